@@ -1,0 +1,2 @@
+//! The binary: which hat am I wearing.
+fn main() {}

@@ -1,0 +1,232 @@
+//! The journal: what happened, in one total order, kept for a while and told to whoever listens.
+//!
+//! Rooms append; `docker events`, the UI and the cluster agent read. A listener that is too slow is told which events it
+//! missed; nothing is dropped in silence.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rusqlite::params;
+use serde::{Deserialize, Serialize};
+use stdx::Result;
+use stdx::time::Timestamp;
+
+use crate::Store;
+use crate::store::failed;
+
+/// Events kept in memory for listeners.
+const RING: usize = 8192;
+/// Events kept on disk for `--since`.
+const KEPT: i64 = 20_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum EventKind {
+    Builder,
+    Config,
+    Container,
+    Daemon,
+    Image,
+    Network,
+    Node,
+    Plugin,
+    Secret,
+    Service,
+    Volume,
+}
+
+/// What it happened to: an identifier and what else is known of it (labels, name, image, exit code …).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    pub id: String,
+    pub attributes: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// Position in the total order; grows by one.
+    pub sequence: u64,
+    pub at: Timestamp,
+    pub kind: EventKind,
+    /// `create`, `die`, `exec_create: sh` …: Docker's word.
+    pub action: String,
+    pub actor: Actor,
+}
+
+/// Appends events and hands them out. Clones share it.
+#[derive(Clone)]
+pub struct Journal {
+    store: Store,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    ring: Mutex<Ring>,
+    /// Called after each append; wakes listeners that do not block (see [`Journal::on_append`]).
+    wakers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
+}
+
+struct Ring {
+    events: VecDeque<Arc<Event>>,
+    next: u64,
+    /// Appended and not yet on disk.
+    unsaved: usize,
+}
+
+impl Journal {
+    /// Continues the journal in `store`.
+    pub fn open(store: &Store) -> Result<Self> {
+        let last: i64 = store
+            .lock()
+            .query_row("SELECT coalesce(max(sequence), 0) FROM events", [], |row| row.get(0))
+            .map_err(failed)?;
+        let ring = Ring { events: VecDeque::new(), next: last as u64 + 1, unsaved: 0 };
+        let shared = Shared { ring: Mutex::new(ring), wakers: Mutex::default() };
+        Ok(Self { store: store.clone(), shared: Arc::new(shared) })
+    }
+
+    fn ring(&self) -> MutexGuard<'_, Ring> {
+        self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Appends what happened now. Never fails: an event that cannot be kept on disk is still told to listeners.
+    pub fn append(&self, kind: EventKind, action: impl Into<String>, actor: Actor) {
+        let event = {
+            let mut ring = self.ring();
+            let event =
+                Arc::new(Event { sequence: ring.next, at: Timestamp::now(), kind, action: action.into(), actor });
+            ring.next += 1;
+            if ring.events.len() == RING {
+                ring.events.pop_front();
+            }
+            ring.events.push_back(Arc::clone(&event));
+            ring.unsaved += 1;
+            event
+        };
+        for wake in self.shared.wakers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            wake();
+        }
+        tracing::debug!(action = %event.action, actor = %event.actor.id, "event");
+    }
+
+    /// Has `wake` called after each append.
+    pub fn on_append(&self, wake: impl Fn() + Send + Sync + 'static) {
+        self.shared.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(wake));
+    }
+
+    /// Writes what was appended since the last call to disk, in one transaction. The daemon calls it once in a while
+    /// and when it ends: events are a convenience, not a promise worth an fsync each.
+    pub fn save(&self) -> Result<()> {
+        let pending: Vec<Arc<Event>> = {
+            let mut ring = self.ring();
+            let count = ring.unsaved.min(ring.events.len());
+            ring.unsaved = 0;
+            ring.events.iter().skip(ring.events.len() - count).cloned().collect()
+        };
+        if pending.is_empty() {
+            return Ok(());
+        }
+        let mut connection = self.store.lock();
+        let transaction = connection.transaction().map_err(failed)?;
+        for event in &pending {
+            let value = serde_json::to_vec(&**event).unwrap_or_default();
+            transaction
+                .prepare_cached("INSERT OR REPLACE INTO events (sequence, nanos, value) VALUES (?1, ?2, ?3)")
+                .and_then(|mut insert| insert.execute(params![event.sequence as i64, event.at.unix_nanos() as i64, value]))
+                .map_err(failed)?;
+        }
+        transaction
+            .execute("DELETE FROM events WHERE sequence <= (SELECT max(sequence) FROM events) - ?1", params![KEPT])
+            .map_err(failed)?;
+        transaction.commit().map_err(failed)
+    }
+
+    /// All kept events at or after `since`, and a subscription that continues right behind them.
+    pub fn replay(&self, since: Timestamp) -> Result<(Vec<Arc<Event>>, Subscription)> {
+        self.save()?;
+        let subscription = self.subscribe();
+        let connection = self.store.lock();
+        let mut statement = connection
+            .prepare_cached("SELECT value FROM events WHERE nanos >= ?1 AND sequence < ?2 ORDER BY sequence")
+            .map_err(failed)?;
+        let since = i64::try_from(since.unix_nanos()).unwrap_or(i64::MIN);
+        let rows = statement
+            .query_map(params![since, subscription.next as i64], |row| row.get::<_, Vec<u8>>(0))
+            .map_err(failed)?;
+        let mut events = Vec::new();
+        for row in rows {
+            if let Ok(event) = serde_json::from_slice(&row.map_err(failed)?) {
+                events.push(Arc::new(event));
+            }
+        }
+        drop(statement);
+        drop(connection);
+        Ok((events, subscription))
+    }
+
+    /// Everything from now on.
+    pub fn subscribe(&self) -> Subscription {
+        Subscription { journal: self.clone(), next: self.ring().next }
+    }
+}
+
+/// A reader's place in the journal.
+pub struct Subscription {
+    journal: Journal,
+    next: u64,
+}
+
+/// A range of events that a slow listener can no longer have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missed {
+    pub first: u64,
+    pub last: u64,
+}
+
+impl Subscription {
+    /// What there is now, without waiting; a gap is reported before what follows it.
+    pub fn take(&mut self) -> (Option<Missed>, Vec<Arc<Event>>) {
+        let ring = self.journal.ring();
+        let oldest = ring.events.front().map_or(ring.next, |event| event.sequence);
+        let missed = (self.next < oldest).then(|| Missed { first: self.next, last: oldest - 1 });
+        let from = self.next.max(oldest);
+        let events = ring.events.iter().skip((from - oldest) as usize).cloned().collect();
+        self.next = ring.next;
+        (missed, events)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn actor() -> Actor {
+        Actor { id: "x".to_owned(), attributes: BTreeMap::new() }
+    }
+
+    #[test]
+    fn replay_joins_the_kept_and_the_live() {
+        let store = Store::in_memory();
+        let journal = Journal::open(&store).unwrap();
+        journal.append(EventKind::Container, "create", actor());
+        let (kept, mut live) = journal.replay(Timestamp::NEVER).unwrap();
+        journal.append(EventKind::Container, "start", actor());
+        assert_eq!(kept.iter().map(|event| event.sequence).collect::<Vec<_>>(), [1]);
+        assert_eq!(live.take().1.iter().map(|event| event.sequence).collect::<Vec<_>>(), [2]);
+        journal.save().unwrap();
+        let again = Journal::open(&store).unwrap();
+        assert_eq!(again.replay(Timestamp::NEVER).unwrap().0.len(), 2);
+    }
+
+    #[test]
+    fn a_slow_listener_is_told_what_it_missed() {
+        let journal = Journal::open(&Store::in_memory()).unwrap();
+        let mut slow = journal.subscribe();
+        for _ in 0..RING + 5 {
+            journal.append(EventKind::Container, "create", actor());
+        }
+        let (missed, events) = slow.take();
+        assert_eq!(missed, Some(Missed { first: 1, last: 5 }));
+        assert_eq!(events.len(), RING);
+    }
+}

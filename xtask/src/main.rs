@@ -1,0 +1,2 @@
+//! Chores that shell is too weak for.
+fn main() {}
