@@ -7,6 +7,7 @@ mod digest;
 pub mod image;
 mod platform;
 mod reference;
+pub mod runtime;
 
 pub use digest::{Algorithm, Digest, Hasher};
 pub use image::ChainId;
