@@ -53,8 +53,13 @@ pub struct User {
     pub umask: Option<u32>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub additional_gids: Vec<u32>,
+    /// Docker's `user[:group]`, names or numbers, to be looked up in the container's own `/etc/passwd` and `/etc/group`
+    /// (ours: the specification gives the field no meaning on Linux). Set, it decides over `uid` and `gid`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub username: String,
+    /// More supplementary groups, to be looked up in the same way (ours).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub additional_groups: Vec<String>,
 }
 
 /// Names as in `CAP_CHOWN`.
