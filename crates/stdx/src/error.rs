@@ -91,6 +91,12 @@ impl Error {
         self
     }
 
+    /// The same failure with the kernel's number, for one that another process told us of in words.
+    pub fn with_errno(mut self, errno: i32) -> Self {
+        self.0.errno = Some(errno);
+        self
+    }
+
     pub fn kind(&self) -> Kind {
         self.0.kind
     }
