@@ -1,1 +1,29 @@
-//! network
+//! The network of containers: namespaces, bridges, addresses, the firewall, and the texts of `/etc/hosts` and
+//! `/etc/resolv.conf`.
+//!
+//! Sits on stdx, sys and state; serves engine, builder and server. Everything is done by netlink within this process: no
+//! helper program is ever run, and a whole change is one message batch where the kernel allows it. Whatever is made in
+//! the kernel was written in `state` before, under a name that the record tells, so that [`Networks::recover`] can find
+//! and release it. A network namespace lives by descriptors alone: it is gone with its last process.
+//!
+//! Start reading at [`Networks`]; what is remembered is in `records.rs`; the ruleset is a value in `firewall/rules.rs`.
+
+mod check;
+mod config;
+mod driver;
+pub mod files;
+mod firewall;
+mod host;
+mod ipam;
+mod netlink;
+mod netns;
+mod networks;
+mod predefined;
+mod records;
+mod release;
+
+pub use check::Finding;
+pub use config::{AddressPool, Bridge, NetworkConfig};
+pub use netns::{namespace_at, namespace_of};
+pub use networks::{AttachRequest, Attachment, EndpointRequest, Networks};
+pub use records::{BridgeDevice, DriverKind, Endpoint, Ipam, IpamPool, Mac, Network, Scope};

@@ -1,0 +1,36 @@
+//! The host's side: its netlink socket and the one switch we turn.
+
+use std::fs;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use stdx::{Context, Result};
+
+use crate::netlink::Socket;
+
+const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// The network namespace the daemon was started in.
+pub(crate) struct Host {
+    route: Mutex<Socket>,
+}
+
+impl Host {
+    pub(crate) fn open() -> Result<Self> {
+        Ok(Self { route: Mutex::new(Socket::route()?) })
+    }
+
+    /// Held for one exchange with the kernel, which does one at a time anyway.
+    pub(crate) fn route(&self) -> MutexGuard<'_, Socket> {
+        self.route.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Lets the host forward packets between its devices, when it does not yet.
+pub(crate) fn enable_forwarding() -> Result<()> {
+    let failed = || "cannot enable IP forwarding".to_owned();
+    if fs::read_to_string(IP_FORWARD).context(failed)?.trim() == "0" {
+        fs::write(IP_FORWARD, "1").context(failed)?;
+        tracing::info!("enabled IP forwarding");
+    }
+    Ok(())
+}

@@ -1,0 +1,326 @@
+//! Links, addresses and routes: the few sentences of rtnetlink that we speak.
+
+use std::net::Ipv4Addr;
+use std::os::fd::{AsRawFd, BorrowedFd};
+
+use ipnet::Ipv4Net;
+use stdx::Result;
+
+use super::message::u32_at;
+use super::message::{Attributes, Batch, CREATE, EXCLUSIVE, REPLACE, attribute, attributes, text};
+use super::{Reply, Socket};
+use crate::records::Mac;
+
+const RTM_NEWLINK: u16 = 16;
+const RTM_DELLINK: u16 = 17;
+const RTM_GETLINK: u16 = 18;
+const RTM_NEWADDR: u16 = 20;
+const RTM_DELADDR: u16 = 21;
+const RTM_GETADDR: u16 = 22;
+const RTM_NEWROUTE: u16 = 24;
+const RTM_GETROUTE: u16 = 26;
+
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_MASTER: u16 = 10;
+const IFLA_PROTINFO: u16 = 12;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_AF_SPEC: u16 = 26;
+const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const VETH_INFO_PEER: u16 = 1;
+const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
+const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+const IFLA_BRPORT_ISOLATED: u16 = 33;
+/// Without it the kernel takes `IFLA_PROTINFO` for the old form, a single number.
+const NLA_F_NESTED: u16 = 0x8000;
+
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_BROADCAST: u16 = 4;
+
+const RTA_DST: u16 = 1;
+const RTA_GATEWAY: u16 = 5;
+const RT_TABLE_MAIN: u8 = 254;
+const RTPROT_BOOT: u8 = 3;
+const RTN_UNICAST: u8 = 1;
+
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+const AF_BRIDGE: u8 = 7;
+const IFF_UP: u32 = 1;
+
+pub(crate) const ENODEV: i32 = 19;
+pub(crate) const EEXIST: i32 = 17;
+const EADDRNOTAVAIL: i32 = 99;
+
+/// The loopback device is the first of every namespace.
+const LOOPBACK: u32 = 1;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Link {
+    pub(crate) index: u32,
+    pub(crate) name: String,
+    pub(crate) up: bool,
+    pub(crate) mtu: u32,
+    /// The bridge it is a port of.
+    pub(crate) master: Option<u32>,
+    /// `bridge`, `veth` …; empty for hardware.
+    pub(crate) kind: String,
+}
+
+/// A pair of devices: one end a port of a bridge here, the other in a container's namespace.
+pub(crate) struct Pair<'a> {
+    pub(crate) host: &'a str,
+    pub(crate) bridge: u32,
+    pub(crate) namespace: BorrowedFd<'a>,
+    pub(crate) container: &'a str,
+    pub(crate) mac: Mac,
+    pub(crate) mtu: u32,
+    /// May its frames reach other isolated ports of the bridge?
+    pub(crate) isolated: bool,
+}
+
+/// Writing requests.
+impl Batch {
+    pub(crate) fn add_bridge(&mut self, name: &str, mac: Mac, mtu: u32) {
+        self.push(RTM_NEWLINK, CREATE | EXCLUSIVE, &link_header(0, 0, 0), |link| {
+            link.text(IFLA_IFNAME, name);
+            // Given by hand, so that it stays when ports come and go.
+            link.bytes(IFLA_ADDRESS, &mac.0);
+            link.u32(IFLA_MTU, mtu);
+            link.nest(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "bridge"));
+        });
+    }
+
+    /// Makes both ends where they belong at once: moving a device between namespaces later costs the kernel an RCU grace
+    /// period, and us a moment in which it is visible on the host.
+    pub(crate) fn add_pair(&mut self, pair: &Pair) {
+        self.push(RTM_NEWLINK, CREATE | EXCLUSIVE, &link_header(0, 0, 0), |link| {
+            link.text(IFLA_IFNAME, pair.host);
+            link.u32(IFLA_MTU, pair.mtu);
+            link.u32(IFLA_MASTER, pair.bridge);
+            link.nest(IFLA_LINKINFO, |info| {
+                info.text(IFLA_INFO_KIND, "veth");
+                info.nest(IFLA_INFO_DATA, |data| {
+                    data.nest(VETH_INFO_PEER, |peer| {
+                        peer.raw(&link_header(0, IFF_UP, IFF_UP));
+                        peer.text(IFLA_IFNAME, pair.container);
+                        peer.bytes(IFLA_ADDRESS, &pair.mac.0);
+                        peer.u32(IFLA_MTU, pair.mtu);
+                        peer.u32(IFLA_NET_NS_FD, pair.namespace.as_raw_fd() as u32);
+                    });
+                });
+            });
+        });
+        // A port of a bridge has no business with addresses of its own.
+        self.push(RTM_NEWLINK, 0, &link_header(0, IFF_UP, IFF_UP), |link| {
+            link.text(IFLA_IFNAME, pair.host);
+            link.nest(IFLA_AF_SPEC, no_ipv6_address);
+        });
+        if pair.isolated {
+            self.isolate_port(pair.host);
+        }
+    }
+
+    pub(crate) fn isolate_port(&mut self, name: &str) {
+        let mut header = link_header(0, 0, 0);
+        header[0] = AF_BRIDGE;
+        self.push(RTM_NEWLINK, 0, &header, |link| {
+            link.text(IFLA_IFNAME, name);
+            link.nest(IFLA_PROTINFO | NLA_F_NESTED, |port| port.u8(IFLA_BRPORT_ISOLATED, 1));
+        });
+    }
+
+    pub(crate) fn set_master(&mut self, name: &str, bridge: u32) {
+        self.push(RTM_NEWLINK, 0, &link_header(0, IFF_UP, IFF_UP), |link| {
+            link.text(IFLA_IFNAME, name);
+            link.u32(IFLA_MASTER, bridge);
+        });
+    }
+
+    pub(crate) fn loopback_up(&mut self) {
+        self.push(RTM_NEWLINK, 0, &link_header(LOOPBACK, IFF_UP, IFF_UP), |_| {});
+    }
+
+    /// Up, with this MTU, and without an IPv6 address that nobody asked for.
+    pub(crate) fn bridge_up(&mut self, name: &str, mtu: u32) {
+        self.push(RTM_NEWLINK, 0, &link_header(0, IFF_UP, IFF_UP), |link| {
+            link.text(IFLA_IFNAME, name);
+            link.u32(IFLA_MTU, mtu);
+            link.nest(IFLA_AF_SPEC, no_ipv6_address);
+        });
+    }
+
+    pub(crate) fn delete_link(&mut self, name: &str) {
+        self.push(RTM_DELLINK, 0, &link_header(0, 0, 0), |link| link.text(IFLA_IFNAME, name));
+    }
+
+    pub(crate) fn get_link(&mut self, name: &str) {
+        self.push(RTM_GETLINK, 0, &link_header(0, 0, 0), |link| link.text(IFLA_IFNAME, name));
+    }
+
+    pub(crate) fn add_address(&mut self, link: u32, address: Ipv4Net) {
+        self.push(
+            RTM_NEWADDR,
+            CREATE | EXCLUSIVE,
+            &address_header(link, address.prefix_len()),
+            |message| {
+                message.ipv4(IFA_LOCAL, address.addr());
+                message.ipv4(IFA_ADDRESS, address.addr());
+                if address.prefix_len() < 31 {
+                    message.ipv4(IFA_BROADCAST, address.broadcast());
+                }
+            },
+        );
+    }
+
+    pub(crate) fn delete_address(&mut self, link: u32, address: Ipv4Net) {
+        self.push(RTM_DELADDR, 0, &address_header(link, address.prefix_len()), |message| {
+            message.ipv4(IFA_LOCAL, address.addr());
+        });
+    }
+
+    pub(crate) fn add_default_route(&mut self, gateway: Ipv4Addr) {
+        let header = [AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
+        self.push(RTM_NEWROUTE, CREATE | REPLACE, &header, |route| {
+            route.ipv4(RTA_GATEWAY, gateway);
+        });
+    }
+}
+
+/// Asking.
+impl Socket {
+    pub(crate) fn link(&mut self, name: &str) -> Result<Option<Link>> {
+        let mut batch = Batch::new();
+        batch.get_link(name);
+        let objects = only(self.exchange(batch)?).ok_or(&[ENODEV])?;
+        Ok(links_in(&objects).next())
+    }
+
+    pub(crate) fn links(&mut self) -> Result<Vec<Link>> {
+        let mut batch = Batch::new();
+        batch.push_dump(RTM_GETLINK, &link_header(0, 0, 0), |_| {});
+        let objects = only(self.exchange(batch)?).ok()?;
+        Ok(links_in(&objects).collect())
+    }
+
+    /// The IPv4 addresses of a device.
+    pub(crate) fn addresses(&mut self, link: u32) -> Result<Vec<Ipv4Net>> {
+        let mut batch = Batch::new();
+        batch.push_dump(RTM_GETADDR, &address_header(0, 0), |_| {});
+        let objects = only(self.exchange(batch)?).ok()?;
+        Ok(objects.iter().filter_map(|(_, body)| address_in(body, link)).collect())
+    }
+
+    /// The IPv4 networks that the main table has routes to, without the default one.
+    pub(crate) fn routes(&mut self) -> Result<Vec<Ipv4Net>> {
+        let mut batch = Batch::new();
+        let mut header = [0; 12];
+        header[0] = AF_INET;
+        batch.push_dump(RTM_GETROUTE, &header, |_| {});
+        let objects = only(self.exchange(batch)?).ok()?;
+        Ok(objects.iter().filter_map(|(_, body)| route_in(body)).collect())
+    }
+
+    /// Removes devices; those that are gone already are fine.
+    pub(crate) fn delete_links<'a>(
+        &mut self,
+        names: impl IntoIterator<Item = &'a str>,
+    ) -> Result<()> {
+        let mut batch = Batch::new();
+        for name in names {
+            batch.delete_link(name);
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.exchange(batch)?.into_iter().try_for_each(|reply| reply.ok_or(&[ENODEV]).map(drop))
+    }
+
+    /// Removes an address; one that is gone already is fine.
+    pub(crate) fn drop_address(&mut self, link: u32, address: Ipv4Net) -> Result<()> {
+        let mut batch = Batch::new();
+        batch.delete_address(link, address);
+        only(self.exchange(batch)?).ok_or(&[ENODEV, EADDRNOTAVAIL]).map(drop)
+    }
+}
+
+/// The link that a [`Batch::get_link`] brought.
+pub(crate) fn link_of(reply: Reply) -> Result<Option<Link>> {
+    Ok(links_in(&reply.ok()?).next())
+}
+
+fn only(replies: Vec<Reply>) -> Reply {
+    replies.into_iter().next().expect("one message, one reply")
+}
+
+fn no_ipv6_address(families: &mut Attributes) {
+    families.nest(AF_INET6.into(), |inet6| {
+        inet6.u8(IFLA_INET6_ADDR_GEN_MODE, IN6_ADDR_GEN_MODE_NONE);
+    });
+}
+
+/// `struct ifinfomsg`
+fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
+    let mut header = [0; 16];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header[8..12].copy_from_slice(&flags.to_ne_bytes());
+    header[12..16].copy_from_slice(&change.to_ne_bytes());
+    header
+}
+
+/// `struct ifaddrmsg`
+fn address_header(link: u32, prefix: u8) -> [u8; 8] {
+    let mut header = [AF_INET, prefix, 0, 0, 0, 0, 0, 0];
+    header[4..8].copy_from_slice(&link.to_ne_bytes());
+    header
+}
+
+fn links_in(objects: &[(u16, Vec<u8>)]) -> impl Iterator<Item = Link> {
+    objects.iter().filter(|(kind, _)| *kind == RTM_NEWLINK).filter_map(|(_, body)| link_in(body))
+}
+
+fn link_in(body: &[u8]) -> Option<Link> {
+    let (header, rest) = body.split_at_checked(16)?;
+    let mut link = Link {
+        index: u32_at(header, 4),
+        name: String::new(),
+        up: u32_at(header, 8) & IFF_UP != 0,
+        mtu: 0,
+        master: None,
+        kind: String::new(),
+    };
+    for (kind, value) in attributes(rest) {
+        match kind {
+            IFLA_IFNAME => link.name = text(value),
+            IFLA_MTU if value.len() == 4 => link.mtu = u32_at(value, 0),
+            IFLA_MASTER if value.len() == 4 => link.master = Some(u32_at(value, 0)),
+            IFLA_LINKINFO => {
+                link.kind = attribute(value, IFLA_INFO_KIND).map(text).unwrap_or_default();
+            }
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+fn address_in(body: &[u8], link: u32) -> Option<Ipv4Net> {
+    let (header, rest) = body.split_at_checked(8)?;
+    if header[0] != AF_INET || u32_at(header, 4) != link {
+        return None;
+    }
+    let address = attribute(rest, IFA_LOCAL).or_else(|| attribute(rest, IFA_ADDRESS))?;
+    Ipv4Net::new(<[u8; 4]>::try_from(address).ok()?.into(), header[1]).ok()
+}
+
+fn route_in(body: &[u8]) -> Option<Ipv4Net> {
+    let (header, rest) = body.split_at_checked(12)?;
+    if header[0] != AF_INET || header[4] != RT_TABLE_MAIN || header[7] != RTN_UNICAST {
+        return None;
+    }
+    let destination = attribute(rest, RTA_DST)?;
+    Ipv4Net::new(<[u8; 4]>::try_from(destination).ok()?.into(), header[1]).ok()
+}

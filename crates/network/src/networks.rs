@@ -1,0 +1,429 @@
+//! The handle of this room: networks and who is connected to them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use state::{Actor, EventKind, Journal, Store};
+use stdx::{Context, Error, Id, Result};
+
+use crate::config::NetworkConfig;
+use crate::driver::{Drivers, Inside, Namespace};
+use crate::firewall::Firewall;
+use crate::host::{self, Host};
+use crate::predefined;
+use crate::records::{DriverKind, Endpoint, Mac, Network};
+use crate::release::Releaser;
+use crate::{ipam, netns};
+
+/// All networks of this host. Clones share them.
+#[derive(Clone)]
+pub struct Networks {
+    pub(crate) core: Arc<Core>,
+    releaser: Arc<Releaser>,
+}
+
+/// A container that wants to be connected.
+#[derive(Clone, Debug)]
+pub struct AttachRequest {
+    pub container: Id,
+    /// Its name, for `docker network inspect`.
+    pub name: String,
+    /// In order: the first becomes `eth0` and brings the default route. None at all: loopback only.
+    pub networks: Vec<EndpointRequest>,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct EndpointRequest {
+    /// By name, id or a prefix of it.
+    pub network: String,
+    pub aliases: Vec<String>,
+    pub ip: Option<Ipv4Addr>,
+    pub mac: Option<Mac>,
+}
+
+/// A connected container's namespace, alive as long as somebody holds it.
+#[derive(Debug)]
+pub struct Attachment {
+    /// `None` is the host's.
+    pub netns: Option<OwnedFd>,
+    pub endpoints: Vec<Arc<Endpoint>>,
+}
+
+/// Everything but the worker that releases.
+pub(crate) struct Core {
+    pub(crate) config: NetworkConfig,
+    store: Store,
+    journal: Journal,
+    pub(crate) host: Arc<Host>,
+    pub(crate) drivers: Drivers,
+    pub(crate) firewall: Mutex<Firewall>,
+    model: Mutex<Model>,
+}
+
+/// The records, in memory for readers. Written to the store first.
+#[derive(Default)]
+pub(crate) struct Model {
+    pub(crate) networks: BTreeMap<Id, Arc<Network>>,
+    pub(crate) endpoints: BTreeMap<Id, Arc<Endpoint>>,
+    /// Detached, and not yet gone from the kernel: nobody sees them, and nobody gets their addresses.
+    pub(crate) leaving: BTreeSet<Id>,
+}
+
+impl Networks {
+    /// Opens what is recorded, and makes or mends the predefined networks. Containers of a previous life are untouched
+    /// until [`recover`](Self::recover) is told which of them live.
+    pub fn open(config: NetworkConfig, store: &Store, journal: &Journal) -> Result<Self> {
+        let host = Arc::new(Host::open()?);
+        let mut model = Model::default();
+        for network in store.list::<Network>()? {
+            model.networks.insert(network.id.clone(), Arc::new(network));
+        }
+        for endpoint in store.list::<Endpoint>()? {
+            model.endpoints.insert(endpoint.endpoint_id.clone(), Arc::new(endpoint));
+        }
+        let changes = predefined::changes(&config, &model, &host)?;
+        store.transaction(|tx| {
+            changes.put.iter().try_for_each(|network| tx.put(network))?;
+            changes.removed.iter().try_for_each(|id| tx.delete::<Network>(id.as_str()))
+        })?;
+        for id in &changes.removed {
+            model.networks.remove(id);
+        }
+        for network in changes.put {
+            model.networks.insert(network.id.clone(), Arc::new(network));
+        }
+        let core = Arc::new(Core {
+            firewall: Mutex::new(Firewall::open(&config)?),
+            drivers: Drivers::new(&host),
+            store: store.clone(),
+            journal: journal.clone(),
+            model: Mutex::new(model),
+            config,
+            host,
+        });
+        core.ready()?;
+        let releaser = Arc::new(Releaser::start(&core)?);
+        Ok(Self { core, releaser })
+    }
+
+    /// All networks, in the order of their names.
+    pub fn list(&self) -> Vec<Arc<Network>> {
+        let mut networks: Vec<_> = self.core.model().networks.values().cloned().collect();
+        networks.sort_by(|a, b| a.name.cmp(&b.name).then_with(|| a.id.cmp(&b.id)));
+        networks
+    }
+
+    /// A network by its name, its id, or the beginning of its id.
+    pub fn find(&self, term: &str) -> Result<Arc<Network>> {
+        self.core.model().find(term)
+    }
+
+    /// Who is connected to a network, in the order of their containers.
+    pub fn endpoints(&self, network: &Id) -> Vec<Arc<Endpoint>> {
+        let mut endpoints = self.core.model().present(|endpoint| endpoint.network_id == *network);
+        endpoints.sort_by(|a, b| a.container.cmp(&b.container));
+        endpoints
+    }
+
+    /// What a container is connected to, `eth0` first.
+    pub fn connections(&self, container: &Id) -> Vec<Arc<Endpoint>> {
+        self.core.model().of(container)
+    }
+
+    /// Where `host-gateway` points to: the host, as seen from the default bridge.
+    pub fn host_gateway(&self) -> Option<IpAddr> {
+        let model = self.core.model();
+        let network = model.networks.values().find(|network| network.name == predefined::BRIDGE)?;
+        network.bridge.as_ref().map(|bridge| bridge.address.addr().into())
+    }
+
+    /// Connects a container: a namespace with its devices, addresses and routes, finished before any process is in it.
+    ///
+    /// Record first, kernel second: whatever fails or dies on the way is found by its record and released.
+    pub fn attach(&self, request: &AttachRequest) -> Result<Attachment> {
+        self.detach(&request.container)?;
+        let endpoints = self.core.take(request)?;
+        match self.core.connect(&endpoints) {
+            Ok(netns) => {
+                endpoints.iter().for_each(|endpoint| self.core.tell("connect", endpoint));
+                Ok(Attachment { netns, endpoints })
+            }
+            Err(err) => {
+                let ids: Vec<Id> = endpoints.iter().map(|one| one.endpoint_id.clone()).collect();
+                self.core.model().leaving.extend(ids.iter().cloned());
+                self.releaser.release(&self.core, ids);
+                Err(err)
+            }
+        }
+    }
+
+    /// A namespace with nothing but loopback, recorded nowhere: for builds without a network.
+    pub fn none(&self) -> Result<Attachment> {
+        let netns = self.core.connect(&[])?;
+        Ok(Attachment { netns, endpoints: Vec::new() })
+    }
+
+    /// Joins the namespace of another container, named by a path such as `/proc/<pid>/ns/net`. It has its endpoints; the
+    /// joining one has none of its own.
+    pub fn join(&self, path: &Path) -> Result<Attachment> {
+        Ok(Attachment { netns: Some(netns::namespace_at(path)?), endpoints: Vec::new() })
+    }
+
+    /// Disconnects a container from everything. Returns at once: the kernel is told by a worker, and an address is free
+    /// when its device is gone. A container that is not connected is fine.
+    pub fn detach(&self, container: &Id) -> Result<()> {
+        let endpoints = {
+            let mut model = self.core.model();
+            let endpoints = model.of(container);
+            model.leaving.extend(endpoints.iter().map(|endpoint| endpoint.endpoint_id.clone()));
+            endpoints
+        };
+        if endpoints.is_empty() {
+            return Ok(());
+        }
+        endpoints.iter().for_each(|endpoint| self.core.tell("disconnect", endpoint));
+        let ids = endpoints.iter().map(|endpoint| endpoint.endpoint_id.clone()).collect();
+        self.releaser.release(&self.core, ids);
+        Ok(())
+    }
+
+    /// Returns when all that was detached before is gone from the kernel and the records.
+    pub fn settle(&self) {
+        self.releaser.settle();
+    }
+}
+
+impl Core {
+    pub(crate) fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn firewall(&self) -> MutexGuard<'_, Firewall> {
+        self.firewall.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes or mends what the records promise on the host: bridges, forwarding, rules.
+    pub(crate) fn ready(&self) -> Result<()> {
+        let networks: Vec<_> = self.model().networks.values().cloned().collect();
+        for network in &networks {
+            self.drivers.of(network.driver).ready(network)?;
+        }
+        let bridged = networks.iter().any(|network| network.bridge.is_some());
+        if bridged && self.config.ip_forward {
+            host::enable_forwarding()?;
+        }
+        self.firewall().ensure(&networks)
+    }
+
+    /// Gives each endpoint its identity and address, and writes that down.
+    fn take(&self, request: &AttachRequest) -> Result<Vec<Arc<Endpoint>>> {
+        let mut model = self.model();
+        let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(request.networks.len());
+        for (index, wish) in request.networks.iter().enumerate() {
+            let endpoint = model.plan(request, wish, index, &endpoints)?;
+            endpoints.push(Arc::new(endpoint));
+        }
+        let on_host = |endpoint: &Arc<Endpoint>| {
+            model
+                .networks
+                .get(&endpoint.network_id)
+                .is_some_and(|network| network.driver == DriverKind::Host)
+        };
+        if endpoints.len() > 1 && endpoints.iter().any(on_host) {
+            return Err(Error::invalid(
+                "container sharing network namespace with another container or host cannot be connected to any other network",
+            ));
+        }
+        self.store
+            .transaction(|tx| endpoints.iter().try_for_each(|endpoint| tx.put(&**endpoint)))?;
+        for endpoint in &endpoints {
+            model.endpoints.insert(endpoint.endpoint_id.clone(), Arc::clone(endpoint));
+        }
+        Ok(endpoints)
+    }
+
+    /// Makes the namespace and what is in it.
+    fn connect(&self, endpoints: &[Arc<Endpoint>]) -> Result<Option<OwnedFd>> {
+        let mut connections = Vec::with_capacity(endpoints.len());
+        for endpoint in endpoints {
+            let network = self.model().network(&endpoint.network_id)?;
+            let driver = self.drivers.of(network.driver);
+            if driver.namespace() == Namespace::Host {
+                return Ok(None);
+            }
+            connections.push((driver, network, endpoint));
+        }
+        let (netns, ()) = netns::create(|namespace, socket| {
+            let mut inside = Inside { namespace: namespace.as_fd(), socket, default_route: true };
+            for (driver, network, endpoint) in connections {
+                driver.connect(&network, endpoint, &mut inside).context(|| {
+                    format!(
+                        "failed to create endpoint {} on network {}",
+                        endpoint.container_name, network.name
+                    )
+                })?;
+                inside.default_route &= endpoint.gateway.is_none();
+            }
+            Ok(())
+        })?;
+        Ok(Some(netns))
+    }
+
+    /// Takes endpoints out of the kernel, then out of the records: their addresses are free only now.
+    pub(crate) fn release(&self, ids: &[Id]) -> Result<()> {
+        let bridged: Vec<_> = {
+            let mut model = self.model();
+            let present: Vec<_> =
+                ids.iter().filter_map(|id| model.endpoints.get(id).cloned()).collect();
+            model.leaving.extend(present.iter().map(|endpoint| endpoint.endpoint_id.clone()));
+            present.into_iter().filter(|endpoint| endpoint.ip.is_some()).collect()
+        };
+        self.drivers.of(DriverKind::Bridge).disconnect(&bridged)?;
+        self.store
+            .transaction(|tx| ids.iter().try_for_each(|id| tx.delete::<Endpoint>(id.as_str())))?;
+        let mut model = self.model();
+        for id in ids {
+            model.endpoints.remove(id);
+            model.leaving.remove(id);
+        }
+        Ok(())
+    }
+
+    fn tell(&self, action: &str, endpoint: &Endpoint) {
+        let kind = self
+            .model()
+            .networks
+            .get(&endpoint.network_id)
+            .map_or("", |network| network.driver.as_str());
+        let attributes = BTreeMap::from([
+            ("container".to_owned(), endpoint.container.to_string()),
+            ("name".to_owned(), endpoint.network.clone()),
+            ("type".to_owned(), kind.to_owned()),
+        ]);
+        self.journal.append(
+            EventKind::Network,
+            action,
+            Actor { id: endpoint.network_id.to_string(), attributes },
+        );
+    }
+}
+
+impl Model {
+    pub(crate) fn network(&self, id: &Id) -> Result<Arc<Network>> {
+        self.networks
+            .get(id)
+            .cloned()
+            .ok_or_else(|| Error::not_found(format!("network {id} not found")))
+    }
+
+    /// Docker's order: the whole name, the whole id, a unique beginning of the id.
+    fn find(&self, term: &str) -> Result<Arc<Network>> {
+        let all = || self.networks.values();
+        let exact = all()
+            .find(|network| network.name == term)
+            .or_else(|| all().find(|network| network.id.as_str() == term));
+        if let Some(network) = exact {
+            return Ok(Arc::clone(network));
+        }
+        let matches: Vec<_> = all()
+            .filter(|network| !term.is_empty() && network.id.as_str().starts_with(term))
+            .collect();
+        match matches.as_slice() {
+            [] => Err(Error::not_found(format!("network {term} not found"))),
+            [network] => Ok(Arc::clone(network)),
+            several => Err(Error::invalid(format!(
+                "network {term} is ambiguous ({} matches found based on ID prefix)",
+                several.len()
+            ))),
+        }
+    }
+
+    pub(crate) fn present(&self, which: impl Fn(&Endpoint) -> bool) -> Vec<Arc<Endpoint>> {
+        let here = |endpoint: &&Arc<Endpoint>| {
+            which(endpoint) && !self.leaving.contains(&endpoint.endpoint_id)
+        };
+        self.endpoints.values().filter(here).cloned().collect()
+    }
+
+    fn of(&self, container: &Id) -> Vec<Arc<Endpoint>> {
+        let mut endpoints = self.present(|endpoint| endpoint.container == *container);
+        endpoints.sort_by(|a, b| a.ifname.cmp(&b.ifname));
+        endpoints
+    }
+
+    /// The endpoint a wish becomes. `before` are those of the same request, not yet among the records.
+    fn plan(
+        &self,
+        request: &AttachRequest,
+        wish: &EndpointRequest,
+        index: usize,
+        before: &[Arc<Endpoint>],
+    ) -> Result<Endpoint> {
+        let network = self.find(&wish.network)?;
+        if before.iter().any(|endpoint| endpoint.network_id == network.id) {
+            return Err(Error::forbidden(format!(
+                "endpoint with name {} already exists in network {}",
+                request.name, network.name
+            )));
+        }
+        if network.is_predefined() && !wish.aliases.is_empty() {
+            return Err(Error::invalid(
+                "network-scoped aliases are only supported for user-defined networks",
+            ));
+        }
+        if network.is_predefined() && wish.ip.is_some() {
+            return Err(Error::invalid(
+                "user specified IP address is supported on user defined networks only",
+            ));
+        }
+        let mut endpoint = Endpoint {
+            endpoint_id: self.fresh_id(),
+            network_id: network.id.clone(),
+            network: network.name.clone(),
+            container: request.container.clone(),
+            container_name: request.name.clone(),
+            ifname: String::new(),
+            ip: None,
+            prefix: 0,
+            gateway: None,
+            ip6: None,
+            prefix6: 0,
+            gateway6: None,
+            mac: None,
+            aliases: wish.aliases.clone(),
+        };
+        let Some(pool) = network.ipam.config.first() else { return Ok(endpoint) };
+        let taken: BTreeSet<Ipv4Addr> = self
+            .endpoints
+            .values()
+            .filter(|other| other.network_id == network.id)
+            .filter_map(|other| other.ip)
+            .collect();
+        let ip = ipam::address(pool, &taken, wish.ip)?.ok_or_else(|| {
+            Error::forbidden(format!(
+                "no available IPv4 addresses on this network's address pools: {} ({})",
+                network.name, network.id
+            ))
+        })?;
+        endpoint.ifname = format!("eth{index}");
+        endpoint.ip = Some(ip);
+        endpoint.prefix = pool.subnet.prefix_len();
+        endpoint.gateway = pool.gateway.filter(|_| !network.internal);
+        endpoint.mac = Some(wish.mac.unwrap_or_else(|| Mac::of(ip)));
+        Ok(endpoint)
+    }
+
+    /// An id whose device on the host no other endpoint has: seven digits are few enough to meet again.
+    fn fresh_id(&self) -> Id {
+        loop {
+            let id = Id::random();
+            let digits = &id.as_str()[..7];
+            if !self.endpoints.keys().any(|other| other.as_str().starts_with(digits)) {
+                return id;
+            }
+        }
+    }
+}

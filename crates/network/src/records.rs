@@ -1,0 +1,247 @@
+//! What is remembered, drawn once:
+//!
+//! ```text
+//! networks   <network id>   Network    name, driver, pools, the bridge's name and address
+//! endpoints  <endpoint id>  Endpoint   container, network, address, MAC; its veth is named after its id
+//! ```
+//!
+//! There is no record of the allocator: an address is taken when an endpoint has it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use state::Record;
+use stdx::time::Timestamp;
+use stdx::{Error, Id};
+
+/// A network, predefined or made by a user. Field for field what `GET /networks` tells, plus what the kernel was given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Network {
+    pub id: Id,
+    pub name: String,
+    pub driver: DriverKind,
+    pub scope: Scope,
+    pub created: Timestamp,
+    pub enable_ipv4: bool,
+    pub enable_ipv6: bool,
+    pub internal: bool,
+    pub attachable: bool,
+    pub ingress: bool,
+    pub ipam: Ipam,
+    pub options: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+    /// The bridge on the host, for networks of that driver.
+    pub bridge: Option<BridgeDevice>,
+}
+
+/// A bridge as the kernel has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BridgeDevice {
+    pub name: String,
+    /// The host's address on it with the subnet's prefix: `172.17.0.1/16`.
+    pub address: Ipv4Net,
+    pub mtu: u32,
+    /// May containers on it talk to each other?
+    pub icc: bool,
+    /// Does what leaves it by another device carry that device's address?
+    pub masquerade: bool,
+    /// Made and removed by us; `false` for one the operator brought (`--bridge`).
+    pub ours: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DriverKind {
+    Bridge,
+    Host,
+    Null,
+}
+
+impl DriverKind {
+    /// Docker's word for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bridge => "bridge",
+            Self::Host => "host",
+            Self::Null => "null",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    #[default]
+    Local,
+}
+
+impl Scope {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Local => "local",
+        }
+    }
+}
+
+/// How a network's addresses are given out, in Docker's shape.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ipam {
+    pub driver: String,
+    pub options: Option<BTreeMap<String, String>>,
+    pub config: Vec<IpamPool>,
+}
+
+impl Default for Ipam {
+    fn default() -> Self {
+        Self { driver: "default".to_owned(), options: None, config: Vec::new() }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IpamPool {
+    pub subnet: Ipv4Net,
+    /// The part of the subnet that containers get addresses from; all of it when absent.
+    pub ip_range: Option<Ipv4Net>,
+    pub gateway: Option<Ipv4Addr>,
+    /// Addresses somebody else has.
+    pub auxiliary: BTreeMap<String, Ipv4Addr>,
+}
+
+/// A container's place in a network.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Endpoint {
+    #[serde(rename = "id")]
+    pub endpoint_id: Id,
+    pub network_id: Id,
+    /// The network's name when the endpoint was made.
+    pub network: String,
+    pub container: Id,
+    /// The container's name, for `docker network inspect`.
+    pub container_name: String,
+    /// Its device within the container; empty where there is none (`host`, `none`).
+    pub ifname: String,
+    pub ip: Option<Ipv4Addr>,
+    /// Length of the subnet's prefix; 0 without an address.
+    pub prefix: u8,
+    pub gateway: Option<Ipv4Addr>,
+    pub ip6: Option<Ipv6Addr>,
+    pub prefix6: u8,
+    pub gateway6: Option<Ipv6Addr>,
+    pub mac: Option<Mac>,
+    pub aliases: Vec<String>,
+}
+
+impl Endpoint {
+    /// The host's end of the pair: `veth` and seven digits of the endpoint's id.
+    pub fn host_device(&self) -> String {
+        format!("{HOST_DEVICE_PREFIX}{}", &self.endpoint_id.as_str()[..7])
+    }
+}
+
+pub(crate) const HOST_DEVICE_PREFIX: &str = "veth";
+
+/// Whether a device of the host is named as one of ours would be.
+pub(crate) fn is_host_device(name: &str) -> bool {
+    name.strip_prefix(HOST_DEVICE_PREFIX).is_some_and(|digits| {
+        digits.len() == 7 && digits.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+/// A hardware address, written `02:42:ac:11:00:02`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// Docker's address for a device with this IP address. An address given out again comes with the MAC that the
+    /// neighbours still remember, so nothing has to be announced.
+    pub fn of(ip: Ipv4Addr) -> Self {
+        let [a, b, c, d] = ip.octets();
+        Self([0x02, 0x42, a, b, c, d])
+    }
+}
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl fmt::Debug for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for Mac {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let bad = || Error::invalid(format!("{text} is not a valid mac address"));
+        let mut bytes = [0; 6];
+        let mut parts = text.split([':', '-']);
+        for byte in &mut bytes {
+            let part = parts.next().filter(|part| part.len() == 2).ok_or_else(bad)?;
+            *byte = u8::from_str_radix(part, 16).map_err(|_| bad())?;
+        }
+        if parts.next().is_some() { Err(bad()) } else { Ok(Self(bytes)) }
+    }
+}
+
+impl Serialize for Mac {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Mac {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|err: Error| serde::de::Error::custom(err))
+    }
+}
+
+impl Record for Network {
+    const TABLE: &'static str = "networks";
+
+    fn key(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+impl Record for Endpoint {
+    const TABLE: &'static str = "endpoints";
+
+    fn key(&self) -> String {
+        self.endpoint_id.to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mac_of_an_address() {
+        assert_eq!(Mac::of(Ipv4Addr::new(172, 17, 0, 2)).to_string(), "02:42:ac:11:00:02");
+        assert_eq!("02-42-AC-11-00-02".parse::<Mac>().unwrap().to_string(), "02:42:ac:11:00:02");
+        for bad in ["", "02:42", "02:42:ac:11:00:02:03", "2:42:ac:11:00:02", "zz:42:ac:11:00:02"] {
+            assert_eq!(
+                bad.parse::<Mac>().unwrap_err().to_string(),
+                format!("{bad} is not a valid mac address")
+            );
+        }
+    }
+
+    #[test]
+    fn names_of_ours() {
+        assert!(is_host_device("veth01234ab"));
+        for other in ["veth0", "vethABCDEF0", "veth01234abc", "eth0", "docker0"] {
+            assert!(!is_host_device(other), "{other}");
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! Giving back after the answer: a worker takes endpoints out of the kernel, several at once when there are several.
+
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread::{self, JoinHandle};
+
+use stdx::{Context, Id, Result};
+
+use crate::networks::Core;
+
+/// Detached containers that may wait; more are released by who detaches them.
+const WAITING: usize = 1024;
+/// Endpoints taken out in one go.
+const TOGETHER: usize = 64;
+
+enum Order {
+    Release(Vec<Id>),
+    /// Answered when all before it is done.
+    Settle(SyncSender<()>),
+}
+
+/// The worker's front; the last one to drop it waits for what is left to do.
+pub(crate) struct Releaser {
+    orders: Option<SyncSender<Order>>,
+    worker: Option<JoinHandle<()>>,
+}
+
+impl Releaser {
+    pub(crate) fn start(core: &Arc<Core>) -> Result<Self> {
+        let (orders, received) = sync_channel(WAITING);
+        let core = Arc::clone(core);
+        let worker = thread::Builder::new()
+            .name("network-release".to_owned())
+            .spawn(move || work(&core, &received))
+            .context(|| "cannot start a thread".to_owned())?;
+        Ok(Self { orders: Some(orders), worker: Some(worker) })
+    }
+
+    pub(crate) fn release(&self, core: &Core, ids: Vec<Id>) {
+        let orders = self.orders.as_ref().expect("present until dropped");
+        match orders.try_send(Order::Release(ids)) {
+            Ok(()) => {}
+            Err(
+                TrySendError::Full(Order::Release(ids))
+                | TrySendError::Disconnected(Order::Release(ids)),
+            ) => {
+                release(core, &ids);
+            }
+            Err(_) => unreachable!("what was sent comes back"),
+        }
+    }
+
+    pub(crate) fn settle(&self) {
+        let (done, wait) = sync_channel(1);
+        let orders = self.orders.as_ref().expect("present until dropped");
+        if orders.send(Order::Settle(done)).is_ok() {
+            // An error means that the worker has ended, and with it everything before.
+            wait.recv().unwrap_or_default();
+        }
+    }
+}
+
+impl Drop for Releaser {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(Err(_)) = self.worker.take().map(JoinHandle::join) {
+            tracing::error!("the network's release worker has panicked");
+        }
+    }
+}
+
+fn work(core: &Core, orders: &Receiver<Order>) {
+    while let Ok(first) = orders.recv() {
+        let mut ids = Vec::new();
+        let mut settled = Vec::new();
+        let more = std::iter::from_fn(|| orders.try_recv().ok());
+        for order in std::iter::once(first).chain(more.take(TOGETHER)) {
+            match order {
+                Order::Release(more) => ids.extend(more),
+                Order::Settle(done) => settled.push(done),
+            }
+        }
+        release(core, &ids);
+        for done in settled {
+            // Nobody waits any more: fine.
+            done.send(()).unwrap_or_default();
+        }
+    }
+}
+
+/// What could not be taken out stays recorded, address and all, for the next start to try again.
+fn release(core: &Core, ids: &[Id]) {
+    if let Err(err) = core.release(ids) {
+        tracing::error!(endpoints = ?ids, err = %err.chain(), "cannot release endpoints");
+    }
+}
