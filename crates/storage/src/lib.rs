@@ -1,1 +1,67 @@
-//! storage
+//! Bytes on disk: blobs by digest, layers and containers as trees, volumes.
+//!
+//! Sits on oci and state; serves image, engine and builder. Blocking. It knows no images and no containers, only their
+//! bytes: who needs what is for those above to say.
+//!
+//! What must stay true: what is named is complete and on disk; nothing that came from outside decides a path, a size or
+//! a count; deleting is a rename, and freeing the space is nobody's wait.
+//!
+//! Start reading at [`Storage`], then `content/`, `layer/apply.rs`, `snapshot/mod.rs`.
+
+pub mod beneath;
+pub mod check;
+pub mod content;
+mod durable;
+pub mod layer;
+pub mod snapshot;
+pub mod tar;
+mod trash;
+pub mod volume;
+mod walk;
+mod xattr;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use stdx::Result;
+
+pub use check::{Finding, Known, Remedy, Subject};
+pub use layer::Depth;
+
+/// Everything under one data root.
+pub struct Storage {
+    pub content: content::Store,
+    pub snapshots: Arc<dyn snapshot::Driver>,
+    pub volumes: volume::Local,
+    trash: trash::Trash,
+}
+
+impl Storage {
+    /// Opens or makes the storage under `root`. Without a `driver` it takes the one used before, or the best that works.
+    pub fn open(root: &Path, driver: Option<&str>, state: &state::Store) -> Result<Self> {
+        durable::directory(root)?;
+        let durable = durable::Durable::default();
+        let trash = trash::Trash::open(root)?;
+        let ground = snapshot::Ground {
+            state: state.clone(),
+            trash: trash.clone(),
+            durable: durable.clone(),
+        };
+        Ok(Self {
+            content: content::Store::open_with(root, durable)?,
+            snapshots: snapshot::open(root, driver, &ground)?,
+            volumes: volume::Local::open(root, &trash)?,
+            trash,
+        })
+    }
+
+    /// Frees the space of what was removed. Slow; returns how many things that were.
+    pub fn reap(&self) -> Result<usize> {
+        self.trash.reap()
+    }
+
+    /// How many removed things wait for [`Storage::reap`].
+    pub fn trash(&self) -> Result<usize> {
+        self.trash.waiting()
+    }
+}

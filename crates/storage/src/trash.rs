@@ -1,0 +1,54 @@
+//! Where removed things wait: a rename makes them gone at once, and a reaper frees the space when nobody waits.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use stdx::{Context, Id, Result};
+
+use crate::beneath;
+use crate::durable::{self, OnDisk};
+
+/// The trash of one data root. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Trash {
+    directory: Arc<OwnedFd>,
+}
+
+impl Trash {
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        Ok(Self { directory: Arc::new(durable::directory(&root.join("trash"))?) })
+    }
+
+    /// Moves `name` out of `from`. Nothing of that name is fine: it is gone already.
+    pub(crate) fn take(&self, from: BorrowedFd<'_>, name: &str) -> Result<()> {
+        let grave = Id::random();
+        match rustix::fs::renameat(from, name, &*self.directory, grave.as_str()) {
+            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+            Err(errno) => {
+                Err(errno).on_disk().context(|| format!("cannot move {name} to the trash"))
+            }
+        }
+    }
+
+    /// Frees what lies here. Returns how many things that were; one that resists does not keep the others.
+    pub(crate) fn reap(&self) -> Result<usize> {
+        let mut first = None;
+        let mut freed = 0;
+        for name in beneath::names(self.directory.as_fd()).on_disk()? {
+            match beneath::remove(self.directory.as_fd(), name.as_bytes()) {
+                Ok(()) => freed += 1,
+                Err(error) => first = first.or(Some(error)),
+            }
+        }
+        match first {
+            Some(error) => Err(error).context(|| "cannot empty the trash".to_owned()),
+            None => Ok(freed),
+        }
+    }
+
+    /// How many things wait here.
+    pub(crate) fn waiting(&self) -> Result<usize> {
+        Ok(beneath::names(self.directory.as_fd()).on_disk()?.len())
+    }
+}

@@ -1,0 +1,113 @@
+//! The local driver: `volumes/<name>/_data`, as Docker lays them out.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::Mode;
+use rustix::io::Errno;
+use stdx::{Context, Error, Result};
+
+use crate::beneath;
+use crate::durable::{self, OnDisk};
+use crate::trash::Trash;
+
+const DATA: &str = "_data";
+
+/// The volumes under one data root.
+pub struct Local {
+    path: PathBuf,
+    directory: OwnedFd,
+    trash: Trash,
+}
+
+impl Local {
+    pub(crate) fn open(root: &Path, trash: &Trash) -> Result<Self> {
+        let path = root.join("volumes");
+        let directory = durable::directory(&path)?;
+        // A volume's data belongs to whom the container says; the way there is for root, and may be passed through.
+        rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o701)).on_disk()?;
+        Ok(Self { path, directory, trash: trash.clone() })
+    }
+
+    /// Makes a volume, or finds the one of that name. Returns where its data is.
+    pub fn create(&self, name: &str) -> Result<PathBuf> {
+        validate(name)?;
+        let make = |at: &OwnedFd, name: &str, mode: u32| -> Result<()> {
+            match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(mode)) {
+                Ok(()) => {
+                    let made = durable::open_directory(at.as_fd(), name)?;
+                    rustix::fs::fchmod(made, Mode::from_raw_mode(mode)).on_disk()
+                }
+                Err(Errno::EXIST) => Ok(()),
+                Err(errno) => Err(errno).on_disk(),
+            }
+        };
+        let doing = || format!("cannot create volume {name}");
+        make(&self.directory, name, 0o701).context(doing)?;
+        let volume = durable::open_directory(self.directory.as_fd(), name).context(doing)?;
+        make(&volume, DATA, 0o755).context(doing)?;
+        Ok(self.data(name))
+    }
+
+    /// Where the data of a volume is.
+    pub fn path(&self, name: &str) -> Result<PathBuf> {
+        validate(name)?;
+        match beneath::stat(self.directory.as_fd(), name.as_bytes()).on_disk()? {
+            Some(_) => Ok(self.data(name)),
+            None => Err(Error::not_found(format!("get {name}: no such volume"))),
+        }
+    }
+
+    /// Removes a volume with its data; one that is not there is gone already.
+    pub fn remove(&self, name: &str) -> Result<()> {
+        validate(name)?;
+        self.trash.take(self.directory.as_fd(), name)
+    }
+
+    /// All volumes, sorted by name.
+    pub fn list(&self) -> Result<Vec<String>> {
+        let names = beneath::names(self.directory.as_fd()).on_disk()?;
+        Ok(names
+            .into_iter()
+            .filter_map(|name| name.into_string().ok())
+            .filter(|name| validate(name).is_ok())
+            .collect())
+    }
+
+    fn data(&self, name: &str) -> PathBuf {
+        self.path.join(name).join(DATA)
+    }
+}
+
+/// Docker's rule and words.
+fn validate(name: &str) -> Result<()> {
+    let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
+    if name.len() == 1 {
+        return Err(Error::invalid(
+            "volume name is too short, names should be at least two alphanumeric characters",
+        ));
+    }
+    let starts = name.as_bytes().first().is_some_and(u8::is_ascii_alphanumeric);
+    if !starts || !name.bytes().all(plain) || name.len() > 255 {
+        return Err(Error::invalid(format!(
+            "\"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are \
+             allowed. If you intended to pass a host directory, use absolute path"
+        )));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_become_directories() {
+        for right in ["ab", "a.b-c_d", "0f"] {
+            validate(right).unwrap();
+        }
+        for wrong in ["", "a", "..", ".a", "a/b", "a b", "-a", "é0"] {
+            assert!(validate(wrong).is_err(), "{wrong:?}");
+        }
+    }
+}
