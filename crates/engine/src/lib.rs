@@ -1,1 +1,29 @@
-//! engine
+//! Containers: from a request to a running process and back to nothing.
+//!
+//! Sits on image, storage, network and shim, which it combines; serves `server`. A request becomes a [`container::plan`],
+//! a plan becomes an OCI spec, and both are pure; the doing around them is one file per verb in [`container`].
+//!
+//! What must stay true: a container changes state only through [`container::state::State::after`] with its gate held;
+//! failed start, exit and recovery end in the same `release`; nothing is held while waiting for a client or a container.
+
+pub mod container;
+mod containers;
+pub mod filters;
+mod names;
+mod recover;
+mod registry;
+mod rooms;
+mod stream;
+pub mod system;
+
+pub use container::attach::{AttachRequest, Attached, DetachKeys};
+pub use container::exec::{Exec, ExecStarted};
+pub use container::logs::LogsRequest;
+pub use container::remove::RemoveRequest;
+pub use container::wait::{WaitCondition, Waiting};
+pub use container::{Container, CreateRequest};
+pub use containers::{Containers, ListOptions};
+pub use filters::Filters;
+pub use rooms::{Parts, Settings};
+pub use stream::{ByteStream, LogStream};
+pub use system::{CheckOptions, Finding, System};

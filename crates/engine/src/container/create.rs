@@ -1,0 +1,241 @@
+//! `docker create`: the request is understood, the writable layer prepared, the record written. Nothing runs.
+
+use std::sync::Arc;
+
+use api::container::{Config, CreateBody, CreateResponse, HealthConfig};
+use image::Image;
+use oci::image::RunConfig;
+use stdx::time::Timestamp;
+use stdx::{Error, Id, Kind, Result};
+
+use super::connect;
+use super::plan::Plan;
+use super::record::Record;
+use super::state::State;
+use super::{Cell, Container};
+use crate::{Containers, names};
+
+#[derive(Clone, Debug, Default)]
+pub struct CreateRequest {
+    pub name: Option<String>,
+    /// `os/arch[/variant]`, when the client asks for one.
+    pub platform: Option<String>,
+    pub body: CreateBody,
+}
+
+impl Containers {
+    pub async fn create(&self, request: CreateRequest) -> Result<CreateResponse> {
+        let this = self.clone();
+        tokiox::to_the_end(async move { tokiox::blocking(move || this.create_blocking(request)).await }).await
+    }
+
+    fn create_blocking(&self, request: CreateRequest) -> Result<CreateResponse> {
+        let rooms = &self.rooms;
+        let CreateRequest { name, platform, body } = request;
+        let name = name.filter(|name| !name.is_empty()).map(|name| names::parse(&name).map(str::to_owned)).transpose()?;
+        let image = rooms.images.resolve(&body.config.image)?;
+        check_platform(&image, platform.as_deref())?;
+        let config = merge(body.config, image.run_config());
+        let mut host_config = body.host_config.unwrap_or_default();
+        let mut warnings = Vec::new();
+        let plan = Plan::of(&config, &host_config, &rooms.settings)?;
+        plan.check_process()?;
+        super::plan::fill_in(&mut host_config, &rooms.settings);
+        let endpoints = connect::endpoints(&plan, &host_config, body.networking_config, &rooms.networks)?;
+        warnings.extend(plan.warnings.iter().cloned());
+
+        let id = Id::random();
+        let name = self.reserve_name(name, &id)?;
+        let container = Container {
+            rooms: Arc::clone(rooms),
+            cell: Arc::new(Cell::new(Record {
+                id: id.clone(),
+                name: name.clone(),
+                created: Timestamp::now(),
+                image: image.id.clone(),
+                chain: image.chain.clone(),
+                platform: image.config.os.clone(),
+                driver: rooms.storage.snapshots.name().to_owned(),
+                config,
+                host_config,
+                mounts: Vec::new(),
+                own_volumes: Vec::new(),
+                endpoints,
+                state: State::default(),
+                restart_count: 0,
+                stopped_by_hand: false,
+                gone: false,
+            })),
+        };
+        match container.make(&image, &plan) {
+            Ok(()) => {}
+            Err(error) => {
+                container.unmake();
+                rooms.registry.release_name(&name, &id);
+                return Err(error);
+            }
+        }
+        rooms.registry.insert(Arc::clone(&container.cell));
+        container.event("create", &[]);
+        Ok(CreateResponse { id: id.to_string(), warnings })
+    }
+
+    fn reserve_name(&self, wanted: Option<String>, id: &Id) -> Result<String> {
+        if let Some(name) = wanted {
+            self.rooms.registry.reserve(&name, id)?;
+            return Ok(name);
+        }
+        for attempt in 0.. {
+            let name = names::random(attempt);
+            match self.rooms.registry.reserve(&name, id) {
+                Ok(()) => return Ok(name),
+                Err(error) if error.kind() == Kind::Conflict && attempt < 100 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        unreachable!("the loop ends by returning")
+    }
+}
+
+impl Container {
+    /// Everything on disk that a container has before it runs; the record last, as it makes the rest findable.
+    fn make(&self, image: &Image, plan: &Plan) -> Result<()> {
+        let rooms = &self.rooms;
+        let record = self.record();
+        rooms.images.hold(&image.id, record.id.as_str())?;
+        rooms.storage.snapshots.prepare(record.id.as_str(), &record.chain)?;
+        let mut record = Record::clone(&record);
+        self.make_mounts(&mut record, plan)?;
+        self.save(record)
+    }
+
+    /// Takes a half-made container apart again.
+    fn unmake(&self) {
+        let rooms = &self.rooms;
+        let record = self.record();
+        let attempts = [
+            rooms.storage.snapshots.remove(record.id.as_str()),
+            rooms.images.drop_hold(&record.image, record.id.as_str()),
+            rooms.store.delete::<Record>(record.id.as_str()),
+        ];
+        for error in attempts.into_iter().filter_map(Result::err).filter(|error| error.kind() != Kind::NotFound) {
+            tracing::warn!(container = %record.id, error = %error.chain(), "cannot take back a half-made container");
+        }
+        for volume in &record.own_volumes {
+            if let Err(error) = rooms.storage.volumes.remove(volume) {
+                tracing::warn!(container = %record.id, error = %error.chain(), "cannot take back an anonymous volume");
+            }
+        }
+    }
+}
+
+fn check_platform(image: &Image, wanted: Option<&str>) -> Result<()> {
+    let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else { return Ok(()) };
+    let wanted: oci::Platform = wanted.parse()?;
+    if wanted.matches(&image.platform()) {
+        return Ok(());
+    }
+    Err(Error::not_found(format!(
+        "image with reference {} was found but does not provide the specified platform ({wanted})",
+        image.repo_tags.first().map_or_else(|| image.id.to_string(), Clone::clone)
+    )))
+}
+
+/// The request's configuration over the image's. Docker's rules: what the request leaves out, the image decides; lists of
+/// variables, labels and ports are joined; an entrypoint in the request drops the image's command.
+fn merge(mut wanted: Config, theirs: &RunConfig) -> Config {
+    let given = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
+    let or = |field: &mut String, image: &str| {
+        if field.is_empty() {
+            image.clone_into(field);
+        }
+    };
+    or(&mut wanted.user, &theirs.user);
+    or(&mut wanted.working_dir, &theirs.working_dir);
+    or(&mut wanted.stop_signal, &theirs.stop_signal);
+    for port in theirs.exposed_ports.keys() {
+        wanted.exposed_ports.entry(port.clone()).or_default();
+    }
+    for path in theirs.volumes.keys() {
+        wanted.volumes.get_or_insert_default().entry(path.clone()).or_default();
+    }
+    let labels = wanted.labels.get_or_insert_default();
+    for (key, value) in &theirs.labels {
+        labels.entry(key.clone()).or_insert_with(|| value.clone());
+    }
+    let env = wanted.env.get_or_insert_default();
+    let name_of = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
+    for pair in &theirs.env {
+        if !env.iter().any(|own| name_of(own) == name_of(pair)) {
+            env.push(pair.clone());
+        }
+    }
+    if wanted.entrypoint.as_deref().is_none_or(<[String]>::is_empty) {
+        if wanted.cmd.as_deref().is_none_or(<[String]>::is_empty) {
+            wanted.cmd = given(&theirs.cmd);
+        }
+        if wanted.entrypoint.is_none() {
+            wanted.entrypoint = given(&theirs.entrypoint);
+        }
+    }
+    // `--entrypoint ""` arrives as a list of one empty text: it clears the image's.
+    if wanted.entrypoint.as_deref() == Some(&[String::new()]) {
+        wanted.entrypoint = None;
+    }
+    if wanted.healthcheck.is_none() {
+        wanted.healthcheck = theirs.healthcheck.as_ref().map(|check| HealthConfig {
+            test: check.test.clone(),
+            interval: check.interval,
+            timeout: check.timeout,
+            start_period: check.start_period,
+            start_interval: check.start_interval,
+            retries: check.retries,
+        });
+    }
+    if wanted.shell.is_none() {
+        wanted.shell = given(&theirs.shell);
+    }
+    wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(text: &str) -> Option<Vec<String>> {
+        Some(text.split(' ').map(str::to_owned).collect())
+    }
+
+    fn image() -> RunConfig {
+        RunConfig {
+            entrypoint: vec!["/entry".to_owned()],
+            cmd: vec!["default".to_owned()],
+            env: vec!["A=1".to_owned(), "B=2".to_owned()],
+            ..RunConfig::default()
+        }
+    }
+
+    #[test]
+    fn a_command_keeps_the_entrypoint() {
+        let merged = merge(Config { cmd: words("x"), ..Config::default() }, &image());
+        assert_eq!((merged.entrypoint, merged.cmd), (words("/entry"), words("x")));
+    }
+
+    #[test]
+    fn an_entrypoint_drops_the_command() {
+        let merged = merge(Config { entrypoint: words("sh"), ..Config::default() }, &image());
+        assert_eq!((merged.entrypoint, merged.cmd), (words("sh"), None));
+    }
+
+    #[test]
+    fn an_empty_entrypoint_clears_the_images() {
+        let merged = merge(Config { entrypoint: words(""), cmd: words("x"), ..Config::default() }, &image());
+        assert_eq!((merged.entrypoint, merged.cmd), (None, words("x")));
+    }
+
+    #[test]
+    fn variables_are_joined() {
+        let merged = merge(Config { env: words("B=x"), ..Config::default() }, &image());
+        assert_eq!(merged.env, words("B=x A=1"));
+    }
+}

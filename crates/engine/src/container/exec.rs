@@ -1,0 +1,258 @@
+//! `docker exec`: one more process in a running container.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use api::exec::{CreateBody, Inspect, ProcessConfig, StartBody};
+use stdx::{Error, Id, Kind, Result};
+
+use super::attach::{self, Attached, DetachKeys};
+use super::plan::Plan;
+use super::state::Phase;
+use super::{Container, spec};
+
+/// How many may be asked for in one container before more are refused.
+const PER_CONTAINER: usize = 256;
+
+/// All execs that somebody may still ask about.
+#[derive(Default)]
+pub(crate) struct Execs(Mutex<HashMap<String, Arc<Cell>>>);
+
+struct Cell {
+    id: String,
+    container: Container,
+    body: CreateBody,
+    now: Mutex<Now>,
+}
+
+#[derive(Clone, Default)]
+struct Now {
+    running: bool,
+    started: bool,
+    exit_code: Option<i32>,
+    pid: u32,
+}
+
+/// A handle on one exec.
+#[derive(Clone)]
+pub struct Exec(Arc<Cell>);
+
+/// What a start gives the client.
+#[derive(Debug)]
+pub enum ExecStarted {
+    Detached,
+    Attached(Attached),
+}
+
+impl Execs {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Cell>>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn find(&self, id: &str) -> Result<Exec> {
+        let found = self.lock().get(id).cloned().map(Exec);
+        found.ok_or_else(|| Error::not_found(format!("No such exec instance: {id}")))
+    }
+
+    /// Forgets those of a container that is no more.
+    pub(crate) fn forget(&self, container: &Id) {
+        self.lock().retain(|_, exec| exec.container.id() != container);
+    }
+
+    /// The ids of those that run in a container.
+    pub(crate) fn running_in(&self, container: &Id) -> Vec<String> {
+        let all = self.lock();
+        let mut ids: Vec<_> =
+            all.values().filter(|e| e.container.id() == container && e.now().running).map(|e| e.id.clone()).collect();
+        ids.sort();
+        ids
+    }
+}
+
+impl Cell {
+    fn now(&self) -> MutexGuard<'_, Now> {
+        self.now.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Container {
+    /// Prepares an exec; nothing runs yet.
+    pub async fn exec_create(&self, body: CreateBody) -> Result<String> {
+        let record = self.record();
+        if body.cmd.as_deref().unwrap_or_default().is_empty() {
+            return Err(Error::invalid("No exec command specified"));
+        }
+        self.may_exec()?;
+        DetachKeys::parse(Some(&body.detach_keys))?;
+        let id = Id::random().to_string();
+        let command = body.cmd.clone().unwrap_or_default().join(" ");
+        let exec = Cell { id: id.clone(), container: self.clone(), body, now: Mutex::default() };
+        {
+            let mut all = self.rooms.execs.lock();
+            // Finished ones are kept for those who ask for their code, until their container is full of them.
+            if all.values().filter(|other| other.container.id() == &record.id).count() >= PER_CONTAINER {
+                let finished: Vec<String> = all
+                    .values()
+                    .filter(|other| other.container.id() == &record.id && other.now().exit_code.is_some())
+                    .map(|other| other.id.clone())
+                    .collect();
+                if finished.is_empty() {
+                    return Err(Error::conflict(format!("container {} has {PER_CONTAINER} execs already", record.id)));
+                }
+                for id in finished {
+                    all.remove(&id);
+                }
+            }
+            all.insert(id.clone(), Arc::new(exec));
+        }
+        self.event(format!("exec_create: {command}"), &[("execID", id.clone())]);
+        Ok(id)
+    }
+
+    fn may_exec(&self) -> Result<()> {
+        let record = self.record();
+        match record.state.phase {
+            Phase::Running => Ok(()),
+            Phase::Paused => Err(Error::conflict(format!(
+                "container {} is paused, unpause the container before exec",
+                record.id
+            ))),
+            Phase::Restarting => Err(Error::conflict(format!(
+                "Container {} is restarting, wait until the container is running",
+                record.id
+            ))),
+            _ => Err(Error::conflict(format!("container {} is not running", record.id))),
+        }
+    }
+
+    /// An exec of this container has ended.
+    pub(crate) fn exec_exited(&self, id: &str, code: i32) {
+        let Ok(Exec(exec)) = self.rooms.execs.find(id) else { return };
+        {
+            let mut now = exec.now();
+            if now.exit_code.is_some() {
+                return;
+            }
+            now.running = false;
+            now.exit_code = Some(code);
+        }
+        self.event("exec_die", &[("execID", id.to_owned()), ("exitCode", code.to_string())]);
+    }
+
+    /// The container has ended, and every exec with it.
+    pub(crate) fn execs_ended(&self) {
+        for id in self.rooms.execs.running_in(&self.cell.id) {
+            self.exec_exited(&id, 137);
+        }
+    }
+}
+
+impl Exec {
+    pub fn tty(&self) -> bool {
+        self.0.body.tty
+    }
+
+    /// Runs it. Once only.
+    pub async fn start(&self, body: StartBody) -> Result<ExecStarted> {
+        let exec = Arc::clone(&self.0);
+        tokiox::to_the_end(async move { start(&exec, body).await }).await
+    }
+
+    pub async fn resize(&self, height: u16, width: u16) -> Result<()> {
+        let exec = &self.0;
+        if !exec.now().running {
+            return Err(Error::conflict(format!("exec process {} is not running", exec.id)));
+        }
+        let target = shim::Target::Exec(exec.id.clone());
+        let size = shim::Size { rows: height, columns: width };
+        exec.container.with_shim(move |shim| shim.resize(target, size)).await
+    }
+
+    pub fn inspect(&self) -> Inspect {
+        let Cell { id, container, body, .. } = &*self.0;
+        let now = self.0.now().clone();
+        let command = body.cmd.clone().unwrap_or_default();
+        let (entrypoint, arguments) = match command.split_first() {
+            Some((first, rest)) => (first.clone(), rest.to_vec()),
+            None => Default::default(),
+        };
+        Inspect {
+            id: id.clone(),
+            running: now.running,
+            exit_code: now.exit_code.map(i64::from),
+            process_config: ProcessConfig {
+                tty: body.tty,
+                entrypoint,
+                arguments,
+                privileged: Some(body.privileged),
+                user: body.user.clone(),
+                ..ProcessConfig::default()
+            },
+            open_stdin: body.attach_stdin,
+            open_stdout: body.attach_stdout,
+            open_stderr: body.attach_stderr,
+            can_remove: now.exit_code.is_some(),
+            container_id: container.id().to_string(),
+            pid: i64::from(now.pid),
+            ..Inspect::default()
+        }
+    }
+}
+
+async fn start(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted> {
+    let container = &exec.container;
+    container.may_exec()?;
+    let wanted = &exec.body;
+    {
+        let mut now = exec.now();
+        if now.started {
+            let word = if now.running { "is already running" } else { "has already run" };
+            return Err(Error::conflict(format!("Error: Exec command {} {word}", exec.id)));
+        }
+        now.started = true;
+        now.running = true;
+    }
+    let record = container.record();
+    let plan = Plan::of(&record.config, &record.host_config, &container.rooms.settings)?;
+    let mut request = shim::ExecRequest {
+        id: exec.id.clone(),
+        process: spec::exec(&plan, &plan.hostname(&record.id), wanted),
+        tty: wanted.tty,
+        size: body.console_size.or(wanted.console_size).and_then(super::start::size),
+        attach: None,
+    };
+    let mut client = None;
+    if !body.detach {
+        let (ours, theirs) = attach::pair()?;
+        let options = shim::AttachOptions {
+            stdin: wanted.attach_stdin,
+            stdout: wanted.attach_stdout,
+            stderr: wanted.attach_stderr,
+        };
+        request.attach = Some((options, theirs));
+        client = Some(ours);
+    }
+    let command = wanted.cmd.clone().unwrap_or_default().join(" ");
+    container.event(format!("exec_start: {command}"), &[("execID", exec.id.clone())]);
+    let started = container
+        .with_shim(move |shim| {
+            Ok(shim.exec(request).map_err(|failure| {
+                let code = failure.exit_code.unwrap_or(126);
+                let kind = if failure.exit_code.is_some() { Kind::Invalid } else { failure.error.kind() };
+                (code, Error::new(kind, "OCI runtime exec failed: exec failed").caused_by(failure.error))
+            }))
+        })
+        .await
+        .unwrap_or_else(|lost| Err((126, lost)));
+    match started {
+        Ok(pid) => exec.now().pid = pid,
+        Err((code, failure)) => {
+            container.exec_exited(&exec.id, code);
+            return Err(failure);
+        }
+    }
+    let Some(ours) = client else { return Ok(ExecStarted::Detached) };
+    let keys = DetachKeys::parse(Some(&wanted.detach_keys))?;
+    let detach = (wanted.tty && wanted.attach_stdin).then_some(keys);
+    Ok(ExecStarted::Attached(Attached { tty: wanted.tty, stream: attach::to_async(ours)?, detach, replay: None }))
+}

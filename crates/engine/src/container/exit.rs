@@ -1,0 +1,181 @@
+//! The one way out: an exit is written down, what was held is given back, and the policy decides what comes next.
+//!
+//! A running container has one task here that listens to its shim. Recovery starts the same task for every shim it
+//! finds, so that what ended while the daemon was away goes through the same door.
+
+use std::time::Duration;
+
+use shim::{Event as ShimEvent, Exit};
+use stdx::time::Timestamp;
+use stdx::{Kind, Result};
+use tokio::io::AsyncReadExt;
+
+use super::record::Record;
+use super::restart_policy::{RestartPolicy, pause_after};
+use super::state::{Event, Phase};
+use super::Container;
+use crate::container::remove::RemoveRequest;
+
+impl Container {
+    /// Listens to the shim from now on.
+    pub(crate) fn follow(&self, watch: shim::Watch) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            let exit = match this.listen(watch).await {
+                Ok(exit) => exit,
+                Err(error) => {
+                    tracing::warn!(container = %this.cell.id, error = %error.chain(), "lost the shim");
+                    this.lost()
+                }
+            };
+            if let Err(error) = this.exited(exit).await {
+                tracing::error!(container = %this.cell.id, error = %error.chain(), "cannot finish an exit");
+            }
+        });
+    }
+
+    /// Hears everything until the exit.
+    async fn listen(&self, watch: shim::Watch) -> Result<Exit> {
+        let (stream, mut decoder) = watch.into_parts();
+        stream.set_nonblocking(true)?;
+        let mut stream = tokio::net::UnixStream::from_std(stream)?;
+        let mut buffer = [0u8; 4096];
+        loop {
+            while let Some(event) = ShimEvent::decode(&mut decoder)? {
+                match event {
+                    ShimEvent::Exit(exit) => return Ok(exit),
+                    ShimEvent::ExecExit(exec) => self.exec_exited(&exec.id, exec.code),
+                    ShimEvent::State(state) => {
+                        for exec in &state.exec_exits {
+                            self.exec_exited(&exec.id, exec.code);
+                        }
+                        if let Some(exit) = state.exit {
+                            return Ok(exit);
+                        }
+                    }
+                    ShimEvent::Oom => self.event("oom", &[]),
+                    _ => {}
+                }
+            }
+            match stream.read(&mut buffer).await? {
+                // The record is on disk before anyone is told; the shim may have gone right behind it.
+                0 => {
+                    let dir = self.rooms.exec_dir(&self.cell.id);
+                    return match tokiox::blocking(move || shim::exit::read(&dir)).await? {
+                        Some(exit) => Ok(exit),
+                        None => Err(stdx::Error::internal("the shim died")),
+                    };
+                }
+                count => decoder.feed(&buffer[..count]),
+            }
+        }
+    }
+
+    /// The shim died without a word. Its container went with it (the kernel kills the first process with its parent).
+    fn lost(&self) -> Exit {
+        Exit::shim_lost(Timestamp::now())
+    }
+
+    /// Writes the exit down, gives everything back, and does what the policy says.
+    pub(crate) async fn exited(&self, exit: Exit) -> Result<()> {
+        let gate = self.cell.gate.lock().await;
+        let before = self.record();
+        let ran = before.state.started_at;
+        let event = Event::Exited { code: exit.code, at: exit.at, oom_killed: exit.oom_killed, error: exit.reason.clone() };
+        let mut record = self.after(event)?;
+        let next = self.what_next(&record);
+        if matches!(next, Next::Restart(_)) {
+            record.state = record.state.after(Event::RestartAwaited)?;
+            record.restart_count += 1;
+        }
+        Self::disconnected(&mut record.endpoints);
+        self.save(record)?;
+        self.rooms.images.set_running(self.cell.id.as_str(), false);
+        self.execs_ended();
+        let seconds = (exit.at.unix_nanos() - ran.unix_nanos()).max(0) / 1_000_000_000;
+        self.event("die", &[("exitCode", exit.code.to_string()), ("execDuration", seconds.to_string())]);
+        self.release().await;
+        drop(gate);
+        match next {
+            Next::Rest => Ok(()),
+            Next::Remove => match self.remove(RemoveRequest { force: false, volumes: true, link: false }).await {
+                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => Ok(()),
+                outcome => outcome,
+            },
+            Next::Restart(pause) => {
+                self.restart_after(pause);
+                Ok(())
+            }
+        }
+    }
+
+    fn what_next(&self, record: &Record) -> Next {
+        let mut live = self.cell.live();
+        if live.restarting_by_hand {
+            return Next::Rest;
+        }
+        if record.host_config.auto_remove {
+            return Next::Remove;
+        }
+        let policy = policy(record);
+        if record.stopped_by_hand || !policy.wants_restart(record.state.exit_code, record.restart_count) {
+            return Next::Rest;
+        }
+        let ran = record.state.finished_at.unix_nanos() - record.state.started_at.unix_nanos();
+        let pause = pause_after(live.last_pause, Duration::from_nanos(u64::try_from(ran).unwrap_or(0)));
+        live.last_pause = Some(pause);
+        Next::Restart(pause)
+    }
+
+    /// Starts it again after `pause`, if that is still wanted then.
+    pub(crate) fn restart_after(&self, pause: Duration) {
+        let this = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(pause).await;
+            let gate = this.cell.gate.lock().await;
+            if this.record().state.phase != Phase::Restarting {
+                return;
+            }
+            let failed = this.start_held(gate).await;
+            if let Err(error) = failed {
+                tracing::warn!(container = %this.cell.id, error = %error.chain(), "restart failed");
+            }
+        });
+    }
+
+    /// Gives back what [`super::start`] took. What is missing already is no failure; what cannot be given back is logged
+    /// and found by recovery.
+    pub(crate) async fn release(&self) {
+        let this = self.clone();
+        tokiox::blocking(move || {
+            let id = &this.cell.id;
+            if let Err(error) = this.rooms.networks.detach(id) {
+                tracing::warn!(container = %id, error = %error.chain(), "cannot take the network back");
+            }
+            let dir = this.rooms.exec_dir(id);
+            if let Ok(shim) = shim::Client::connect(&dir) {
+                // Its record is ours now; a shim that has gone already has nothing to be told.
+                let _gone = shim.delete();
+            }
+            match std::fs::remove_dir_all(&dir) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(container = %id, %error, "cannot remove the run directory");
+                }
+                _ => {}
+            }
+        })
+        .await;
+    }
+}
+
+enum Next {
+    Rest,
+    Remove,
+    Restart(Duration),
+}
+
+/// The policy, checked when the container was made.
+pub(crate) fn policy(record: &Record) -> RestartPolicy {
+    let wanted = &record.host_config.restart_policy;
+    RestartPolicy::parse(&wanted.name, wanted.maximum_retry_count).unwrap_or(RestartPolicy::No)
+}

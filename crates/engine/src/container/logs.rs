@@ -1,0 +1,204 @@
+//! `docker logs`: what the shim wrote, read back and framed for the wire.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use shim::Stream;
+use shim::logs::{Config, Entry, Follow, Next, Options, Reader};
+use stdx::time::Timestamp;
+use stdx::{Error, Result};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::mpsc;
+
+use super::Container;
+use super::plan;
+use super::record::Record;
+use crate::LogStream;
+
+#[derive(Clone, Debug, Default)]
+pub struct LogsRequest {
+    pub stdout: bool,
+    pub stderr: bool,
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    pub timestamps: bool,
+    pub details: bool,
+    pub follow: bool,
+    /// Last lines only; `None` is all.
+    pub tail: Option<usize>,
+}
+
+/// Bytes gathered before they are passed on.
+const PIECE: usize = 128 * 1024;
+
+impl LogsRequest {
+    /// All there is, without following.
+    pub fn all(stdout: bool, stderr: bool) -> Self {
+        Self { stdout, stderr, ..Self::default() }
+    }
+}
+
+impl Container {
+    /// Opens the log. The stream ends with the log, or, when following, with the container.
+    pub async fn logs(&self, request: LogsRequest) -> Result<LogStream> {
+        if !(request.stdout || request.stderr) {
+            return Err(Error::invalid("Bad parameters: you must choose at least one stream"));
+        }
+        let record = self.record();
+        let config = self.log_config(&record)?;
+        let follow = if request.follow { Follow::Yes } else { Follow::No };
+        let options = Options { tail: request.tail.map(|count| count as u64), since: request.since, until: request.until, follow };
+        let reader = tokiox::blocking(move || Reader::of(&config, options)).await?;
+        let (sender, stream) = LogStream::pair(record.tty());
+        let this = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = this.send_log(reader, record.tty(), request, &sender).await {
+                tracing::warn!(container = %this.cell.id, error = %error.chain(), "log reading ended early");
+            }
+        });
+        Ok(stream)
+    }
+
+    async fn send_log(&self, mut reader: Reader, tty: bool, request: LogsRequest, sender: &mpsc::Sender<Bytes>) -> Result<()> {
+        let frame = Frame { tty, request };
+        let mut records = self.cell.subscribe();
+        let wake = match reader.wake() {
+            Some(descriptor) => Some(AsyncFd::new(descriptor.try_clone_to_owned()?)?),
+            None => None,
+        };
+        loop {
+            // Up or down is asked before the read: what was written before the exit is read after it.
+            if !records.borrow_and_update().state.phase.is_up() {
+                reader.finish();
+            }
+            let batch = tokiox::blocking(move || frame.read(reader)).await?;
+            let (Batch { bytes, waits, ended }, back, frame_back) = batch;
+            (reader, frame) = (back, frame_back);
+            if !bytes.is_empty() && sender.send(bytes).await.is_err() {
+                return Ok(());
+            }
+            if ended {
+                return Ok(());
+            }
+            if !waits {
+                continue;
+            }
+            tokio::select! {
+                () = readable(wake.as_ref()) => {}
+                changed = records.changed() => if changed.is_err() { reader.finish() },
+                () = sender.closed() => return Ok(()),
+            }
+        }
+    }
+
+    /// Where the log goes, and how it is kept.
+    pub(crate) fn log_config(&self, record: &Record) -> Result<Config> {
+        let log = plan::log(record.host(), &self.rooms.settings)?;
+        let mut config = Config::from_options(&log.driver, &log.options)?;
+        config.path = self.log_file(record);
+        config.attrs = log.attributes(record);
+        Ok(config)
+    }
+
+    fn log_file(&self, record: &Record) -> PathBuf {
+        self.rooms.data_dir(&record.id).join(format!("{}-json.log", record.id))
+    }
+
+    /// For `inspect`: empty where the driver keeps no file, or there was no start yet.
+    pub(crate) fn log_path(&self, record: &Record) -> String {
+        if record.host().log_config.r#type != "json-file" || record.state.started_at.is_never() {
+            return String::new();
+        }
+        self.log_file(record).to_string_lossy().into_owned()
+    }
+}
+
+async fn readable(wake: Option<&AsyncFd<OwnedFd>>) {
+    match wake {
+        Some(wake) => {
+            if let Ok(mut ready) = wake.readable().await {
+                ready.clear_ready();
+            }
+        }
+        None => std::future::pending().await,
+    }
+}
+
+struct Batch {
+    bytes: Bytes,
+    waits: bool,
+    ended: bool,
+}
+
+struct Frame {
+    tty: bool,
+    request: LogsRequest,
+}
+
+impl Frame {
+    /// Reads until a piece is full or there is nothing more now.
+    fn read(self, mut reader: Reader) -> Result<(Batch, Reader, Self)> {
+        let mut out = BytesMut::with_capacity(PIECE);
+        let (mut waits, mut ended) = (false, false);
+        while out.len() < PIECE {
+            match reader.next()? {
+                Next::Entry(entry) => self.put(&entry, &mut out),
+                Next::Lost(files) => self.lost(files, &mut out),
+                Next::Wait => {
+                    waits = true;
+                    break;
+                }
+                Next::End => {
+                    ended = true;
+                    break;
+                }
+            }
+        }
+        Ok((Batch { bytes: out.freeze(), waits, ended }, reader, self))
+    }
+
+    fn put(&self, entry: &Entry<'_>, out: &mut BytesMut) {
+        let (wanted, number) = match entry.stream {
+            Stream::Stderr => (self.request.stderr, 2),
+            _ => (self.request.stdout, 1),
+        };
+        if !wanted {
+            return;
+        }
+        let mut head = String::new();
+        if self.request.timestamps {
+            head = entry.at.fixed_nanos();
+            head.push(' ');
+        }
+        if self.request.details {
+            head.push_str(&details(entry.attrs));
+            head.push(' ');
+        }
+        self.write(number, head.as_bytes(), entry.line, out);
+    }
+
+    /// A reader slower than its container is told what it can no longer have.
+    fn lost(&self, files: u64, out: &mut BytesMut) {
+        if self.request.stderr {
+            let words = format!("[{files} log files were rotated away before they could be read]\n");
+            self.write(2, b"", words.as_bytes(), out);
+        }
+    }
+
+    fn write(&self, number: u8, head: &[u8], line: &[u8], out: &mut BytesMut) {
+        if !self.tty {
+            out.put_slice(&[number, 0, 0, 0]);
+            out.put_u32((head.len() + line.len()) as u32);
+        }
+        out.put_slice(head);
+        out.put_slice(line);
+    }
+}
+
+/// `a=1,b=2`, in the order of the keys.
+fn details(attrs: Option<&[u8]>) -> String {
+    let map: std::collections::BTreeMap<String, String> =
+        attrs.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
+    map.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+}

@@ -1,0 +1,168 @@
+//! What a user asked to see inside: `-v`, `--mount`, `--tmpfs` and the image's `VOLUME`s, understood. Pure.
+
+use std::collections::BTreeMap;
+
+use stdx::{Error, Result};
+
+/// One thing to be mounted, and where.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountPlan {
+    /// Absolute and clean.
+    pub target: String,
+    pub read_only: bool,
+    pub source: Source,
+    /// Docker's mode column in `inspect`: what stood behind the second colon of `-v`.
+    pub mode: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    Bind {
+        path: String,
+        /// `-v` makes a missing directory, `--mount` refuses.
+        missing: Missing,
+        propagation: String,
+        recursive: Recursive,
+    },
+    /// By name, or, without one, a new anonymous one.
+    Volume { name: Option<String>, copy_up: bool, subpath: Option<String>, labels: BTreeMap<String, String> },
+    /// With mount options as mount(8) writes them.
+    Tmpfs { options: Vec<String> },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    Create,
+    Refuse,
+}
+
+/// How mounts below a bind come along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recursive {
+    /// They come along; read-only as well where the kernel can (5.12).
+    Enabled,
+    Disabled,
+    /// They come along and stay writable.
+    Writable,
+    /// They come along read-only, or the container does not start.
+    Readonly,
+}
+
+impl Source {
+    pub fn volume() -> Self {
+        Self::Volume { name: None, copy_up: true, subpath: None, labels: BTreeMap::new() }
+    }
+}
+
+/// Understands `source:target[:mode]` or a bare `target` (an anonymous volume).
+pub fn parse_bind(text: &str) -> Result<MountPlan> {
+    let bad = || Error::invalid(format!("invalid volume specification: '{text}'"));
+    let mut parts = text.splitn(3, ':');
+    let (first, second, third) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
+    let (source, target, mode) = match (second, third) {
+        (None, _) => ("", first, ""),
+        // `/a:ro` is an anonymous volume with a mode only in Docker's oldest clients; a relative target is refused below.
+        (Some(second), third) => (first, second, third.unwrap_or_default()),
+    };
+    if second.is_some() && (source.is_empty() || target.is_empty()) || mode.contains(':') {
+        return Err(bad());
+    }
+    let target = absolute(target).ok_or_else(|| {
+        Error::invalid(format!(
+            "invalid volume specification: '{text}': invalid mount config for type \"{}\": invalid mount path: '{target}' mount path must be absolute",
+            if source.starts_with('/') { "bind" } else { "volume" }
+        ))
+    })?;
+    if target == "/" {
+        return Err(Error::invalid(format!("invalid volume specification: '{text}': invalid mount config for type \"bind\": invalid specification: destination can't be '/'")));
+    }
+    let mut plan = MountPlan { target, read_only: false, source: Source::volume(), mode: mode.to_owned() };
+    let mut propagation = String::new();
+    let mut copy = true;
+    for word in mode.split(',').filter(|word| !word.is_empty()) {
+        match word {
+            "ro" | "readonly" => plan.read_only = true,
+            "rw" => plan.read_only = false,
+            // SELinux relabelling does nothing where SELinux is not; `consistent` and its kin were macOS's.
+            "z" | "Z" | "consistent" | "cached" | "delegated" | "default" => {}
+            "nocopy" => copy = false,
+            "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" => propagation = word.to_owned(),
+            other => {
+                return Err(Error::invalid(format!("invalid volume specification: '{text}': invalid mode: {other}")));
+            }
+        }
+    }
+    plan.source = if let Some(path) = absolute(source) {
+        Source::Bind { path, missing: Missing::Create, propagation, recursive: Recursive::Enabled }
+    } else {
+        if !source.is_empty() {
+            check_volume_name(source)?;
+        }
+        let name = (!source.is_empty()).then(|| source.to_owned());
+        Source::Volume { name, copy_up: copy, subpath: None, labels: BTreeMap::new() }
+    };
+    Ok(plan)
+}
+
+/// Docker's rule and words for volume names.
+pub fn check_volume_name(name: &str) -> Result<()> {
+    let mut characters = name.bytes();
+    let right = name.len() >= 2
+        && name.len() <= 255
+        && characters.next().is_some_and(|c| c.is_ascii_alphanumeric())
+        && characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-'));
+    if right {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
+    )))
+}
+
+/// Cleans an absolute path lexically, as Go's `filepath.Clean`; `None` when it is not absolute. What it means inside a
+/// container is decided later, below the container's own root.
+pub fn absolute(path: &str) -> Option<String> {
+    if !path.starts_with('/') || path.contains('\0') {
+        return None;
+    }
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    Some(format!("/{}", parts.join("/")))
+}
+
+/// Adds a mount; two at one place are refused unless the later one may replace the earlier.
+pub(crate) fn add(mounts: &mut Vec<MountPlan>, plan: MountPlan) -> Result<()> {
+    if mounts.iter().any(|other| other.target == plan.target) {
+        return Err(Error::invalid(format!("Duplicate mount point: {}", plan.target)));
+    }
+    mounts.push(plan);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn binds_volumes_and_bare_targets() {
+        let bind = parse_bind("/src/../a:/b/:ro,rslave").unwrap();
+        assert_eq!((bind.target.as_str(), bind.read_only), ("/b", true));
+        assert!(matches!(bind.source, Source::Bind { path, propagation, .. } if path == "/a" && propagation == "rslave"));
+        let volume = parse_bind("data:/b:nocopy").unwrap();
+        assert!(matches!(volume.source, Source::Volume { name: Some(name), copy_up: false, .. } if name == "data"));
+        assert!(matches!(parse_bind("/b").unwrap().source, Source::Volume { name: None, .. }));
+    }
+
+    #[test]
+    fn what_is_refused() {
+        for bad in ["a:b", "/a:b", "/a:/b:xx", "/a:/", ":/b", "/a:", "../x:/b", "/a:/b:ro:rw"] {
+            assert!(parse_bind(bad).is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What is remembered of a container. `wire` shapes are kept as they came, so that `inspect` loses nothing.
+
+use std::collections::BTreeMap;
+
+use api::container::{Config, HostConfig, MountPoint};
+use api::network::EndpointSettings;
+use oci::Digest;
+use serde::{Deserialize, Serialize};
+use stdx::Id;
+use stdx::time::Timestamp;
+
+use super::state::State;
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Record {
+    pub id: Id,
+    /// Without Docker's leading slash.
+    pub name: String,
+    pub created: Timestamp,
+    /// The image's id and its layers, bottom first; neither changes when its names do.
+    pub image: Digest,
+    pub chain: Vec<oci::image::ChainId>,
+    /// As asked for and merged with the image's.
+    pub config: Config,
+    pub host_config: HostConfig,
+    pub platform: String,
+    /// Name of the storage driver that holds the writable layer.
+    pub driver: String,
+    pub mounts: Vec<MountPoint>,
+    /// Anonymous volumes made for this container, removed with it by `rm -v` and `--rm`.
+    pub own_volumes: Vec<String>,
+    /// By network name; addresses are filled in while it runs.
+    pub endpoints: BTreeMap<String, EndpointSettings>,
+    pub state: State,
+    pub restart_count: u32,
+    /// Stopped by a user: `unless-stopped` and `on-failure` leave it alone at boot.
+    pub stopped_by_hand: bool,
+    /// Removed: this is the last that readers will ever see of it.
+    #[serde(skip)]
+    pub gone: bool,
+}
+
+impl state::Record for Record {
+    const TABLE: &'static str = "containers";
+
+    fn key(&self) -> String {
+        self.id.to_string()
+    }
+}
+
+impl Record {
+    pub fn labels(&self) -> BTreeMap<String, String> {
+        self.config.labels.clone().unwrap_or_default().into_iter().collect()
+    }
+
+    /// What depends on this host.
+    pub fn host(&self) -> &HostConfig {
+        &self.host_config
+    }
+
+    pub fn tty(&self) -> bool {
+        self.config.tty
+    }
+}

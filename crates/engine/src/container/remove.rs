@@ -1,0 +1,95 @@
+//! `docker rm`: the record first, then what it named; never "busy", never half.
+
+use stdx::{Error, Result};
+
+use super::Container;
+use super::record::Record;
+use super::state::{Event, Phase};
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RemoveRequest {
+    /// Kill it first if it is up.
+    pub force: bool,
+    /// Its anonymous volumes go too.
+    pub volumes: bool,
+    /// Remove a link, not the container.
+    pub link: bool,
+}
+
+impl Container {
+    pub async fn remove(&self, request: RemoveRequest) -> Result<()> {
+        if request.link {
+            return Err(Error::not_implemented("removing a legacy link is not supported yet"));
+        }
+        let this = self.clone();
+        tokiox::to_the_end(async move {
+            this.may_be_removed(request.force)?;
+            if this.record().state.phase.is_up() {
+                this.stopped_by_hand().await?;
+                this.live_remove_wins();
+                this.bring_down(9, 5).await?;
+            }
+            let _gate = this.cell.gate.lock().await;
+            if this.record().gone {
+                // Somebody else finished first: `--rm`, or a second `rm`.
+                return Err(Error::not_found(format!("No such container: {}", this.cell.id)));
+            }
+            this.remove_held(request.volumes).await
+        })
+        .await
+    }
+
+    fn may_be_removed(&self, force: bool) -> Result<()> {
+        let record = self.record();
+        let advice = match record.state.phase {
+            Phase::Running | Phase::Restarting => "stop the container before removing or force remove",
+            Phase::Paused => "unpause and then stop the container before removing or force remove",
+            _ => return Ok(()),
+        };
+        if force {
+            return Ok(());
+        }
+        Err(Error::conflict(format!(
+            "cannot remove container \"/{}\": container is {}: {advice}",
+            record.name,
+            record.state.phase.name()
+        )))
+    }
+
+    /// From here on the exit does not remove it a second time.
+    fn live_remove_wins(&self) {
+        self.cell.live().restarting_by_hand = true;
+    }
+
+    /// Removes it, with the gate held. Each step may be repeated: a daemon that dies in here finishes when it wakes.
+    pub(crate) async fn remove_held(&self, volumes: bool) -> Result<()> {
+        if self.record().state.phase != Phase::Removing {
+            self.apply(Event::RemovalBegan)?;
+        }
+        self.release().await;
+        let record = self.record();
+        let this = self.clone();
+        let outcome = tokiox::blocking(move || this.remove_things(&record, volumes)).await;
+        if let Err(error) = outcome {
+            self.apply(Event::RemovalFailed)?;
+            return Err(error);
+        }
+        self.event("destroy", &[]);
+        self.rooms.registry.remove(&self.cell.id);
+        self.cell.bury();
+        Ok(())
+    }
+
+    fn remove_things(&self, record: &Record, volumes: bool) -> Result<()> {
+        let rooms = &self.rooms;
+        rooms.storage.snapshots.remove(record.id.as_str())?;
+        rooms.storage.discard(&rooms.data_dir(&record.id))?;
+        rooms.images.drop_hold(&record.image, record.id.as_str())?;
+        if volumes {
+            for name in &record.own_volumes {
+                rooms.storage.volumes.remove(name)?;
+            }
+        }
+        rooms.store.delete::<Record>(record.id.as_str())
+    }
+}

@@ -1,0 +1,35 @@
+//! `docker rename`.
+
+use stdx::{Error, Result};
+
+use super::Container;
+use super::record::Record;
+use crate::names;
+
+impl Container {
+    /// Gives the container another name; the old one is free at once.
+    pub async fn rename(&self, name: &str) -> Result<()> {
+        let name = match name {
+            "" => return Err(Error::invalid("Neither old nor new names may be empty")),
+            name => names::parse(name)?.to_owned(),
+        };
+        let this = self.clone();
+        tokiox::to_the_end(async move {
+            let _gate = this.cell.gate.lock().await;
+            let record = this.record();
+            if record.name == name {
+                return Err(Error::invalid("Renaming a container with the same name as its current name"));
+            }
+            this.rooms.registry.reserve(&name, &record.id)?;
+            let old = record.name.clone();
+            if let Err(error) = this.save(Record { name: name.clone(), ..Record::clone(&record) }) {
+                this.rooms.registry.release_name(&name, &record.id);
+                return Err(error);
+            }
+            this.rooms.registry.release_name(&old, &record.id);
+            this.event("rename", &[("oldName", format!("/{old}"))]);
+            Ok(())
+        })
+        .await
+    }
+}

@@ -1,0 +1,434 @@
+//! A plan becomes an OCI runtime spec. Pure: what had to be looked up or taken first is in [`Surroundings`].
+
+use std::path::{Path, PathBuf};
+
+use api::exec::CreateBody;
+use oci::runtime::{
+    Capabilities, DeviceRule, Linux, Mount, Namespace, NamespaceType, Process, Resources, Rlimit, Root, Spec, User,
+};
+use stdx::{Error, Result};
+
+use super::mounts::Recursive;
+use super::plan::{Cgroupns, DevicePlan, Ipc, Network, Pid, Plan, SeccompPlan, Uts};
+
+/// What a container finds around it, taken before the spec is written.
+#[derive(Clone, Debug, Default)]
+pub struct Surroundings {
+    pub id: String,
+    pub hostname: String,
+    /// Files of ours that are bound over the image's: source and target.
+    pub files: Vec<(PathBuf, &'static str)>,
+    pub mounts: Vec<ResolvedMount>,
+    /// Namespaces of other containers, by path.
+    pub join: Vec<(NamespaceType, PathBuf)>,
+    pub devices: Vec<Device>,
+    pub cgroup_parent: String,
+    /// /dev/shm of another container, for `--ipc container:`.
+    pub shm: Option<PathBuf>,
+    /// Hybrid and v1 hosts share their cgroup namespace by default, pure v2 hosts do not (Docker's rule).
+    pub cgroup_v2: bool,
+}
+
+/// A mount whose source exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResolvedMount {
+    pub target: String,
+    pub read_only: bool,
+    pub what: What,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    Bind { source: PathBuf, propagation: String, recursive: Recursive },
+    Tmpfs { options: Vec<String> },
+}
+
+/// A device of the host, looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    pub node: oci::runtime::Device,
+    pub access: String,
+}
+
+impl Device {
+    /// Looks at the host's node for what number it has.
+    pub fn stat(plan: &DevicePlan) -> Result<Vec<Self>> {
+        let missing = |errno: rustix::io::Errno| {
+            Error::internal(format!("error gathering device information while adding custom device \"{}\"", plan.host))
+                .caused_by(std::io::Error::from(errno))
+        };
+        let stat = rustix::fs::stat(plan.host.as_str()).map_err(missing)?;
+        let file_type = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+        let kind = match file_type {
+            rustix::fs::FileType::CharacterDevice => "c",
+            rustix::fs::FileType::BlockDevice => "b",
+            rustix::fs::FileType::Directory => return Self::tree(plan),
+            _ => {
+                return Err(Error::internal(format!(
+                    "error gathering device information while adding custom device \"{}\": not a device node",
+                    plan.host
+                )));
+            }
+        };
+        let node = oci::runtime::Device {
+            path: PathBuf::from(&plan.container),
+            kind: kind.to_owned(),
+            major: i64::from(rustix::fs::major(stat.st_rdev)),
+            minor: i64::from(rustix::fs::minor(stat.st_rdev)),
+            file_mode: Some(stat.st_mode & 0o7777),
+            uid: Some(stat.st_uid),
+            gid: Some(stat.st_gid),
+        };
+        Ok(vec![Self { node, access: plan.access.clone() }])
+    }
+
+    /// `--device /dev/snd`: every node below it.
+    fn tree(plan: &DevicePlan) -> Result<Vec<Self>> {
+        let mut found = Vec::new();
+        let mut entries: Vec<_> = std::fs::read_dir(&plan.host)?.collect::<std::io::Result<_>>()?;
+        entries.sort_by_key(std::fs::DirEntry::file_name);
+        for entry in entries {
+            let name = entry.file_name();
+            let Some(name) = name.to_str() else { continue };
+            let below = DevicePlan {
+                host: format!("{}/{name}", plan.host),
+                container: format!("{}/{name}", plan.container),
+                access: plan.access.clone(),
+            };
+            let file_type = entry.file_type()?;
+            use std::os::unix::fs::FileTypeExt;
+            if file_type.is_dir() || file_type.is_char_device() || file_type.is_block_device() {
+                found.extend(Self::stat(&below)?);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Docker's. A path that the kernel does not have is skipped.
+const MASKED: [&str; 11] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+];
+const MASKED_TOO: [&str; 1] = ["/sys/firmware"];
+const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+
+/// The paths that are hidden and write-protected unless somebody says otherwise, as `inspect` shows them.
+pub fn masked_paths() -> Vec<String> {
+    MASKED.iter().chain(&MASKED_TOO).map(|&path| path.to_owned()).collect()
+}
+
+pub fn readonly_paths() -> Vec<String> {
+    READONLY.iter().map(|&path| path.to_owned()).collect()
+}
+
+/// The spec of the container's first process and all around it.
+pub fn spec(plan: &Plan, around: &Surroundings) -> Spec {
+    let linux = Linux {
+        cgroups_path: format!("{}/{}", around.cgroup_parent.trim_end_matches('/'), around.id),
+        namespaces: namespaces(plan, around),
+        resources: Some(resources(plan, around)),
+        devices: if plan.privileged { host_devices() } else { around.devices.iter().map(|d| d.node.clone()).collect() },
+        sysctl: plan.sysctls.clone(),
+        seccomp: match &plan.seccomp {
+            SeccompPlan::Unconfined => None,
+            SeccompPlan::Profile(profile) => Some((**profile).clone()),
+        },
+        masked_paths: plan.masked_paths.iter().map(PathBuf::from).collect(),
+        readonly_paths: plan.readonly_paths.iter().map(PathBuf::from).collect(),
+        rootfs_propagation: propagation(around),
+        ..Linux::default()
+    };
+    Spec {
+        oci_version: oci::runtime::VERSION.to_owned(),
+        process: Some(process(plan, around)),
+        root: Some(Root { path: PathBuf::from("rootfs"), readonly: plan.read_only }),
+        hostname: if plan.uts == Uts::Private { around.hostname.clone() } else { String::new() },
+        domainname: if plan.uts == Uts::Private { plan.domainname.clone() } else { String::new() },
+        mounts: mounts(plan, around),
+        annotations: plan.annotations.clone(),
+        linux: Some(linux),
+        ..Spec::default()
+    }
+}
+
+fn process(plan: &Plan, around: &Surroundings) -> Process {
+    Process {
+        terminal: plan.tty,
+        user: user(&plan.user, &plan.groups),
+        args: plan.args.clone(),
+        env: environment(plan, &around.hostname),
+        cwd: PathBuf::from(if plan.cwd.is_empty() { "/" } else { &plan.cwd }),
+        capabilities: Some(capabilities(plan)),
+        rlimits: plan
+            .ulimits
+            .iter()
+            .map(|limit| Rlimit {
+                kind: format!("RLIMIT_{}", limit.name.to_ascii_uppercase()),
+                hard: limit.hard as u64,
+                soft: limit.soft as u64,
+            })
+            .collect(),
+        no_new_privileges: plan.no_new_privileges,
+        oom_score_adj: Some(plan.oom_score_adj),
+        ..Process::default()
+    }
+}
+
+/// Root's name is looked up too: the groups it is in are its own.
+fn user(name: &str, groups: &[String]) -> User {
+    let username = if name.is_empty() { "0".to_owned() } else { name.to_owned() };
+    User { username, additional_groups: groups.to_vec(), ..User::default() }
+}
+
+/// Docker puts PATH, HOSTNAME and, with a terminal, TERM before what was asked for, which overrides them. HOME is the
+/// runtime's to add, from the container's own passwd.
+fn environment(plan: &Plan, hostname: &str) -> Vec<String> {
+    let mut env = vec![
+        "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned(),
+        format!("HOSTNAME={hostname}"),
+    ];
+    if plan.tty {
+        env.push("TERM=xterm".to_owned());
+    }
+    overlay_env(&mut env, &plan.env);
+    env
+}
+
+/// Later pairs replace earlier ones of the same name in place; a bare name takes its variable away.
+fn overlay_env(env: &mut Vec<String>, over: &[String]) {
+    for pair in over {
+        let name = pair.split('=').next().unwrap_or_default();
+        let place = env.iter().position(|old| old.split('=').next() == Some(name));
+        match (place, pair.contains('=')) {
+            (Some(place), true) => env[place].clone_from(pair),
+            (Some(place), false) => drop(env.remove(place)),
+            (None, true) => env.push(pair.clone()),
+            (None, false) => {}
+        }
+    }
+}
+
+/// Inheritable and ambient stay empty (CVE-2022-24769).
+fn capabilities(plan: &Plan) -> Capabilities {
+    let names: Vec<String> = plan.capabilities.iter().cloned().collect();
+    Capabilities { bounding: names.clone(), effective: names.clone(), permitted: names, ..Capabilities::default() }
+}
+
+fn namespaces(plan: &Plan, around: &Surroundings) -> Vec<Namespace> {
+    let mut list = vec![Namespace { kind: NamespaceType::Mount, path: None }];
+    let mut add = |kind: NamespaceType, private: bool| {
+        let joined = around.join.iter().find(|(other, _)| *other == kind).map(|(_, path)| path.clone());
+        if private || joined.is_some() {
+            list.push(Namespace { kind, path: joined });
+        }
+    };
+    // The network namespace itself is handed over as a descriptor; here stands that there is one.
+    add(NamespaceType::Network, plan.network != Network::Host);
+    add(NamespaceType::Uts, plan.uts == Uts::Private);
+    add(NamespaceType::Pid, plan.pid == Pid::Private);
+    add(NamespaceType::Ipc, !matches!(plan.ipc, Ipc::Host));
+    let private_cgroup = match plan.cgroupns {
+        Cgroupns::Private => true,
+        Cgroupns::Host => false,
+        Cgroupns::Default => around.cgroup_v2 && !plan.privileged,
+    };
+    add(NamespaceType::Cgroup, private_cgroup);
+    list
+}
+
+fn propagation(around: &Surroundings) -> String {
+    let wants = |word: &str| {
+        around.mounts.iter().any(|mount| matches!(&mount.what, What::Bind { propagation, .. } if propagation.trim_start_matches('r') == word))
+    };
+    match () {
+        () if wants("shared") => "shared".to_owned(),
+        () if wants("slave") => "rslave".to_owned(),
+        () => "rprivate".to_owned(),
+    }
+}
+
+fn mount(target: &str, kind: &str, source: &str, options: &[&str]) -> Mount {
+    Mount {
+        destination: PathBuf::from(target),
+        kind: kind.to_owned(),
+        source: Some(PathBuf::from(source)),
+        options: options.iter().map(|&option| option.to_owned()).collect(),
+        ..Mount::default()
+    }
+}
+
+fn mounts(plan: &Plan, around: &Surroundings) -> Vec<Mount> {
+    let writable = if plan.privileged { "rw" } else { "ro" };
+    let shm_size = format!("size={}", plan.shm_size);
+    let mut list = vec![
+        mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
+        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
+        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", writable]),
+        mount("/sys/fs/cgroup", "cgroup", "cgroup", &[if plan.writable_cgroups { "rw" } else { writable }, "nosuid", "noexec", "nodev"]),
+    ];
+    match (&plan.ipc, &around.shm) {
+        (Ipc::Host, _) => {
+            list.push(mount("/dev/mqueue", "bind", "/dev/mqueue", &["rbind", "nosuid", "noexec", "nodev"]));
+            list.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"]));
+        }
+        (_, Some(shm)) => {
+            list.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
+            list.push(mount("/dev/shm", "bind", &shm.to_string_lossy(), &["rbind", "nosuid", "noexec", "nodev"]));
+        }
+        (Ipc::None, None) => list.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])),
+        _ => {
+            list.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
+            list.push(mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size]));
+        }
+    }
+    // What a user mounts replaces what stands above at the same place, and comes in the order of its depth.
+    let mut users: Vec<&ResolvedMount> = around.mounts.iter().collect();
+    users.sort_by_key(|mount| mount.target.matches('/').count());
+    list.retain(|ours| !users.iter().any(|theirs| Path::new(&theirs.target) == ours.destination));
+    let taken = |target: &str| users.iter().any(|theirs| theirs.target == target);
+    let files = around.files.iter().filter(|(_, target)| !taken(target));
+    for (source, target) in files {
+        let mode = if plan.read_only { "ro" } else { "rw" };
+        list.push(mount(target, "bind", &source.to_string_lossy(), &["rbind", "rprivate", mode]));
+    }
+    list.extend(users.into_iter().map(user_mount));
+    list
+}
+
+fn user_mount(wanted: &ResolvedMount) -> Mount {
+    match &wanted.what {
+        What::Tmpfs { options } => {
+            let mut all: Vec<&str> = vec!["noexec", "nosuid", "nodev"];
+            for option in options {
+                // What is asked for overrides the defaults.
+                match option.as_str() {
+                    "exec" | "suid" | "dev" => all.retain(|old| old.trim_start_matches("no") != option),
+                    other => all.push(other),
+                }
+            }
+            if wanted.read_only {
+                all.push("ro");
+            }
+            mount(&wanted.target, "tmpfs", "tmpfs", &all)
+        }
+        What::Bind { source, propagation, recursive } => {
+            let mut options = vec![match recursive {
+                Recursive::Disabled => "bind",
+                _ => "rbind",
+            }];
+            match (wanted.read_only, recursive) {
+                (false, _) => options.push("rw"),
+                (true, Recursive::Readonly) => options.push("rro"),
+                (true, Recursive::Enabled) => options.push("rro"),
+                (true, _) => options.push("ro"),
+            }
+            options.push(if propagation.is_empty() { "rprivate" } else { propagation });
+            mount(&wanted.target, "bind", &source.to_string_lossy(), &options)
+        }
+    }
+}
+
+/// Docker's device rules: nothing, but the harmless nodes, terminals, and what was asked for.
+fn resources(plan: &Plan, around: &Surroundings) -> Resources {
+    let rule = |allow: bool, kind: &str, major: Option<i64>, minor: Option<i64>, access: &str| DeviceRule {
+        allow,
+        kind: kind.to_owned(),
+        major,
+        minor,
+        access: access.to_owned(),
+    };
+    let mut devices = Vec::new();
+    if plan.privileged {
+        devices.push(rule(true, "a", None, None, "rwm"));
+    } else {
+        devices.push(rule(false, "a", None, None, "rwm"));
+        devices.push(rule(true, "c", None, None, "m"));
+        devices.push(rule(true, "b", None, None, "m"));
+        for (major, minor) in [(1, 3), (1, 5), (1, 7), (1, 8), (1, 9), (5, 0), (5, 2)] {
+            devices.push(rule(true, "c", Some(major), Some(minor), "rwm"));
+        }
+        devices.push(rule(true, "c", Some(136), None, "rwm"));
+        for device in &around.devices {
+            devices.push(rule(true, &device.node.kind, Some(device.node.major), Some(device.node.minor), &device.access));
+        }
+        devices.extend(plan.device_rules.iter().cloned());
+    }
+    Resources { devices, ..plan.resources.clone() }
+}
+
+/// `--privileged` sees the host's devices. Ours of terminals and shared memory are made fresh in any case.
+fn host_devices() -> Vec<oci::runtime::Device> {
+    let plan = DevicePlan { host: "/dev".to_owned(), container: "/dev".to_owned(), access: "rwm".to_owned() };
+    let ours = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/console", "/dev/ptmx", "/dev/fd", "/dev/tty", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+    Device::stat(&plan)
+        .unwrap_or_default()
+        .into_iter()
+        .map(|device| device.node)
+        .filter(|node| !ours.iter().any(|own| node.path.starts_with(own)))
+        .collect()
+}
+
+/// One more process in a running container.
+pub fn exec(plan: &Plan, around_hostname: &str, wanted: &CreateBody) -> Process {
+    let mut env = environment(plan, around_hostname);
+    if wanted.tty && !plan.tty {
+        overlay_env(&mut env, &["TERM=xterm".to_owned()]);
+    }
+    overlay_env(&mut env, wanted.env.as_deref().unwrap_or_default());
+    let caps = if wanted.privileged {
+        let all: Vec<String> = super::capabilities::ALL.iter().map(|&name| name.to_owned()).collect();
+        Capabilities { bounding: all.clone(), effective: all.clone(), permitted: all, ..Capabilities::default() }
+    } else {
+        capabilities(plan)
+    };
+    let cwd = if !wanted.working_dir.is_empty() {
+        wanted.working_dir.as_str()
+    } else if plan.cwd.is_empty() {
+        "/"
+    } else {
+        &plan.cwd
+    };
+    Process {
+        terminal: wanted.tty,
+        user: user(if wanted.user.is_empty() { &plan.user } else { &wanted.user }, &plan.groups),
+        args: wanted.cmd.clone().unwrap_or_default(),
+        env,
+        cwd: PathBuf::from(cwd),
+        capabilities: Some(caps),
+        no_new_privileges: plan.no_new_privileges,
+        ..Process::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn later_variables_win_in_place() {
+        let mut env = vec!["A=1".to_owned(), "B=2".to_owned(), "C=3".to_owned()];
+        overlay_env(&mut env, &["B=x".to_owned(), "C".to_owned(), "D=4".to_owned(), "E".to_owned()]);
+        assert_eq!(env, ["A=1", "B=x", "D=4"]);
+    }
+
+    #[test]
+    fn tmpfs_options_override_the_defaults() {
+        let wanted = ResolvedMount {
+            target: "/t".to_owned(),
+            read_only: false,
+            what: What::Tmpfs { options: vec!["exec".to_owned(), "size=64k".to_owned()] },
+        };
+        assert_eq!(user_mount(&wanted).options, ["nosuid", "nodev", "size=64k"]);
+    }
+}

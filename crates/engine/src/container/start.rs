@@ -1,0 +1,189 @@
+//! The one way in: take what it needs, launch, and give everything back if that fails.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+
+use api::network::EndpointSettings;
+use network::Attachment;
+use oci::runtime::NamespaceType;
+use shim::{Launch, LaunchError, Launched};
+use stdx::{Context, Error, Kind, Result};
+use tokio::sync::MutexGuard;
+
+use super::Container;
+use super::plan::{Ipc, Network, Pid, Plan};
+use super::record::Record;
+use super::spec::{self, Surroundings};
+use super::state::{Event, Phase};
+
+impl Container {
+    /// Starts the container; the answer comes when its program has been executed. `Kind::NotModified` when it runs.
+    pub async fn start(&self) -> Result<()> {
+        let this = self.clone();
+        tokiox::to_the_end(async move {
+            let gate = this.cell.gate.lock().await;
+            this.start_held(gate).await
+        })
+        .await
+    }
+
+    pub(crate) async fn start_held(&self, gate: MutexGuard<'_, ()>) -> Result<()> {
+        let record = self.record();
+        if record.gone {
+            return Err(Error::not_found(format!("No such container: {}", record.id)));
+        }
+        match record.state.phase {
+            Phase::Running => return Err(Error::new(Kind::NotModified, "container is already running")),
+            Phase::Paused => return Err(Error::conflict("cannot start a paused container, try unpause instead")),
+            Phase::Removing => return Err(Error::conflict("container is marked for removal and cannot be started")),
+            Phase::Dead => return Err(Error::conflict("container is marked dead and cannot be started")),
+            Phase::Created | Phase::Exited | Phase::Restarting => {}
+        }
+        let this = self.clone();
+        let outcome = tokiox::blocking(move || this.acquire_and_launch(&record)).await;
+        match outcome {
+            Ok(Running { launched, endpoints, watch }) => {
+                let mut record = self.after(Event::Started { pid: launched.pid, at: launched.started_at })?;
+                record.stopped_by_hand = false;
+                record.endpoints = endpoints;
+                if self.record().state.phase != Phase::Restarting {
+                    record.restart_count = 0;
+                }
+                self.save(record)?;
+                self.rooms.images.set_running(self.cell.id.as_str(), true);
+                self.follow(watch);
+                self.event("start", &[]);
+                Ok(())
+            }
+            Err(failure) => {
+                // Whoever attached for this start has nothing to wait for.
+                self.cell.live().waiting_attaches.clear();
+                self.release().await;
+                let event = Event::StartFailed { code: failure.exit_code, error: failure.error.chain() };
+                self.apply(event)?;
+                if self.record().host().auto_remove {
+                    self.remove_held(true).await?;
+                }
+                drop(gate);
+                Err(words(failure))
+            }
+        }
+    }
+
+    /// Everything between the wish and the running process, on a thread that may wait.
+    fn acquire_and_launch(&self, record: &Record) -> Result<Running, LaunchError> {
+        let rooms = &self.rooms;
+        let plan = Plan::of(&record.config, record.host(), &rooms.settings)?;
+        let attachment = self.acquire_network(record, &plan)?;
+        let data_dir = rooms.data_dir(&record.id);
+        make_dir(&data_dir, 0o710)?;
+        let devices = plan.devices.iter().map(spec::Device::stat).collect::<Result<Vec<_>>>()?;
+        let (join, shm) = self.resolve_joins(&plan)?;
+        let surroundings = Surroundings {
+            id: record.id.to_string(),
+            hostname: plan.hostname(&record.id),
+            files: self.write_files(record, &plan, &attachment)?,
+            mounts: self.resolve_mounts(record, &plan)?,
+            join,
+            shm,
+            devices: devices.concat(),
+            cgroup_parent: plan.cgroup_parent.clone(),
+            cgroup_v2: runtime::cgroup::Mode::detect() == runtime::cgroup::Mode::V2,
+        };
+        let dir = rooms.exec_dir(&record.id);
+        make_dir(&dir, 0o700)?;
+        let endpoints = Self::connected(record, &attachment, &rooms.networks);
+        let launched = rooms.launcher.launch(Launch {
+            id: record.id.to_string(),
+            spec: spec::spec(&plan, &surroundings),
+            rootfs: rooms.storage.snapshots.rootfs(record.id.as_str())?,
+            netns: attachment.netns,
+            logs: self.log_config(record)?,
+            open_stdin: record.config.open_stdin,
+            stdin_once: record.config.stdin_once,
+            tty: record.config.tty,
+            size: size(record.host().console_size),
+            attach: std::mem::take(&mut self.cell.live().waiting_attaches),
+            init: plan.init,
+            cgroup_parent: None,
+            runtime: plan.runtime.clone(),
+            dir,
+        })?;
+        let watch = self.shim()?.watch()?;
+        Ok(Running { launched, endpoints, watch })
+    }
+
+    fn acquire_network(&self, record: &Record, plan: &Plan) -> Result<Attachment> {
+        let networks = &self.rooms.networks;
+        match &plan.network {
+            Network::Host => Ok(Attachment { netns: None, endpoints: Vec::new() }),
+            Network::None => networks.none(),
+            Network::Container(other) => {
+                let path = self.namespace_of(other, "net")?;
+                networks.join(&path)
+            }
+            Network::Named(_) => networks.attach(&self.attach_request(record)?),
+        }
+    }
+
+    /// Namespaces of other containers that this one lives in, and the shared memory that comes with one.
+    fn resolve_joins(&self, plan: &Plan) -> Result<(Vec<(NamespaceType, PathBuf)>, Option<PathBuf>)> {
+        let mut join = Vec::new();
+        let mut shm = None;
+        if let Pid::Container(other) = &plan.pid {
+            join.push((NamespaceType::Pid, self.namespace_of(other, "pid")?));
+        }
+        if let Ipc::Container(other) = &plan.ipc {
+            join.push((NamespaceType::Ipc, self.namespace_of(other, "ipc")?));
+            let pid = self.rooms.registry.find(other)?.record().state.pid;
+            shm = Some(PathBuf::from(format!("/proc/{pid}/root/dev/shm")));
+        }
+        Ok((join, shm))
+    }
+
+    fn namespace_of(&self, other: &str, kind: &str) -> Result<PathBuf> {
+        let other = self.rooms.registry.find(other)?;
+        let state = &other.record().state;
+        match state.phase {
+            phase if phase.is_up() => Ok(PathBuf::from(format!("/proc/{}/ns/{kind}", state.pid))),
+            Phase::Restarting => Err(Error::conflict(format!(
+                "container {} is restarting, wait until the container is running",
+                other.id
+            ))),
+            _ => Err(Error::conflict(format!("cannot join namespace of a non running container: container {} is {}", other.id, state.phase.name()))),
+        }
+    }
+}
+
+/// Docker's clients look into this sentence for what to exit with.
+fn words(failure: LaunchError) -> Error {
+    let kind = match failure.exit_code {
+        126 | 127 => Kind::Invalid,
+        _ => failure.error.kind(),
+    };
+    Error::new(kind, "failed to create task for container: failed to create shim task: OCI runtime create failed")
+        .caused_by(failure.error)
+}
+
+/// What a successful launch leaves in our hands.
+struct Running {
+    launched: Launched,
+    endpoints: BTreeMap<String, EndpointSettings>,
+    watch: shim::Watch,
+}
+
+/// Height and width as clients send them; zeros mean that they do not know.
+pub(crate) fn size([height, width]: [u32; 2]) -> Option<shim::Size> {
+    let fit = |number: u32| u16::try_from(number).ok().filter(|number| *number > 0);
+    Some(shim::Size { rows: fit(height)?, columns: fit(width)? })
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    match std::fs::DirBuilder::new().mode(mode).create(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+            Err(error).context(|| format!("cannot make {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,135 @@
+//! `docker stop` and `restart`: ask, wait, insist.
+
+use std::time::Duration;
+
+use stdx::{Error, Kind, Result};
+
+use super::record::Record;
+use super::state::{Event, Phase};
+use super::{Container, signal};
+
+/// Seconds between asking and insisting, when nobody says.
+const GRACE: i64 = 10;
+/// How long a killed process may take to die before we say so instead of waiting on.
+const DEATH: Duration = Duration::from_secs(10);
+
+impl Container {
+    /// Stops the container with `wanted` or its stop signal, and kills it `timeout` seconds later (negative: never).
+    /// `Kind::NotModified` when it is not running.
+    pub async fn stop(&self, wanted: Option<&str>, timeout: Option<i64>) -> Result<()> {
+        let number = match wanted {
+            None | Some("") => self.stop_signal(),
+            Some(text) => signal::parse(text)?,
+        };
+        let phase = self.record().state.phase;
+        if phase == Phase::Restarting {
+            return self.stop_restarting().await;
+        }
+        if !phase.is_up() {
+            return Err(Error::new(Kind::NotModified, "container is already stopped"));
+        }
+        let this = self.clone();
+        let grace = timeout.unwrap_or_else(|| this.record().config.stop_timeout.unwrap_or(GRACE));
+        tokiox::to_the_end(async move {
+            this.stopped_by_hand().await?;
+            this.bring_down(number, grace).await?;
+            this.event("stop", &[]);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Stops, if it runs, and starts again.
+    pub async fn restart(&self, wanted: Option<&str>, timeout: Option<i64>) -> Result<()> {
+        let number = match wanted {
+            None | Some("") => self.stop_signal(),
+            Some(text) => signal::parse(text)?,
+        };
+        let this = self.clone();
+        tokiox::to_the_end(async move {
+            if this.record().state.phase == Phase::Restarting {
+                this.stop_restarting().await?;
+            }
+            if this.record().state.phase.is_up() {
+                let grace = timeout.unwrap_or_else(|| this.record().config.stop_timeout.unwrap_or(GRACE));
+                // A container with `--rm` lives through its own restart.
+                this.live().restarting_by_hand = true;
+                let down = this.bring_down(number, grace).await;
+                this.live().restarting_by_hand = false;
+                down?;
+            }
+            match this.start().await {
+                Err(error) if error.kind() == Kind::NotModified => {}
+                outcome => outcome?,
+            }
+            this.event("restart", &[]);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Signals, waits, kills, waits. Returns when the exit has been written down.
+    pub(crate) async fn bring_down(&self, number: i32, grace: i64) -> Result<()> {
+        let mut records = self.cell.subscribe();
+        let was_paused = self.record().state.phase == Phase::Paused;
+        let sent = self.with_shim(move |shim| shim.kill(number, shim::Whom::Init)).await;
+        if was_paused && sent.is_ok() {
+            // A frozen process cannot hear; what was sent is waiting for it when it thaws.
+            match self.unpause().await {
+                Err(error) if error.kind() != Kind::Conflict => return Err(error),
+                _ => {}
+            }
+        }
+        if sent.is_ok() {
+            let down = records.wait_for(|record| !record.state.phase.is_up());
+            let heard = match u64::try_from(grace) {
+                Ok(seconds) => tokio::time::timeout(Duration::from_secs(seconds), down).await.is_ok(),
+                Err(_) => down.await.is_ok(),
+            };
+            if heard {
+                return Ok(());
+            }
+        }
+        // The shim of a container that has just ended may be gone already: what counts is the record.
+        let killed = self.with_shim(|shim| shim.kill(9, shim::Whom::All)).await;
+        let down = records.wait_for(|record| !record.state.phase.is_up());
+        match (tokio::time::timeout(DEATH, down).await, killed) {
+            (Ok(_), _) => Ok(()),
+            (Err(_), Err(error)) => Err(error),
+            (Err(_), Ok(())) => Err(Error::internal(format!(
+                "container {} did not die {} seconds after SIGKILL: it is stuck in the kernel",
+                self.cell.id,
+                DEATH.as_secs()
+            ))),
+        }
+    }
+
+    /// A restart that was waited for is not wanted any more.
+    pub(crate) async fn stop_restarting(&self) -> Result<()> {
+        let this = self.clone();
+        tokiox::to_the_end(async move {
+            let _gate = this.cell.gate.lock().await;
+            if this.record().state.phase == Phase::Restarting {
+                let record = this.after(Event::RestartCancelled)?;
+                this.save(Record { stopped_by_hand: true, ..record })?;
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// Remembers that a user wants it down, before it goes down.
+    pub(crate) async fn stopped_by_hand(&self) -> Result<()> {
+        let _gate = self.cell.gate.lock().await;
+        let record = self.record();
+        match record.stopped_by_hand {
+            true => Ok(()),
+            false => self.save(Record { stopped_by_hand: true, ..Record::clone(&record) }),
+        }
+    }
+
+    pub(crate) fn stop_signal(&self) -> i32 {
+        // Checked when the container was made; an image's nonsense is SIGTERM.
+        signal::parse(&self.record().config.stop_signal).unwrap_or(15)
+    }
+}

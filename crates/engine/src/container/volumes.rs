@@ -1,0 +1,118 @@
+//! What is mounted besides the image: binds are looked at, volumes made and held.
+
+use std::path::{Path, PathBuf};
+
+use api::container::MountPoint;
+use stdx::{Context, Error, Id, Result};
+
+use super::Container;
+use super::mounts::{Missing, MountPlan, Source};
+use super::plan::Plan;
+use super::record::Record;
+use super::spec::{ResolvedMount, What};
+
+impl Container {
+    /// At creation: volumes come into being, sources are checked, and `inspect` learns of both.
+    pub(crate) fn make_mounts(&self, record: &mut Record, plan: &Plan) -> Result<()> {
+        for mount in &plan.mounts {
+            let point = match &mount.source {
+                Source::Bind { path, missing, propagation, .. } => {
+                    check_source(path, *missing)?;
+                    MountPoint {
+                        r#type: "bind".to_owned(),
+                        source: path.clone(),
+                        destination: mount.target.clone(),
+                        mode: mount.mode.clone(),
+                        rw: !mount.read_only,
+                        propagation: if propagation.is_empty() { "rprivate".to_owned() } else { propagation.clone() },
+                        ..MountPoint::default()
+                    }
+                }
+                Source::Volume { name, labels, copy_up, subpath } => {
+                    let anonymous = name.is_none();
+                    let name = name.clone().unwrap_or_else(|| Id::random().to_string());
+                    let volumes = &self.rooms.storage.volumes;
+                    let fresh = !volumes.exists(&name);
+                    let path = volumes.create(&name, labels)?;
+                    if anonymous {
+                        record.own_volumes.push(name.clone());
+                    }
+                    if fresh {
+                        self.rooms.volume_event("create", &name);
+                    }
+                    if *copy_up && subpath.is_none() && is_empty(&path)? {
+                        self.copy_up(record, &mount.target, &path)?;
+                    }
+                    MountPoint {
+                        r#type: "volume".to_owned(),
+                        name,
+                        source: path.to_string_lossy().into_owned(),
+                        destination: mount.target.clone(),
+                        driver: "local".to_owned(),
+                        mode: if mount.mode.is_empty() && !anonymous { "z".to_owned() } else { mount.mode.clone() },
+                        rw: !mount.read_only,
+                        ..MountPoint::default()
+                    }
+                }
+                // Docker shows those of `--mount` and not those of `--tmpfs`; the container has both.
+                Source::Tmpfs { .. } => continue,
+            };
+            record.mounts.push(point);
+        }
+        Ok(())
+    }
+
+    /// A new volume begins as a copy of what the image has at its place, owner and mode included.
+    fn copy_up(&self, record: &Record, target: &str, volume: &Path) -> Result<()> {
+        let view = self.rooms.storage.snapshots.view(record.id.as_str())?;
+        storage::layer::copy_tree(view.root(), target, volume)
+            .context(|| format!("cannot copy the image's {target} into its volume"))
+    }
+
+    /// At each start: what the plan names, found anew, in the words `spec` understands.
+    pub(crate) fn resolve_mounts(&self, record: &Record, plan: &Plan) -> Result<Vec<ResolvedMount>> {
+        plan.mounts.iter().map(|mount| self.resolve_mount(record, mount)).collect()
+    }
+
+    fn resolve_mount(&self, record: &Record, mount: &MountPlan) -> Result<ResolvedMount> {
+        use super::mounts::Recursive;
+        let what = match &mount.source {
+            Source::Bind { path, missing, propagation, recursive } => {
+                if *missing == Missing::Create && !Path::new(path).exists() {
+                    std::fs::create_dir_all(path).context(|| format!("error while creating mount source path '{path}'"))?;
+                }
+                check_source(path, Missing::Refuse)?;
+                What::Bind { source: PathBuf::from(path), propagation: propagation.clone(), recursive: *recursive }
+            }
+            Source::Volume { subpath, .. } => {
+                let point = record
+                    .mounts
+                    .iter()
+                    .find(|point| point.destination == mount.target)
+                    .context(|| format!("the volume at {} is not recorded", mount.target))?;
+                let path = self.rooms.storage.volumes.path(&point.name)?;
+                let source = match subpath {
+                    None => path,
+                    Some(below) => storage::volume::subpath(&path, below)?,
+                };
+                What::Bind { source, propagation: String::new(), recursive: Recursive::Enabled }
+            }
+            Source::Tmpfs { options } => What::Tmpfs { options: options.clone() },
+        };
+        Ok(ResolvedMount { target: mount.target.clone(), read_only: mount.read_only, what })
+    }
+}
+
+fn check_source(path: &str, missing: Missing) -> Result<()> {
+    match (Path::new(path).try_exists(), missing) {
+        (Ok(true), _) | (Ok(false), Missing::Create) => Ok(()),
+        (Ok(false), Missing::Refuse) => Err(Error::invalid(format!(
+            "invalid mount config for type \"bind\": bind source path does not exist: {path}"
+        ))),
+        (Err(error), _) => Err(error).context(|| format!("cannot look at {path}")),
+    }
+}
+
+fn is_empty(path: &Path) -> Result<bool> {
+    Ok(std::fs::read_dir(path).context(|| format!("cannot read {}", path.display()))?.next().is_none())
+}

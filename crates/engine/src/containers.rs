@@ -1,0 +1,198 @@
+//! All containers of this host: made here, found here, listed here.
+
+use std::sync::Arc;
+
+use api::container::{PruneReport, Summary};
+use stdx::{Kind, Result};
+
+use crate::container::exec::Exec;
+use crate::container::remove::RemoveRequest;
+use crate::container::state::Phase;
+use crate::container::{Cell, Container};
+use crate::filters::Filters;
+use crate::rooms::{Parts, Rooms};
+
+/// The handle that the doors hold. Clones share everything.
+#[derive(Clone)]
+pub struct Containers {
+    pub(crate) rooms: Arc<Rooms>,
+}
+
+/// Which containers, and how much about each.
+#[derive(Clone, Debug, Default)]
+pub struct ListOptions {
+    /// Those that do not run, too.
+    pub all: bool,
+    /// The newest only, whether they run or not.
+    pub limit: Option<usize>,
+    /// With sizes on disk.
+    pub size: bool,
+    pub filters: Filters,
+}
+
+impl Containers {
+    /// Reads what is recorded. Nothing is adopted yet: see [`Containers::recover`].
+    pub fn open(parts: Parts) -> Result<Self> {
+        let rooms = Arc::new(Rooms::new(parts));
+        let this = Self { rooms };
+        this.load()?;
+        Ok(this)
+    }
+
+    pub(crate) fn handle(&self, cell: Arc<Cell>) -> Container {
+        Container { rooms: Arc::clone(&self.rooms), cell }
+    }
+
+    /// Every container, newest first.
+    pub fn all(&self) -> Vec<Container> {
+        self.rooms.registry.all().into_iter().map(|cell| self.handle(cell)).collect()
+    }
+
+    /// By id, name, or the beginning of an id.
+    pub fn find(&self, word: &str) -> Result<Container> {
+        Ok(self.handle(self.rooms.registry.find(word)?))
+    }
+
+    /// By the id that [`Container::exec_create`] gave.
+    pub fn exec(&self, id: &str) -> Result<Exec> {
+        self.rooms.execs.find(id)
+    }
+
+    pub async fn list(&self, options: ListOptions) -> Result<Vec<Summary>> {
+        let wanted = Wanted::of(self, &options)?;
+        let mut summaries = Vec::new();
+        for container in self.all() {
+            if options.limit.is_some_and(|limit| summaries.len() >= limit) {
+                break;
+            }
+            if wanted.holds(&container)? {
+                summaries.push(container.summary(options.size).await?);
+            }
+        }
+        Ok(summaries)
+    }
+
+    /// Removes those that do not run.
+    pub async fn prune(&self, filters: Filters) -> Result<PruneReport> {
+        filters.allow(&["until", "label", "label!"])?;
+        let until = match filters.values("until").next() {
+            Some(text) => Some(crate::container::inspect::parse_until(text)?),
+            None => None,
+        };
+        let mut report = PruneReport::default();
+        for container in self.all() {
+            let record = container.record();
+            let old_enough = until.is_none_or(|until| record.created < until);
+            let idle = matches!(record.state.phase, Phase::Created | Phase::Exited | Phase::Dead);
+            let labels = record.labels();
+            let chosen = filters.labels("label", &labels)
+                && !(filters.has("label!") && filters.labels("label!", &labels));
+            if !(old_enough && idle && chosen) {
+                continue;
+            }
+            let size = container.size_rw().await.unwrap_or(0);
+            match container.remove(RemoveRequest::default()).await {
+                Ok(()) => {
+                    report.containers_deleted.get_or_insert_default().push(container.id().to_string());
+                    report.space_reclaimed += size;
+                }
+                // Started or removed meanwhile: not ours to prune any more.
+                Err(error) if matches!(error.kind(), Kind::Conflict | Kind::NotFound) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(report)
+    }
+}
+
+/// The filters of a list, understood once.
+struct Wanted<'a> {
+    filters: &'a Filters,
+    all: bool,
+    ancestors: Vec<String>,
+    before: Option<stdx::time::Timestamp>,
+    since: Option<stdx::time::Timestamp>,
+    exited: Vec<i32>,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(containers: &Containers, options: &'a ListOptions) -> Result<Self> {
+        const KNOWN: &[&str] = &[
+            "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
+            "publish", "since", "status", "volume",
+        ];
+        let filters = &options.filters;
+        filters.allow(KNOWN)?;
+        for status in filters.values("status") {
+            const STATES: [&str; 7] = ["created", "dead", "exited", "paused", "removing", "restarting", "running"];
+            if !STATES.contains(&status) {
+                return Err(stdx::Error::invalid(format!("invalid filter 'status={status}'")));
+            }
+        }
+        let made = |name: &str| match filters.values(name).next() {
+            Some(word) => containers.find(word).map(|container| Some(container.record().created)),
+            None => Ok(None),
+        };
+        let exited = filters
+            .values("exited")
+            .map(|text| text.parse().map_err(|_| stdx::Error::invalid(format!("invalid filter 'exited={text}'"))))
+            .collect::<Result<Vec<i32>>>()?;
+        // An image's name means the image it names now, and whatever was made from a name spelt so.
+        let ancestors = filters
+            .values("ancestor")
+            .flat_map(|word| {
+                let id = containers.rooms.images.resolve(word).map(|image| image.id.to_string());
+                [Some(word.to_owned()), id.ok()].into_iter().flatten()
+            })
+            .collect();
+        Ok(Self {
+            filters,
+            // A filter that can only hold for containers that do not run implies them.
+            all: options.all || options.limit.is_some() || filters.has("status") || filters.has("exited"),
+            ancestors,
+            before: made("before")?,
+            since: made("since")?,
+            exited,
+        })
+    }
+
+    fn holds(&self, container: &Container) -> Result<bool> {
+        let record = container.record();
+        let filters = self.filters;
+        let state = &record.state;
+        let up = state.phase.is_up() || state.phase == Phase::Restarting;
+        let image = record.image.to_string();
+        Ok((self.all || up)
+            && filters.exact("status", state.phase.name())
+            && (self.exited.is_empty()
+                || (!state.phase.is_up() && !state.finished_at.is_never() && self.exited.contains(&state.exit_code)))
+            && filters.any("name", |wanted| {
+                let bare = wanted.trim_start_matches('^').trim_end_matches('$').trim_start_matches('/');
+                match (wanted.starts_with('^'), wanted.ends_with('$')) {
+                    (true, true) => record.name == bare,
+                    (true, false) => record.name.starts_with(bare),
+                    (false, true) => record.name.ends_with(bare),
+                    (false, false) => record.name.contains(bare),
+                }
+            })
+            && filters.any("id", |wanted| record.id.as_str().starts_with(wanted))
+            && filters.labels("label", &record.labels())
+            && (!filters.has("ancestor")
+                || self.ancestors.iter().any(|wanted| *wanted == image || *wanted == record.config.image))
+            && self.before.is_none_or(|at| record.created < at)
+            && self.since.is_none_or(|at| record.created > at)
+            && filters.any("network", |wanted| record.endpoints.iter().any(|(name, endpoint)| name == wanted || endpoint.network_id.starts_with(wanted)))
+            && filters.any("volume", |wanted| {
+                record.mounts.iter().any(|mount| mount.destination == wanted || mount.name == wanted)
+            })
+            && filters.any("expose", |wanted| exposes(&record, wanted))
+            && filters.any("publish", |_| false)
+            && filters.any("health", |wanted| wanted == "none")
+            && filters.any("is-task", |wanted| wanted == "false"))
+    }
+}
+
+fn exposes(record: &crate::container::record::Record, wanted: &str) -> bool {
+    let (port, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+    record.config.exposed_ports.contains_key(&format!("{port}/{protocol}"))
+}

@@ -1,0 +1,178 @@
+//! Waking up: what runs is adopted, what ended is finished, what was left halfway is taken back.
+//!
+//! Nothing here is a second way of doing things: an exit that happened while nobody listened goes through
+//! [`crate::container::exit`], a removal that stopped halfway goes on where it stopped.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use shim::{Exit, Status};
+use stdx::time::Timestamp;
+use stdx::{Context, Id, Result};
+use tokio::task::JoinSet;
+
+use crate::Containers;
+use crate::container::record::Record;
+use crate::container::state::{Event, Phase};
+use crate::container::{Cell, Container, exit};
+
+/// What a container that ran when the host went down is said to have exited with, as Docker says it.
+const LOST_WITH_THE_HOST: i32 = 255;
+
+impl Containers {
+    /// Fills the index from the records.
+    pub(crate) fn load(&self) -> Result<()> {
+        for record in self.rooms.store.list::<Record>()? {
+            if let Err(error) = self.rooms.registry.reserve(&record.name, &record.id) {
+                tracing::error!(container = %record.id, error = %error.chain(), "two records share a name");
+            }
+            self.rooms.registry.insert(Arc::new(Cell::new(record)));
+        }
+        Ok(())
+    }
+
+    /// Makes records, kernel and disk agree again. The API may answer meanwhile: what is not adopted yet says what its
+    /// record says.
+    pub async fn recover(&self) -> Result<()> {
+        let mut work = JoinSet::new();
+        for container in self.all() {
+            work.spawn(async move {
+                let id = container.id().clone();
+                if let Err(error) = container.wake().await {
+                    tracing::error!(container = %id, error = %error.chain(), "cannot adopt");
+                }
+            });
+        }
+        while work.join_next().await.is_some() {}
+        let this = self.clone();
+        tokiox::blocking(move || this.sweep()).await?;
+        for container in self.all() {
+            container.boot();
+        }
+        Ok(())
+    }
+
+    /// Takes back what belongs to no record.
+    fn sweep(&self) -> Result<()> {
+        let rooms = &self.rooms;
+        let all = self.all();
+        let known: BTreeSet<String> = all.iter().map(|container| container.id().to_string()).collect();
+        let up: Vec<Id> = all.iter().filter(|c| c.record().state.phase.is_up()).map(|c| c.id().clone()).collect();
+        rooms.networks.recover(&up)?;
+        for (holder, image) in rooms.images.holders() {
+            if !known.contains(&holder) {
+                rooms.images.drop_hold(&image, &holder)?;
+            }
+        }
+        for name in rooms.storage.snapshots.names()? {
+            if !known.contains(&name) {
+                tracing::info!(snapshot = %name, "removing a snapshot that belongs to no container");
+                rooms.storage.snapshots.remove(&name)?;
+            }
+        }
+        for dir in [rooms.settings.exec_root.join("containers"), rooms.settings.data_root.join("containers")] {
+            let entries = std::fs::read_dir(&dir).context(|| format!("cannot read {}", dir.display()))?;
+            for entry in entries {
+                let entry = entry?;
+                let name = entry.file_name();
+                if name.to_str().is_some_and(|name| known.contains(name)) {
+                    continue;
+                }
+                tracing::info!(directory = %entry.path().display(), "removing what belongs to no container");
+                if let Ok(shim) = shim::Client::connect(&entry.path()) {
+                    // A container whose record never came to be: it goes.
+                    let _dead = shim.kill(9, shim::Whom::All);
+                    let _gone = shim.delete();
+                }
+                std::fs::remove_dir_all(entry.path())
+                    .context(|| format!("cannot remove {}", entry.path().display()))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is found of a container's last run.
+enum Found {
+    Alive(Box<shim::State>, shim::Watch),
+    Ended(Exit),
+    Nothing,
+}
+
+impl Container {
+    async fn wake(&self) -> Result<()> {
+        if self.record().state.phase == Phase::Removing {
+            let _gate = self.cell.gate.lock().await;
+            return self.remove_held(true).await;
+        }
+        let this = self.clone();
+        match tokiox::blocking(move || this.look()).await? {
+            Found::Alive(state, watch) => self.adopt(&state, watch).await,
+            Found::Ended(exit) if self.record().state.phase.is_up() => self.exited(exit).await,
+            Found::Nothing if self.record().state.phase.is_up() => {
+                let at = Timestamp::now();
+                self.exited(Exit { code: LOST_WITH_THE_HOST, at, oom_killed: false, reason: String::new() }).await
+            }
+            Found::Ended(_) | Found::Nothing => {
+                self.release().await;
+                Ok(())
+            }
+        }
+    }
+
+    fn look(&self) -> Result<Found> {
+        let dir = self.rooms.exec_dir(self.id());
+        if !dir.exists() {
+            return Ok(Found::Nothing);
+        }
+        if let Ok(shim) = shim::Client::connect(&dir)
+            && let Ok(state) = shim.state()
+            && state.status != Status::Exited
+        {
+            return Ok(Found::Alive(Box::new(state), shim.watch()?));
+        }
+        match shim::exit::read(&dir)? {
+            Some(exit) => Ok(Found::Ended(exit)),
+            None => Ok(Found::Ended(Exit::shim_lost(Timestamp::now()))),
+        }
+    }
+
+    /// Takes over a container that runs, whatever its record says: it may have started or been paused in the last moment
+    /// of the daemon before.
+    async fn adopt(&self, state: &shim::State, watch: shim::Watch) -> Result<()> {
+        let _gate = self.cell.gate.lock().await;
+        if !self.record().state.phase.is_up() {
+            let mut record = self.after(Event::Started { pid: state.pid, at: state.started_at })?;
+            record.endpoints = self.connected_now(&record);
+            self.save(record)?;
+        }
+        match (self.record().state.phase, state.status) {
+            (Phase::Running, Status::Paused) => self.apply(Event::Paused)?,
+            (Phase::Paused, Status::Running) => self.apply(Event::Unpaused)?,
+            _ => {}
+        }
+        self.rooms.images.set_running(self.id().as_str(), true);
+        tracing::info!(container = %self.id(), pid = state.pid, "adopted");
+        self.follow(watch);
+        Ok(())
+    }
+
+    /// Starts what its policy wants up when the daemon comes up.
+    fn boot(&self) {
+        let record = self.record();
+        let wanted = match record.state.phase {
+            Phase::Restarting => true,
+            Phase::Exited => exit::policy(&record).wants_boot(record.stopped_by_hand, record.state.exit_code),
+            _ => false,
+        };
+        if !wanted {
+            return;
+        }
+        let this = self.clone();
+        tokio::spawn(async move {
+            if let Err(error) = this.start().await {
+                tracing::warn!(container = %this.id(), error = %error.chain(), "cannot start at boot");
+            }
+        });
+    }
+}

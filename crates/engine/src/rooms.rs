@@ -1,0 +1,99 @@
+//! What the engine is built from: the rooms below it and the settings above it.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use image::Images;
+use network::Networks;
+use shim::Launcher;
+use state::{Actor, EventKind, Journal, Store};
+use stdx::Id;
+use storage::Storage;
+
+use crate::registry::Registry;
+
+/// What the daemon's configuration says about containers.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// The daemon's name in events and `info`.
+    pub hostname: String,
+    pub data_root: PathBuf,
+    pub exec_root: PathBuf,
+    pub debug: bool,
+    /// Driver and options for containers that name none.
+    pub log_driver: String,
+    pub log_opts: BTreeMap<String, String>,
+    pub default_runtime: String,
+    /// Other OCI runtimes by name.
+    pub runtimes: BTreeMap<String, PathBuf>,
+    /// `--init` for containers that do not say.
+    pub init: bool,
+    pub no_new_privileges: bool,
+    /// Bytes of /dev/shm for containers that do not say.
+    pub shm_size: u64,
+    /// Parent of the containers' cgroups.
+    pub cgroup_parent: String,
+    /// `--dns`, `--dns-search`, `--dns-opt` of the daemon.
+    pub dns: Vec<String>,
+    pub dns_search: Vec<String>,
+    pub dns_options: Vec<String>,
+    /// `name=soft[:hard]` for containers that set no limit of the name.
+    pub ulimits: Vec<(String, i64, i64)>,
+    /// Path of a seccomp profile instead of the built-in one, or `unconfined`.
+    pub seccomp_profile: String,
+    pub labels: Vec<String>,
+    pub registry_mirrors: Vec<String>,
+    pub insecure_registries: Vec<String>,
+}
+
+/// The parts that [`crate::Containers::open`] is given.
+pub struct Parts {
+    pub settings: Settings,
+    pub store: Store,
+    pub journal: Journal,
+    pub storage: Arc<Storage>,
+    pub images: Images,
+    pub networks: Networks,
+    pub launcher: Arc<Launcher>,
+}
+
+/// The parts at work: what every verb can reach.
+pub(crate) struct Rooms {
+    pub(crate) settings: Settings,
+    pub(crate) store: Store,
+    pub(crate) journal: Journal,
+    pub(crate) storage: Arc<Storage>,
+    pub(crate) images: Images,
+    pub(crate) networks: Networks,
+    pub(crate) launcher: Arc<Launcher>,
+    pub(crate) registry: Registry,
+    pub(crate) execs: crate::container::exec::Execs,
+}
+
+impl Rooms {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let Parts { settings, store, journal, storage, images, networks, launcher } = parts;
+        let (registry, execs) = Default::default();
+        Self { settings, store, journal, storage, images, networks, launcher, registry, execs }
+    }
+
+    /// Where a container's files for people lie: log, hosts, resolv.conf, hostname.
+    pub(crate) fn data_dir(&self, id: &Id) -> PathBuf {
+        self.settings.data_root.join("containers").join(id.as_str())
+    }
+
+    /// Where a container's shim lives while it runs.
+    pub(crate) fn exec_dir(&self, id: &Id) -> PathBuf {
+        self.settings.exec_root.join("containers").join(id.as_str())
+    }
+
+    pub(crate) fn volume_event(&self, action: &str, name: &str) {
+        let attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
+        self.journal.append(EventKind::Volume, action, Actor { id: name.to_owned(), attributes });
+    }
+
+    pub(crate) fn event(&self, action: impl Into<String>, id: &Id, attributes: BTreeMap<String, String>) {
+        self.journal.append(EventKind::Container, action, Actor { id: id.to_string(), attributes });
+    }
+}

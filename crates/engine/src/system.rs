@@ -1,0 +1,219 @@
+//! The engine as a whole: what it is, what it holds, and whether its books are right.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use api::system::{Commit, Component, DiskUsage, Info, Platform, Plugins, RegistryConfig, Runtime, Swarm, Usage, Version};
+use serde::Serialize;
+use stdx::Result;
+use stdx::time::Timestamp;
+
+use crate::container::state::Phase;
+use crate::rooms::Rooms;
+use crate::{Containers, ListOptions};
+
+/// Ours, and the version of dockerd whose behaviour it follows where clients look at numbers.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+pub const API_VERSION: &str = "1.55";
+pub const MIN_API_VERSION: &str = "1.24";
+
+#[derive(Clone)]
+pub struct System {
+    containers: Containers,
+    /// Of this data root, for as long as it lives.
+    id: String,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub struct CheckOptions {
+    /// Read every byte, not only sizes.
+    pub strict: bool,
+    pub repair: bool,
+}
+
+/// A place where records, kernel and disk disagree.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// Which promise is broken: `I1` … `I14`.
+    pub id: String,
+    pub object: String,
+    pub problem: String,
+    pub repaired: bool,
+}
+
+impl System {
+    pub fn new(containers: &Containers, id: String) -> Self {
+        Self { containers: containers.clone(), id }
+    }
+
+    fn rooms(&self) -> &Arc<Rooms> {
+        &self.containers.rooms
+    }
+
+    pub fn version(&self) -> Version {
+        let kernel = kernel_release();
+        let details = [
+            ("ApiVersion", API_VERSION),
+            ("Arch", architecture_of_go()),
+            ("Experimental", "false"),
+            ("KernelVersion", &kernel),
+            ("MinAPIVersion", MIN_API_VERSION),
+            ("Os", "linux"),
+        ];
+        let engine = Component {
+            name: "Engine".to_owned(),
+            version: VERSION.to_owned(),
+            details: details.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        };
+        Version {
+            platform: Platform { name: "Gantry Engine".to_owned() },
+            components: vec![engine],
+            version: VERSION.to_owned(),
+            api_version: API_VERSION.to_owned(),
+            min_api_version: MIN_API_VERSION.to_owned(),
+            os: "linux".to_owned(),
+            arch: architecture_of_go().to_owned(),
+            kernel_version: kernel,
+            ..Version::default()
+        }
+    }
+
+    pub async fn info(&self) -> Result<Info> {
+        let rooms = self.rooms();
+        let settings = &rooms.settings;
+        let all = self.containers.all();
+        let count = |wanted: fn(Phase) -> bool| all.iter().filter(|c| wanted(c.record().state.phase)).count() as i64;
+        let cgroup = runtime::cgroup::Mode::detect();
+        let v2 = cgroup == runtime::cgroup::Mode::V2;
+        let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
+        let mut runtimes: BTreeMap<String, Runtime> = settings
+            .runtimes
+            .iter()
+            .map(|(name, path)| (name.clone(), Runtime { path: path.to_string_lossy().into_owned(), ..Runtime::default() }))
+            .collect();
+        runtimes.insert("gantry".to_owned(), Runtime { path: "gantry".to_owned(), ..Runtime::default() });
+        Ok(Info {
+            id: self.id.clone(),
+            containers: all.len() as i64,
+            containers_running: count(|phase| matches!(phase, Phase::Running | Phase::Restarting)),
+            containers_paused: count(|phase| phase == Phase::Paused),
+            containers_stopped: count(|phase| !matches!(phase, Phase::Running | Phase::Paused | Phase::Restarting)),
+            images: rooms.images.count() as i64,
+            driver: rooms.storage.snapshots.name().to_owned(),
+            driver_status: rooms.storage.snapshots.status().into_iter().map(|(key, value)| [key, value]).collect(),
+            plugins: Plugins {
+                volume: names(&["local"]),
+                network: names(&["bridge", "host", "null"]),
+                authorization: None,
+                log: names(&["json-file", "none"]),
+            },
+            memory_limit: true,
+            swap_limit: v2 || Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
+            cpu_cfs_period: true,
+            cpu_cfs_quota: true,
+            cpu_shares: true,
+            cpu_set: true,
+            pids_limit: true,
+            ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",
+            bridge_nf_iptables: Some(read("/proc/sys/net/bridge/bridge-nf-call-iptables").trim() == "1"),
+            bridge_nf_ip6tables: Some(read("/proc/sys/net/bridge/bridge-nf-call-ip6tables").trim() == "1"),
+            debug: settings.debug,
+            n_fd: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64),
+            oom_kill_disable: !v2,
+            n_goroutines: std::fs::read_dir("/proc/self/task").map_or(0, |entries| entries.count() as i64),
+            system_time: Timestamp::now().to_string(),
+            logging_driver: settings.log_driver.clone(),
+            cgroup_driver: "cgroupfs".to_owned(),
+            cgroup_version: if v2 { "2" } else { "1" }.to_owned(),
+            kernel_version: kernel_release(),
+            operating_system: os_release("PRETTY_NAME"),
+            os_version: os_release("VERSION_ID"),
+            os_type: "linux".to_owned(),
+            architecture: std::env::consts::ARCH.to_owned(),
+            index_server_address: "https://index.docker.io/v1/".to_owned(),
+            registry_config: Some(RegistryConfig {
+                insecure_registry_cidrs: names(&["127.0.0.0/8", "::1/128"]),
+                mirrors: Some(settings.registry_mirrors.clone()),
+                ..RegistryConfig::default()
+            }),
+            n_cpu: std::thread::available_parallelism().map_or(1, |count| count.get() as i64),
+            mem_total: memory_total(),
+            docker_root_dir: settings.data_root.to_string_lossy().into_owned(),
+            name: settings.hostname.clone(),
+            labels: settings.labels.clone(),
+            server_version: VERSION.to_owned(),
+            runtimes,
+            default_runtime: settings.default_runtime.clone(),
+            swarm: Swarm { local_node_state: "inactive".to_owned(), ..Swarm::default() },
+            // Not an option here: containers always live on.
+            live_restore_enabled: true,
+            init_binary: "gantry".to_owned(),
+            containerd_commit: Commit::default(),
+            security_options: if v2 { names(&["name=seccomp,profile=builtin", "name=cgroupns"]) } else { names(&["name=seccomp,profile=builtin"]) },
+            warnings: None,
+            ..Info::default()
+        })
+    }
+
+    pub async fn disk_usage(&self) -> Result<DiskUsage> {
+        let containers = self.containers.list(ListOptions { all: true, size: true, ..ListOptions::default() }).await?;
+        let images = self.rooms().images.usage().await?;
+        let sum = |items: &[api::container::Summary]| items.iter().map(|item| item.size_rw).sum::<i64>();
+        let (up, idle): (Vec<_>, Vec<_>) = containers.iter().cloned().partition(|c| matches!(c.state.as_str(), "running" | "paused" | "restarting"));
+        let container_usage = Usage {
+            active_count: up.len() as i64,
+            total_count: containers.len() as i64,
+            total_size: sum(&containers),
+            reclaimable: sum(&idle),
+            items: containers,
+        };
+        Ok(DiskUsage {
+            image_usage: Some(images),
+            container_usage: Some(container_usage),
+            volume_usage: Some(self.rooms().volume_usage(&self.containers).await?),
+            build_cache_usage: Some(Usage::default()),
+        })
+    }
+
+    /// Compares records, kernel and disk. An empty answer means that they agree.
+    pub async fn check(&self, options: CheckOptions) -> Result<Vec<Finding>> {
+        let mut findings = Vec::new();
+        for container in self.containers.all() {
+            findings.extend(container.check().await?);
+        }
+        let this = self.clone();
+        findings.extend(tokiox::blocking(move || this.check_rooms(options)).await?);
+        Ok(findings)
+    }
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(path).unwrap_or_default()
+}
+
+fn kernel_release() -> String {
+    rustix::system::uname().release().to_string_lossy().into_owned()
+}
+
+fn os_release(key: &str) -> String {
+    let text = read("/etc/os-release");
+    let value = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix('='));
+    value.unwrap_or_default().trim_matches('"').to_owned()
+}
+
+/// Bytes.
+fn memory_total() -> i64 {
+    let text = read("/proc/meminfo");
+    let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse::<i64>().ok()).unwrap_or(0) * 1024
+}
+
+/// Go's name of the architecture, as Docker's answers spell it.
+pub fn architecture_of_go() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

@@ -1,0 +1,520 @@
+//! The daemon's configuration: dockerd's flags and the keys of its `daemon.json`, one table for both.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+use stdx::{Context, Error, Result, units};
+
+/// What the daemon was told. Defaults are those of an installed system.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Config {
+    pub(crate) hosts: Vec<String>,
+    pub(crate) group: String,
+    pub(crate) data_root: PathBuf,
+    pub(crate) exec_root: PathBuf,
+    pub(crate) pidfile: PathBuf,
+    pub(crate) debug: bool,
+    pub(crate) log_level: String,
+    pub(crate) storage_driver: Option<String>,
+    pub(crate) log_driver: String,
+    pub(crate) log_opts: BTreeMap<String, String>,
+    pub(crate) labels: Vec<String>,
+    pub(crate) registry_mirrors: Vec<String>,
+    pub(crate) insecure_registries: Vec<String>,
+    pub(crate) max_concurrent_downloads: usize,
+    pub(crate) max_download_attempts: u32,
+    pub(crate) bridge: Option<String>,
+    pub(crate) bip: Option<String>,
+    pub(crate) fixed_cidr: Option<String>,
+    pub(crate) default_gateway: Option<Ipv4Addr>,
+    pub(crate) address_pools: Vec<(String, u8)>,
+    pub(crate) mtu: u32,
+    pub(crate) icc: bool,
+    pub(crate) ip: Ipv4Addr,
+    pub(crate) ip_masq: bool,
+    pub(crate) ip_forward: bool,
+    pub(crate) iptables: bool,
+    pub(crate) dns: Vec<String>,
+    pub(crate) dns_search: Vec<String>,
+    pub(crate) dns_options: Vec<String>,
+    pub(crate) default_runtime: String,
+    pub(crate) runtimes: BTreeMap<String, PathBuf>,
+    pub(crate) init: bool,
+    pub(crate) no_new_privileges: bool,
+    pub(crate) seccomp_profile: String,
+    pub(crate) shm_size: u64,
+    pub(crate) cgroup_parent: String,
+    /// Name, soft, hard.
+    pub(crate) ulimits: Vec<(String, i64, i64)>,
+    pub(crate) tls: bool,
+    pub(crate) tls_verify: bool,
+    pub(crate) tls_ca: PathBuf,
+    pub(crate) tls_cert: PathBuf,
+    pub(crate) tls_key: PathBuf,
+    /// Remarks for the log: what was accepted and means nothing here.
+    pub(crate) remarks: Vec<String>,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            hosts: Vec::new(),
+            group: "docker".to_owned(),
+            data_root: PathBuf::from("/var/lib/gantry"),
+            exec_root: PathBuf::from("/run/gantry"),
+            pidfile: PathBuf::from("/run/gantry.pid"),
+            debug: false,
+            log_level: "info".to_owned(),
+            storage_driver: None,
+            log_driver: "json-file".to_owned(),
+            log_opts: BTreeMap::new(),
+            labels: Vec::new(),
+            registry_mirrors: Vec::new(),
+            insecure_registries: Vec::new(),
+            max_concurrent_downloads: 3,
+            max_download_attempts: 5,
+            bridge: None,
+            bip: None,
+            fixed_cidr: None,
+            default_gateway: None,
+            address_pools: Vec::new(),
+            mtu: 1500,
+            icc: true,
+            ip: Ipv4Addr::UNSPECIFIED,
+            ip_masq: true,
+            ip_forward: true,
+            iptables: true,
+            dns: Vec::new(),
+            dns_search: Vec::new(),
+            dns_options: Vec::new(),
+            default_runtime: "gantry".to_owned(),
+            runtimes: BTreeMap::new(),
+            init: false,
+            no_new_privileges: false,
+            seccomp_profile: String::new(),
+            shm_size: 64 << 20,
+            cgroup_parent: "/gantry".to_owned(),
+            ulimits: Vec::new(),
+            tls: false,
+            tls_verify: false,
+            tls_ca: PathBuf::from("/etc/docker/ca.pem"),
+            tls_cert: PathBuf::from("/etc/docker/server-cert.pem"),
+            tls_key: PathBuf::from("/etc/docker/server-key.pem"),
+            remarks: Vec::new(),
+        }
+    }
+}
+
+/// How a value is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Shape {
+    Switch,
+    One,
+    /// May be given often; a list in the file.
+    Many,
+    /// `key=value`, often; an object in the file.
+    Pairs,
+}
+
+/// One thing that can be said, as a flag and as a key of the file.
+struct Setting {
+    flag: &'static str,
+    short: Option<char>,
+    /// Empty: not in the file.
+    key: &'static str,
+    shape: Shape,
+    help: &'static str,
+}
+
+const fn setting(flag: &'static str, key: &'static str, shape: Shape, help: &'static str) -> Setting {
+    Setting { flag, short: None, key, shape, help }
+}
+
+const fn short(flag: &'static str, short: char, key: &'static str, shape: Shape, help: &'static str) -> Setting {
+    Setting { flag, short: Some(short), key, shape, help }
+}
+
+use Shape::{Many, One, Pairs, Switch};
+
+const SETTINGS: &[Setting] = &[
+    setting("add-runtime", "runtimes", Pairs, "Register an additional OCI compatible runtime"),
+    setting("bip", "bip", One, "IPv4 address for the default bridge"),
+    short("bridge", 'b', "bridge", One, "Attach containers to a network bridge"),
+    setting("cgroup-parent", "cgroup-parent", One, "Set parent cgroup for all containers"),
+    setting("config-file", "", One, "Daemon configuration file"),
+    setting("containerd", "containerd", One, "Accepted for compatibility; there is no containerd"),
+    setting("data-root", "data-root", One, "Root directory of persistent state"),
+    short("debug", 'D', "debug", Switch, "Enable debug mode"),
+    setting("default-address-pool", "default-address-pools", Many, "Default address pools for local networks"),
+    setting("default-gateway", "default-gateway", One, "Default gateway IPv4 address for the default bridge"),
+    setting("default-runtime", "default-runtime", One, "Default OCI runtime for containers"),
+    setting("default-shm-size", "default-shm-size", One, "Default shm size for containers"),
+    setting("default-ulimit", "default-ulimits", Pairs, "Default ulimits for containers"),
+    setting("dns", "dns", Many, "DNS server to use"),
+    setting("dns-opt", "dns-opts", Many, "DNS options to use"),
+    setting("dns-search", "dns-search", Many, "DNS search domains to use"),
+    setting("exec-opt", "exec-opts", Many, "Runtime execution options"),
+    setting("exec-root", "exec-root", One, "Root directory for execution state files"),
+    setting("experimental", "experimental", Switch, "Enable experimental features"),
+    setting("fixed-cidr", "fixed-cidr", One, "IPv4 subnet for fixed IPs of the default bridge"),
+    short("group", 'G', "group", One, "Group for the unix socket"),
+    short("host", 'H', "hosts", Many, "Daemon socket(s) to connect to"),
+    setting("icc", "icc", Switch, "Enable inter-container communication on the default bridge"),
+    setting("init", "init", Switch, "Run an init in the container to forward signals and reap processes"),
+    setting("insecure-registry", "insecure-registries", Many, "Enable insecure registry communication"),
+    setting("ip", "ip", One, "Host IP for port publishing from the default bridge"),
+    setting("ip-forward", "ip-forward", Switch, "Enable IP forwarding in system configuration"),
+    setting("ip-masq", "ip-masq", Switch, "Enable IP masquerading for the default bridge's IP range"),
+    setting("iptables", "iptables", Switch, "Enable addition of firewall rules"),
+    setting("label", "labels", Many, "Set key=value labels to the daemon"),
+    setting("live-restore", "live-restore", Switch, "Accepted for compatibility; containers always outlive the daemon"),
+    setting("log-driver", "log-driver", One, "Default driver for container logs"),
+    short("log-level", 'l', "log-level", One, "Set the logging level (\"debug\"|\"info\"|\"warn\"|\"error\"|\"fatal\")"),
+    setting("log-opt", "log-opts", Pairs, "Default log driver options for containers"),
+    setting("max-concurrent-downloads", "max-concurrent-downloads", One, "Set the max concurrent downloads"),
+    setting("max-download-attempts", "max-download-attempts", One, "Set the max download attempts for each pull"),
+    setting("mtu", "mtu", One, "Set the MTU for the default bridge network"),
+    setting("no-new-privileges", "no-new-privileges", Switch, "Set no-new-privileges by default for new containers"),
+    short("pidfile", 'p', "pidfile", One, "Path to use for daemon PID file"),
+    setting("registry-mirror", "registry-mirrors", Many, "Preferred registry mirror"),
+    setting("seccomp-profile", "seccomp-profile", One, "Path to seccomp profile, or \"unconfined\""),
+    setting("shutdown-timeout", "shutdown-timeout", One, "Accepted for compatibility; containers are not stopped with the daemon"),
+    short("storage-driver", 's', "storage-driver", One, "Storage driver to use"),
+    setting("tls", "tls", Switch, "Use TLS; implied by --tlsverify"),
+    setting("tlscacert", "tlscacert", One, "Trust certs signed only by this CA"),
+    setting("tlscert", "tlscert", One, "Path to TLS certificate file"),
+    setting("tlskey", "tlskey", One, "Path to TLS key file"),
+    setting("tlsverify", "tlsverify", Switch, "Use TLS and verify the remote"),
+    setting("userland-proxy", "userland-proxy", Switch, "Accepted for compatibility; there is no userland proxy"),
+];
+
+/// What a command line asks for.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Asked {
+    Run(Box<Config>),
+    Help,
+    Version,
+}
+
+/// Where `daemon.json` lies when nobody says.
+const FILE: &str = "/etc/gantry/daemon.json";
+
+/// Reads flags, then the file they name; one thing said in both is refused, as dockerd does.
+pub(crate) fn read(args: &[String]) -> Result<Asked> {
+    let mut said: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
+    let mut words = args.iter();
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-h" | "--help" => return Ok(Asked::Help),
+            "-v" | "--version" => return Ok(Asked::Version),
+            "--validate" => continue,
+            _ => {}
+        }
+        let (name, inline) = match word.split_once('=') {
+            Some((name, value)) => (name, Some(value.to_owned())),
+            None => (word.as_str(), None),
+        };
+        let found = match name.strip_prefix("--") {
+            Some(long) => SETTINGS.iter().find(|setting| setting.flag == long),
+            None => name.strip_prefix('-').and_then(|rest| {
+                let mut letters = rest.chars();
+                let letter = letters.next()?;
+                letters.as_str().is_empty().then(|| SETTINGS.iter().find(|setting| setting.short == Some(letter)))?
+            }),
+        };
+        let Some(setting) = found else {
+            return Err(match name.starts_with('-') {
+                true => Error::invalid(format!("unknown flag: {name}")),
+                false => Error::invalid(format!("unexpected argument: {name}")),
+            });
+        };
+        let value = match (setting.shape, inline) {
+            (_, Some(value)) => value,
+            (Switch, None) => "true".to_owned(),
+            (_, None) => {
+                words.next().cloned().ok_or_else(|| Error::invalid(format!("flag needs an argument: {name}")))?
+            }
+        };
+        said.entry(setting.flag).or_default().push(value);
+    }
+    let mut config = Config::default();
+    let named = said.remove("config-file").and_then(|mut files| files.pop());
+    let file = named.as_deref().unwrap_or(FILE);
+    if named.is_some() || Path::new(file).exists() {
+        let text = std::fs::read_to_string(file)
+            .context(|| format!("unable to configure the Docker daemon with file {file}"))?;
+        let in_file = understand(&text, file)?;
+        let twice: BTreeSet<_> = in_file.keys().filter(|flag| said.contains_key(*flag)).copied().collect();
+        if let Some(flag) = twice.first() {
+            return Err(Error::invalid(format!(
+                "unable to configure the Docker daemon with file {file}: the following directives are specified both as a flag and in the configuration file: {flag}: (from flag: {}, from file: {})",
+                said[flag].join(" "),
+                in_file[flag].join(" ")
+            )));
+        }
+        said.extend(in_file);
+    }
+    for (flag, values) in said {
+        for value in values {
+            config.set(flag, &value).context(|| format!("invalid value {value:?} for --{flag}"))?;
+        }
+    }
+    if config.hosts.is_empty() {
+        config.hosts.push("unix:///run/gantry.sock".to_owned());
+    }
+    Ok(Asked::Run(Box::new(config)))
+}
+
+/// The file's keys as the flags' words.
+fn understand(text: &str, file: &str) -> Result<BTreeMap<&'static str, Vec<String>>> {
+    let fail = |why: String| Error::invalid(format!("unable to configure the Docker daemon with file {file}: {why}"));
+    if text.trim().is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let object: serde_json::Map<String, Value> = serde_json::from_str(text).map_err(|cause| fail(cause.to_string()))?;
+    let mut said = BTreeMap::new();
+    for (key, value) in object {
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key && !key.is_empty()) else {
+            return Err(fail(format!("the following directives don't match any configuration option: {key}")));
+        };
+        let plain = |value: &Value| match value {
+            Value::String(text) => Some(text.clone()),
+            Value::Bool(yes) => Some(yes.to_string()),
+            Value::Number(number) => Some(number.to_string()),
+            _ => None,
+        };
+        let words = match (&value, setting.shape) {
+            (Value::Array(list), Many) => list.iter().map(|one| plain(one).or_else(|| pool(one))).collect(),
+            (Value::Object(map), Pairs) => map.iter().map(|(key, value)| pair(key, value)).collect(),
+            (value, _) => plain(value).map(|word| vec![word]),
+        };
+        let words: Option<Vec<String>> = words;
+        said.insert(setting.flag, words.ok_or_else(|| fail(format!("{key} has the wrong type")))?);
+    }
+    Ok(said)
+}
+
+/// `{"base": "10.0.0.0/8", "size": 24}`
+fn pool(value: &Value) -> Option<String> {
+    Some(format!("base={},size={}", value.get("base")?.as_str()?, value.get("size")?.as_u64()?))
+}
+
+/// `"runc": {"path": "/usr/sbin/runc"}`, `"nofile": {"Soft": 1, "Hard": 2}`, `"max-size": "10m"`.
+fn pair(key: &str, value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(format!("{key}={text}")),
+        Value::Object(map) => match (map.get("path"), map.get("Soft"), map.get("Hard")) {
+            (Some(path), _, _) => Some(format!("{key}={}", path.as_str()?)),
+            (None, soft, hard) => {
+                let hard = hard?.as_i64()?;
+                Some(format!("{key}={}:{hard}", soft.and_then(Value::as_i64).unwrap_or(hard)))
+            }
+        },
+        _ => None,
+    }
+}
+
+impl Config {
+    /// A bridge whose address is ours to give (`--bip`) is ours, made by an earlier life of this daemon perhaps.
+    pub(crate) fn bridge_is_ours(&self) -> bool {
+        self.bip.is_some()
+    }
+
+    fn set(&mut self, flag: &str, value: &str) -> Result<()> {
+        let text = || value.to_owned();
+        match flag {
+            "add-runtime" => {
+                let (name, path) = two(value)?;
+                self.runtimes.insert(name.to_owned(), PathBuf::from(path));
+            }
+            "bip" => self.bip = Some(text()),
+            "bridge" => self.bridge = Some(text()),
+            "cgroup-parent" => self.cgroup_parent = text(),
+            "data-root" => self.data_root = PathBuf::from(value),
+            "debug" => self.debug = switch(value)?,
+            "default-address-pool" => self.address_pools.push(address_pool(value)?),
+            "default-gateway" => self.default_gateway = Some(address(value)?),
+            "default-runtime" => self.default_runtime = text(),
+            "default-shm-size" => self.shm_size = units::ram_in_bytes(value)? as u64,
+            "default-ulimit" => self.ulimits.push(ulimit(value)?),
+            "dns" => self.dns.push(value.parse::<std::net::IpAddr>().map_err(|_| Error::invalid(format!("{value} is not an ip address")))?.to_string()),
+            "dns-opt" => self.dns_options.push(text()),
+            "dns-search" => self.dns_search.push(text()),
+            "exec-opt" => match value {
+                "native.cgroupdriver=cgroupfs" => {}
+                other => return Err(Error::not_implemented(format!("exec-opt {other} is not supported yet"))),
+            },
+            "exec-root" => self.exec_root = PathBuf::from(value),
+            "fixed-cidr" => self.fixed_cidr = Some(text()),
+            "group" => self.group = text(),
+            "host" => self.hosts.push(text()),
+            "icc" => self.icc = switch(value)?,
+            "init" => self.init = switch(value)?,
+            "insecure-registry" => self.insecure_registries.push(text()),
+            "ip" => self.ip = address(value)?,
+            "ip-forward" => self.ip_forward = switch(value)?,
+            "ip-masq" => self.ip_masq = switch(value)?,
+            "iptables" => self.iptables = switch(value)?,
+            "label" => self.labels.push(text()),
+            "log-driver" => self.log_driver = text(),
+            "log-level" => match value {
+                "debug" | "info" | "warn" | "error" | "fatal" => self.log_level = text(),
+                other => return Err(Error::invalid(format!("invalid logging level: {other}"))),
+            },
+            "log-opt" => {
+                let (name, option) = two(value)?;
+                self.log_opts.insert(name.to_owned(), option.to_owned());
+            }
+            "max-concurrent-downloads" => self.max_concurrent_downloads = number::<usize>(value)?.max(1),
+            "max-download-attempts" => self.max_download_attempts = number::<u32>(value)?.max(1),
+            "mtu" => self.mtu = number(value)?,
+            "no-new-privileges" => self.no_new_privileges = switch(value)?,
+            "pidfile" => self.pidfile = PathBuf::from(value),
+            "registry-mirror" => self.registry_mirrors.push(text()),
+            "seccomp-profile" => {
+                self.seccomp_profile = match value {
+                    "unconfined" => text(),
+                    "builtin" | "" => String::new(),
+                    file => std::fs::read_to_string(file).context(|| format!("opening seccomp profile ({file}) failed"))?,
+                }
+            }
+            "storage-driver" => self.storage_driver = Some(text()),
+            "tls" => self.tls = switch(value)?,
+            "tlscacert" => self.tls_ca = PathBuf::from(value),
+            "tlscert" => self.tls_cert = PathBuf::from(value),
+            "tlskey" => self.tls_key = PathBuf::from(value),
+            "tlsverify" => self.tls_verify = switch(value)?,
+            "containerd" | "experimental" | "live-restore" | "shutdown-timeout" | "userland-proxy" => {
+                self.remarks.push(format!("--{flag} is accepted and means nothing here"));
+            }
+            other => unreachable!("--{other} is in the table and not understood"),
+        }
+        Ok(())
+    }
+}
+
+fn two(value: &str) -> Result<(&str, &str)> {
+    value.split_once('=').ok_or_else(|| Error::invalid("it is not of the form key=value"))
+}
+
+fn switch(value: &str) -> Result<bool> {
+    match value {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err(Error::invalid("it is neither true nor false")),
+    }
+}
+
+fn number<T: std::str::FromStr>(value: &str) -> Result<T> {
+    value.parse().map_err(|_| Error::invalid("it is not a number that fits"))
+}
+
+fn address(value: &str) -> Result<Ipv4Addr> {
+    value.parse().map_err(|_| Error::invalid("it is not an IPv4 address"))
+}
+
+fn address_pool(value: &str) -> Result<(String, u8)> {
+    let mut base = None;
+    let mut size = None;
+    for part in value.split(',') {
+        match part.split_once('=') {
+            Some(("base", text)) => base = Some(text.to_owned()),
+            Some(("size", text)) => size = Some(number(text)?),
+            _ => return Err(Error::invalid("it is not of the form base=CIDR,size=BITS")),
+        }
+    }
+    base.zip(size).ok_or_else(|| Error::invalid("it is not of the form base=CIDR,size=BITS"))
+}
+
+fn ulimit(value: &str) -> Result<(String, i64, i64)> {
+    let (name, limits) = two(value)?;
+    let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
+    Ok((name.to_owned(), number(soft)?, number(hard)?))
+}
+
+/// Sockets that systemd opened for us: names and numbers, from 3 on.
+pub(crate) fn inherited_sockets() -> Vec<(String, u32)> {
+    #[allow(clippy::disallowed_methods, reason = "the environment is read here")]
+    let read = |name: &str| std::env::var(name).unwrap_or_default();
+    if read("LISTEN_PID").parse() != Ok(std::process::id()) {
+        return Vec::new();
+    }
+    let names = read("LISTEN_FDNAMES");
+    let mut names = names.split(':');
+    let count: u32 = read("LISTEN_FDS").parse().unwrap_or(0);
+    (0..count).map(|index| (names.next().unwrap_or_default().to_owned(), 3 + index)).collect()
+}
+
+/// Where systemd wants to be told that we are ready.
+pub(crate) fn notify_socket() -> Option<String> {
+    #[allow(clippy::disallowed_methods, reason = "the environment is read here")]
+    std::env::var("NOTIFY_SOCKET").ok().filter(|path| !path.is_empty())
+}
+
+/// `--help`.
+pub(crate) fn usage(program: &str) -> String {
+    let mut text = format!("Usage:  {program} [OPTIONS]\n\nA self-sufficient engine for containers.\n\nOptions:\n");
+    for setting in SETTINGS {
+        let letter = setting.short.map_or("    ".to_owned(), |letter| format!("-{letter}, "));
+        let value = match setting.shape {
+            Switch => "",
+            One => " string",
+            Many => " list",
+            Pairs => " map",
+        };
+        let flag = format!("{}{value}", setting.flag);
+        text.push_str(&format!("  {letter}--{flag:<36} {}\n", setting.help));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(args: &str) -> Result<Config> {
+        let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
+        match read(&args)? {
+            Asked::Run(config) => Ok(*config),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_setting_in_the_table_is_understood() {
+        for setting in SETTINGS.iter().filter(|setting| setting.flag != "config-file") {
+            let value = match (setting.flag, setting.shape) {
+                (_, Switch) => "true",
+                ("default-ulimit", _) => "nofile=1:2",
+                (_, Pairs) => "a=b",
+                ("default-address-pool", _) => "base=10.0.0.0/8,size=24",
+                ("dns" | "ip" | "default-gateway", _) => "10.0.0.1",
+                ("exec-opt", _) => "native.cgroupdriver=cgroupfs",
+                ("log-level", _) => "warn",
+                ("seccomp-profile", _) => "unconfined",
+                _ => "7",
+            };
+            Config::default().set(setting.flag, value).unwrap();
+        }
+    }
+
+    #[test]
+    fn flags_in_all_their_spellings() {
+        let config = run("-H unix:///a --host=unix:///b -D --data-root /x --icc=false --log-opt max-size=1m").unwrap();
+        assert_eq!(config.hosts, ["unix:///a", "unix:///b"]);
+        assert!(config.debug && !config.icc);
+        assert_eq!(config.log_opts["max-size"], "1m");
+        assert_eq!(run("--nope").unwrap_err().to_string(), "unknown flag: --nope");
+    }
+
+    #[test]
+    fn the_files_words() {
+        let said = understand(r#"{"debug": true, "dns": ["1.1.1.1"], "runtimes": {"x": {"path": "/x"}}}"#, "f").unwrap();
+        assert_eq!(said["debug"], ["true"]);
+        assert_eq!(said["add-runtime"], ["x=/x"]);
+        let error = understand(r#"{"nope": 1}"#, "f").unwrap_err();
+        assert!(error.to_string().ends_with("don't match any configuration option: nope"), "{error}");
+    }
+}

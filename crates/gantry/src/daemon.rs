@@ -1,0 +1,304 @@
+//! The daemon, put together: every room built from explicit parts, in the order of the floors, and handed to the door.
+
+use std::ffi::OsString;
+use std::fs::File;
+use std::io::Write;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::{Containers, Parts, Settings, System};
+use image::{Images, RegistryConfig};
+use network::{AddressPool, Bridge, NetworkConfig, Networks};
+use server::listen::{Listener, TcpSecurity, TlsFiles};
+use shim::Launcher;
+use state::{Journal, Store};
+use stdx::{Context, Error, Id, Result};
+use storage::Storage;
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::config::{self, Asked, Config};
+
+/// How often events go to disk and the trash is emptied.
+const CHORES: Duration = Duration::from_secs(5);
+
+/// `gantry daemon`, `gantryd`, `dockerd`.
+pub(crate) fn main(program: &str, args: Vec<OsString>) -> ExitCode {
+    let args: Vec<String> = args.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let config = match config::read(&args) {
+        Ok(Asked::Help) => return say(&config::usage(program)),
+        Ok(Asked::Version) => return say(&format!("Gantry version {}\n", engine::system::VERSION)),
+        Ok(Asked::Run(config)) => *config,
+        Err(error) => return complain(&error),
+    };
+    log_to_stderr(&config);
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(error = %error.chain(), "failed to start daemon");
+            complain(&error)
+        }
+    }
+}
+
+fn say(text: &str) -> ExitCode {
+    match std::io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn complain(error: &Error) -> ExitCode {
+    // A closed stderr leaves nowhere to complain to.
+    let _closed = writeln!(std::io::stderr(), "failed to start daemon: {}", error.chain());
+    ExitCode::FAILURE
+}
+
+fn log_to_stderr(config: &Config) {
+    let level = match config.log_level.as_str() {
+        _ if config.debug => "debug",
+        "fatal" => "error",
+        level => level,
+    };
+    // Libraries below are heard from warnings on.
+    let ours = "gantry,engine,image,network,server,shim,runtime,state,storage,tokiox,cli";
+    let filter = ours.split(',').fold("warn".to_owned(), |filter, room| format!("{filter},{room}={level}"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}
+
+fn run(config: Config) -> Result<()> {
+    for remark in &config.remarks {
+        tracing::warn!("{remark}");
+    }
+    make_dir(&config.data_root, 0o710)?;
+    make_dir(&config.exec_root, 0o711)?;
+    make_dir(&config.data_root.join("containers"), 0o710)?;
+    make_dir(&config.exec_root.join("containers"), 0o700)?;
+    let _data_lock = lock(&config.data_root)?;
+    let _exec_lock = lock(&config.exec_root)?;
+    write_pid(&config.pidfile)?;
+    // While there is one thread still: the launcher, and every shim it forks, run from this sealed copy.
+    let program = sys::memfd::seal_self("gantry").context(|| "cannot seal a copy of our program".to_owned())?;
+    let launcher = Arc::new(Launcher::spawn(program)?);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("gantry")
+        .build()
+        .context(|| "cannot start threads".to_owned())?;
+    let outcome = runtime.block_on(serve(&config, launcher));
+    // Whatever still blocks on a container or a disk does not hold up the end.
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    match std::fs::remove_file(&config.pidfile) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "cannot remove the pid file");
+        }
+        _ => {}
+    }
+    outcome
+}
+
+async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
+    let listeners = listen(config)?;
+    let store = Store::open(&config.data_root.join("state.db"))?;
+    let journal = Journal::open(&store)?;
+    let storage = Arc::new(Storage::open(&config.data_root, config.storage_driver.as_deref(), &store)?);
+    let images = Images::open(&store, Arc::clone(&storage), &journal, registries(config))?;
+    let networks = Networks::open(networking(config)?, &store, &journal)?;
+    let containers = Containers::open(Parts {
+        settings: settings(config),
+        store: store.clone(),
+        journal: journal.clone(),
+        storage: Arc::clone(&storage),
+        images: images.clone(),
+        networks: networks.clone(),
+        launcher,
+    })?;
+    let system = System::new(&containers, identity(&config.data_root)?);
+    containers.recover().await?;
+    let chores = tokio::spawn(chores(journal.clone(), Arc::clone(&storage)));
+    welcome(&config.data_root, &images).await;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let rooms = server::Rooms { containers, system, images, networks, storage, journal: journal.clone() };
+    notify_ready();
+    tracing::info!(version = engine::system::VERSION, "daemon has completed initialization");
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("shutting down; containers live on");
+    };
+    server::serve(listeners, rooms, shutdown).await?;
+    chores.abort();
+    tokiox::blocking(move || journal.save()).await
+}
+
+/// Sockets first: a client that comes early waits instead of failing.
+fn listen(config: &Config) -> Result<Vec<Listener>> {
+    let security = match (config.tls || config.tls_verify, config.tls_verify) {
+        (false, _) => TcpSecurity::Plain,
+        (true, verify) => TcpSecurity::tls(&TlsFiles {
+            client_ca: verify.then(|| config.tls_ca.clone()),
+            certificate: config.tls_cert.clone(),
+            key: config.tls_key.clone(),
+        })?,
+    };
+    let inherited = config::inherited_sockets();
+    let mut listeners = Vec::new();
+    for host in &config.hosts {
+        if host.starts_with("tcp://") && matches!(security, TcpSecurity::Plain) {
+            tracing::warn!(host, "[DEPRECATION NOTICE] API is accessible over TCP without TLS: whoever can connect is root on this host");
+        }
+        listeners.extend(Listener::open(host, Some(&security), &inherited)?);
+    }
+    Ok(listeners)
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        data_root: config.data_root.clone(),
+        exec_root: config.exec_root.clone(),
+        debug: config.debug,
+        log_driver: config.log_driver.clone(),
+        log_opts: config.log_opts.clone(),
+        default_runtime: config.default_runtime.clone(),
+        runtimes: config.runtimes.clone(),
+        init: config.init,
+        no_new_privileges: config.no_new_privileges,
+        shm_size: config.shm_size,
+        cgroup_parent: config.cgroup_parent.clone(),
+        dns: config.dns.clone(),
+        dns_search: config.dns_search.clone(),
+        dns_options: config.dns_options.clone(),
+        ulimits: config.ulimits.clone(),
+        seccomp_profile: config.seccomp_profile.clone(),
+        labels: config.labels.clone(),
+        registry_mirrors: config.registry_mirrors.clone(),
+        insecure_registries: config.insecure_registries.clone(),
+    }
+}
+
+fn registries(config: &Config) -> RegistryConfig {
+    RegistryConfig {
+        mirrors: config.registry_mirrors.clone(),
+        insecure: config.insecure_registries.clone(),
+        concurrent_downloads: config.max_concurrent_downloads,
+        attempts: config.max_download_attempts,
+        ..RegistryConfig::default()
+    }
+}
+
+fn networking(config: &Config) -> Result<NetworkConfig> {
+    let default = NetworkConfig::default();
+    let subnet = |text: &Option<String>, flag: &str| {
+        text.as_ref()
+            .map(|text| text.parse().map_err(|_| Error::invalid(format!("invalid CIDR address for --{flag}: {text}"))))
+            .transpose()
+    };
+    let pool = |(base, size): &(String, u8)| {
+        let base = base.parse().map_err(|_| Error::invalid(format!("invalid base of an address pool: {base}")))?;
+        Ok(AddressPool { base, size: *size })
+    };
+    let pools = config.address_pools.iter().map(pool).collect::<Result<Vec<_>>>()?;
+    Ok(NetworkConfig {
+        bridge: match config.bridge.as_deref() {
+            None | Some("") => default.bridge,
+            Some("none") => Bridge::Disabled,
+            // One that is there already is the operator's; else it is ours to make.
+            Some(name) if Path::new("/sys/class/net").join(name).exists() && !config.bridge_is_ours() => {
+                Bridge::Existing(name.to_owned())
+            }
+            Some(name) => Bridge::Ours(name.to_owned()),
+        },
+        bip: subnet(&config.bip, "bip")?,
+        fixed_cidr: subnet(&config.fixed_cidr, "fixed-cidr")?,
+        default_gateway: config.default_gateway,
+        default_address_pools: if pools.is_empty() { default.default_address_pools } else { pools },
+        mtu: config.mtu,
+        icc: config.icc,
+        ip_masq: config.ip_masq,
+        ip_forward: config.ip_forward,
+        iptables: config.iptables,
+        host_binding: config.ip,
+        table: None,
+    })
+}
+
+/// Work that nobody waits for.
+async fn chores(journal: Journal, storage: Arc<Storage>) {
+    loop {
+        let (journal, storage) = (journal.clone(), Arc::clone(&storage));
+        let outcome = tokiox::blocking(move || journal.save().and_then(|()| storage.reap())).await;
+        if let Err(error) = outcome {
+            tracing::warn!(error = %error.chain(), "a chore failed");
+        }
+        tokio::time::sleep(CHORES).await;
+    }
+}
+
+/// A new data root starts with one image, so that the first `run hello-world` needs no registry.
+async fn welcome(data_root: &Path, images: &Images) {
+    let mark = data_root.join("welcomed");
+    if mark.exists() {
+        return;
+    }
+    match images.load_embedded().await {
+        Ok(()) => drop(File::create(mark)),
+        Err(error) => tracing::warn!(error = %error.chain(), "cannot load the image that comes with the engine"),
+    }
+}
+
+/// This data root's name for itself, made once.
+fn identity(data_root: &Path) -> Result<String> {
+    let path = data_root.join("engine-id");
+    match std::fs::read_to_string(&path) {
+        Ok(text) if !text.trim().is_empty() => return Ok(text.trim().to_owned()),
+        _ => {}
+    }
+    let id = Id::random();
+    let hex = &id.as_str()[..32];
+    let uuid = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
+    std::fs::write(&path, &uuid).context(|| format!("cannot write {}", path.display()))?;
+    Ok(uuid)
+}
+
+fn make_dir(path: &Path, mode: u32) -> Result<()> {
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).context(|| format!("cannot make {}", path.display()))?;
+    let permissions = std::fs::Permissions::from_mode(mode);
+    std::fs::set_permissions(path, permissions).context(|| format!("cannot protect {}", path.display()))
+}
+
+/// One daemon per directory. The kernel lets go of the lock with the process, whatever kills it; no pid is believed.
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join("lock");
+    let file = File::create(&path).context(|| format!("cannot open {}", path.display()))?;
+    rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)
+        .map_err(|_| Error::conflict(format!("another daemon is running on {}", dir.display())))?;
+    Ok(file)
+}
+
+fn write_pid(path: &Path) -> Result<()> {
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).context(|| format!("cannot make {}", dir.display()))?;
+    }
+    std::fs::write(path, std::process::id().to_string()).context(|| format!("cannot write {}", path.display()))
+}
+
+/// Tells systemd that the API answers.
+fn notify_ready() {
+    let Some(socket) = config::notify_socket() else { return };
+    let told = std::os::unix::net::UnixDatagram::unbound().and_then(|from| {
+        use std::os::linux::net::SocketAddrExt;
+        match socket.strip_prefix('@') {
+            Some(name) => from.send_to_addr(b"READY=1", &std::os::unix::net::SocketAddr::from_abstract_name(name)?),
+            None => from.send_to(b"READY=1", &socket),
+        }
+    });
+    if let Err(error) = told {
+        tracing::warn!(%error, "cannot tell systemd that we are ready");
+    }
+}
