@@ -10,9 +10,12 @@
 //! `rootfs::RootFd`; whatever of the host is needed is opened before the container's content can be seen; a security
 //! measure that cannot be applied means that the container does not start.
 
+pub mod capabilities;
 pub mod cgroup;
 pub mod create;
 pub mod exec;
+pub mod rlimits;
+pub mod seccomp;
 
 pub use create::{Create, Created, Options, Pivot, RootfsIds, Running, Stdio, Wait, create};
 pub use exec::{Executed, Target, exec};

@@ -1,11 +1,55 @@
-//! Placeholder until the real one lands.
+//! The container's control groups: made, limited, watched, frozen, killed, measured, removed. Both versions, and the hybrid.
+//!
+//! Sits on rustix and sys. On v1 a container is one directory in *every* mounted hierarchy; on v2 one directory; a hybrid
+//! host has both, and there we are in both. The trees are only ever touched below a container's own directory (and the
+//! parents made for it).
+//!
+//! Read `host` (what is mounted), `location` (which directories are a container's), [`handle`](Handle) (what can be done
+//! with them), `v1` and `v2` (which values go into which files, pure), `devices` and `stats`.
 
-use std::path::PathBuf;
+mod devices;
+mod dir;
+mod handle;
+mod host;
+mod location;
+mod oom;
+mod stats;
+mod support;
+mod v1;
+mod v2;
 
-/// Where a container's cgroup is.
+pub use handle::{Handle, Joiner};
+pub use host::Mode;
+pub use location::{Location, Place};
+pub use oom::forget as forget_oom;
+pub use stats::{BlockIo, Cpu, HugePages, IoEntry, Memory, Pids, Stats};
+pub use support::Support;
+
+/// A value for a file of a controller: what `v1` and `v2` decide and [`Handle`] writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Location(pub PathBuf);
+struct Setting {
+    /// The v1 hierarchy it belongs to. v2 has everything in one directory.
+    controller: &'static str,
+    file: String,
+    value: String,
+    /// What if the host has no such file?
+    missing: Missing,
+}
 
-/// A container's cgroup.
-#[derive(Debug)]
-pub struct Handle(pub Location);
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Missing {
+    /// The limit was asked for and cannot be kept: an error.
+    Refuse,
+    /// The value means "no limit", which is what no file means too.
+    Ignore,
+}
+
+impl Setting {
+    fn new(controller: &'static str, file: impl Into<String>, value: impl ToString) -> Self {
+        Self { controller, file: file.into(), value: value.to_string(), missing: Missing::Refuse }
+    }
+
+    fn or_ignore(self) -> Self {
+        Self { missing: Missing::Ignore, ..self }
+    }
+}

@@ -1,0 +1,142 @@
+//! Which directories are a container's: its path in each hierarchy, from the spec's `cgroupsPath`.
+
+use std::path::{Component, Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use stdx::{Context, Error, Result};
+
+use super::Mode;
+use super::host::{Hierarchy, Host, host};
+
+/// A container's place in every hierarchy of this host. Can be written down and opened again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Location {
+    pub(super) v1: Vec<Place>,
+    pub(super) unified: Option<Place>,
+}
+
+/// A directory in one hierarchy.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The v1 controllers that live there; none on v2.
+    pub controllers: Vec<String>,
+    pub mount_point: PathBuf,
+    /// Below the mount point.
+    pub path: PathBuf,
+}
+
+impl Place {
+    pub fn full_path(&self) -> PathBuf {
+        self.mount_point.join(&self.path)
+    }
+}
+
+impl Location {
+    /// The place named by a spec: absolute from where the hierarchy is mounted, relative from where we are ourselves, and
+    /// `/gantry/<id>` when nothing is named.
+    pub fn of(cgroups_path: &str, id: &str) -> Result<Self> {
+        let own = match cgroups_path.starts_with('/') || cgroups_path.is_empty() {
+            true => String::new(),
+            false => std::fs::read_to_string("/proc/self/cgroup")
+                .context(|| "cannot read our own cgroup".to_owned())?,
+        };
+        Self::on(host()?, &own, cgroups_path, id)
+    }
+
+    fn on(host: &Host, proc_self_cgroup: &str, cgroups_path: &str, id: &str) -> Result<Self> {
+        let wanted = match cgroups_path {
+            "" => format!("/gantry/{id}"),
+            path => path.to_owned(),
+        };
+        if wanted.contains('\0') {
+            return Err(Error::invalid("the cgroup path contains a null byte"));
+        }
+        let below = clean(Path::new(&wanted));
+        if below.as_os_str().is_empty() {
+            return Err(Error::invalid(format!(
+                "cgroup path {wanted:?} is the root, which is the host's"
+            )));
+        }
+        let place = |hierarchy: &Hierarchy| Place {
+            controllers: hierarchy.controllers.clone(),
+            mount_point: hierarchy.mount_point.clone(),
+            path: match wanted.starts_with('/') {
+                true => below.clone(),
+                false => hierarchy.own_path(proc_self_cgroup).join(&below),
+            },
+        };
+        Ok(Self {
+            v1: host.v1.iter().map(place).collect(),
+            unified: host.unified.as_ref().map(place),
+        })
+    }
+
+    /// The directories of v1, one for each mounted hierarchy that a container is in. Hierarchies that are not listed must
+    /// not be shown to a container: there it is in the host's group.
+    pub fn v1(&self) -> &[Place] {
+        &self.v1
+    }
+
+    /// The directory of v2, on hybrid hosts too.
+    pub fn unified(&self) -> Option<&Place> {
+        self.unified.as_ref()
+    }
+
+    pub(super) fn mode(&self) -> Mode {
+        match (&self.unified, self.v1.is_empty()) {
+            (Some(_), true) => Mode::V2,
+            (Some(_), false) => Mode::Hybrid,
+            (None, _) => Mode::V1,
+        }
+    }
+}
+
+/// Resolves `.` and `..` as text and stops at the root, like runc: nothing leads out of the hierarchy.
+fn clean(path: &Path) -> PathBuf {
+    let mut clean = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => clean.push(name),
+            Component::ParentDir => {
+                clean.pop();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn on(cgroups_path: &str) -> Result<Vec<String>> {
+        let hierarchy = |controller: &str| Hierarchy {
+            controllers: vec![controller.to_owned()],
+            mount_point: format!("/c/{controller}").into(),
+            root: "/".into(),
+        };
+        let unified =
+            Hierarchy { controllers: vec![], mount_point: "/c/unified".into(), root: "/".into() };
+        let host = Host { v1: vec![hierarchy("cpu"), hierarchy("memory")], unified: Some(unified) };
+        let own = "4:memory:/session\n1:cpu:/\n0::/deep/er\n";
+        let found = Location::on(&host, own, cgroups_path, "abc")?;
+        let places = found.v1.iter().chain(&found.unified);
+        Ok(places.map(|place| place.full_path().display().to_string()).collect())
+    }
+
+    #[test]
+    fn paths() {
+        assert_eq!(
+            on("").unwrap(),
+            ["/c/cpu/gantry/abc", "/c/memory/gantry/abc", "/c/unified/gantry/abc"]
+        );
+        assert_eq!(on("/a/./b").unwrap(), ["/c/cpu/a/b", "/c/memory/a/b", "/c/unified/a/b"]);
+        assert_eq!(on("b").unwrap(), ["/c/cpu/b", "/c/memory/session/b", "/c/unified/deep/er/b"]);
+        assert_eq!(on("/../../b").unwrap()[0], "/c/cpu/b");
+        assert_eq!(
+            on("/").unwrap_err().to_string(),
+            "cgroup path \"/\" is the root, which is the host's"
+        );
+    }
+}
