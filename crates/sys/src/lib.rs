@@ -9,6 +9,7 @@ pub mod caps;
 pub mod fd;
 pub mod keyring;
 pub mod memfd;
+pub mod memory;
 pub mod mount;
 pub mod net;
 pub mod ns;

@@ -1,0 +1,651 @@
+//! The container as its shim holds it: one process, its streams, its log, its execs, its end.
+
+use std::collections::VecDeque;
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use oci::runtime::{Process, Spec};
+use runtime::{Stdio as ProcessStdio, Target as ExecTarget};
+use rustix::event::PollFlags;
+use rustix::process::{Pid, WaitOptions, WaitStatus};
+use serde::Serialize;
+use serde_json::Value;
+use stdx::time::Timestamp;
+use stdx::{Context, Error, Kind, Result};
+use sys::process::Fork;
+
+use crate::exec::{self, Exec};
+use crate::exit::{self, Exit};
+use crate::launch::Stage;
+use crate::logs::Log;
+use crate::oom::Oom;
+use crate::protocol::{
+    AttachOptions, Event, ExecExit, ExecReply, Failure, LaunchCall, Request, Size, State, Status,
+    Target, VERSION, Whom,
+};
+use crate::stdio::{Part, StdinMode, Stdio};
+
+/// What the container was made from, for execs and hooks.
+pub(crate) const BUNDLE_SPEC: &str = "config.json";
+const SIGKILL: i32 = 9;
+
+#[derive(Debug)]
+pub(crate) struct Container {
+    id: String,
+    dir: PathBuf,
+    pid: Pid,
+    pidfd: OwnedFd,
+    cgroup: runtime::cgroup::Handle,
+    started_at: Timestamp,
+    stdio: Stdio,
+    log: Log,
+    execs: Vec<Exec>,
+    exec_exits: VecDeque<ExecExit>,
+    oom: Oom,
+    paused: bool,
+    phase: Phase,
+    compressing: Option<Pid>,
+    scratch: Vec<u8>,
+    /// What watchers are to be told.
+    news: Vec<Event>,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Running,
+    /// Init has ended; the streams may have not.
+    Draining {
+        exit: Exit,
+        until: Instant,
+    },
+    /// Everything was read, but the record could not be written: try again.
+    Unrecorded {
+        exit: Exit,
+        again: Instant,
+    },
+    /// The record is on disk; the cgroup remains until everybody is told.
+    Recorded {
+        exit: Exit,
+        cgroup: Remains,
+    },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remains {
+    Yes,
+    No,
+}
+
+/// Whose part is ready.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    Oom,
+    Init(Part),
+    Exec(usize, Part),
+}
+
+impl Container {
+    /// Brings it to life: answers when the user's program has been executed.
+    pub(crate) fn launch(call: LaunchCall, mut passed: Vec<OwnedFd>) -> Result<Self, Failure> {
+        let at = |stage| move |error| failure(stage, error);
+        if passed.len() != usize::from(call.netns) + call.attach.len() {
+            return Err(failure(
+                Stage::Create,
+                Error::invalid("descriptors are missing from the launch request"),
+            ));
+        }
+        let netns = call.netns.then(|| passed.remove(0));
+        exit::forget(&call.dir).map_err(at(Stage::Create))?;
+        write_spec(&call.dir, &call.spec).map_err(at(Stage::Create))?;
+        let log = Log::open(&call.logs).map_err(at(Stage::Create))?;
+
+        let mode = match (call.open_stdin, call.stdin_once) {
+            (false, _) => StdinMode::Closed,
+            (true, false) => StdinMode::Open,
+            (true, true) => StdinMode::Once,
+        };
+        let (mut stdio, ends) = streams(call.tty, mode).map_err(at(Stage::Create))?;
+        for (options, stream) in call.attach.iter().zip(passed) {
+            stdio.attach(*options, UnixStream::from(stream)).map_err(at(Stage::Create))?;
+        }
+
+        let location = location(&call).map_err(at(Stage::Create))?;
+        let mut created = runtime::create(runtime::Create {
+            id: &call.id,
+            bundle: &call.dir,
+            spec: &call.spec,
+            rootfs: &call.rootfs,
+            state_dir: &call.dir,
+            stdio: ends,
+            namespaces: netns
+                .into_iter()
+                .map(|fd| (oci::runtime::NamespaceType::Network, fd))
+                .collect(),
+            cgroup: &location,
+            options: runtime::Options {
+                reaper: call.init,
+                die_with_parent: true,
+                ..runtime::Options::default()
+            },
+        })
+        .map_err(at(Stage::Create))?;
+        if let Some(master) = created.terminal.take() {
+            stdio.set_master(master).map_err(at(Stage::Create))?;
+            if let Some(size) = call.size {
+                stdio.resize(size).map_err(at(Stage::Create))?;
+            }
+        }
+        let running = created.start().map_err(at(Stage::Start))?;
+        let oom = Oom::of(&running.cgroup);
+        Ok(Self {
+            id: call.id,
+            dir: call.dir,
+            pid: running.pid,
+            pidfd: running.pidfd,
+            cgroup: running.cgroup,
+            started_at: Timestamp::now(),
+            stdio,
+            log,
+            execs: Vec::new(),
+            exec_exits: VecDeque::new(),
+            oom,
+            paused: false,
+            phase: Phase::Running,
+            compressing: None,
+            scratch: Vec::new(),
+            news: Vec::new(),
+        })
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().unsigned_abs()
+    }
+
+    pub(crate) fn started_at(&self) -> Timestamp {
+        self.started_at
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn state(&self) -> State {
+        State {
+            id: self.id.clone(),
+            version: VERSION,
+            shim_pid: std::process::id(),
+            pid: self.pid(),
+            status: match (&self.phase, self.paused) {
+                (Phase::Recorded { .. }, _) => Status::Exited,
+                (_, true) => Status::Paused,
+                (_, false) => Status::Running,
+            },
+            started_at: self.started_at,
+            exit: self.exit().cloned(),
+            oom_seen: self.oom.seen(),
+            execs: self.execs.iter().filter(|exec| exec.is_running()).map(Exec::state).collect(),
+            exec_exits: self.exec_exits.iter().cloned().collect(),
+            log_lines_dropped: self.log.dropped(),
+        }
+    }
+
+    /// Its end, once the record is on disk.
+    pub(crate) fn exit(&self) -> Option<&Exit> {
+        match &self.phase {
+            Phase::Recorded { exit, .. } => Some(exit),
+            Phase::Running | Phase::Draining { .. } | Phase::Unrecorded { .. } => None,
+        }
+    }
+
+    pub(crate) fn has_clients(&self) -> bool {
+        self.stdio.has_clients() || self.execs.iter().any(|exec| exec.stdio.has_clients())
+    }
+
+    pub(crate) fn take_news(&mut self) -> Vec<Event> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// What is asked of a container. The shim's own affairs (watching, deleting) are the server's.
+    pub(crate) fn answer(
+        &mut self,
+        request: Request,
+        passed: Vec<OwnedFd>,
+    ) -> Result<Value, Failure> {
+        Ok(match request {
+            Request::State => value(&self.state()),
+            Request::Kill { signal, whom } => value(&self.kill(signal, whom)?),
+            Request::Pause => value(&self.pause()?),
+            Request::Resume => value(&self.resume()?),
+            Request::Update { resources } => {
+                self.must_run()?;
+                value(&self.cgroup.update(&resources)?)
+            }
+            Request::Stats => {
+                self.must_run()?;
+                value(&self.cgroup.stats()?)
+            }
+            Request::Processes => {
+                self.must_run()?;
+                let processes = self.cgroup.procs()?;
+                value(&processes.iter().map(|pid| pid.as_raw_nonzero().get()).collect::<Vec<_>>())
+            }
+            Request::Resize { target, size } => value(&self.stdio_of(&target)?.resize(size)?),
+            Request::CloseStdin { target } => value(&self.stdio_of(&target)?.close_stdin()),
+            Request::Exec { id, process, tty, size, attach } => {
+                let client = attach.zip(passed.into_iter().next().map(UnixStream::from));
+                value(&self.exec(id, &process, Terminal::of(tty, size), client)?)
+            }
+            Request::Attach { options } => {
+                let stream = passed
+                    .into_iter()
+                    .next()
+                    .ok_or_else(|| Error::invalid("no stream to attach"))?;
+                value(&self.attach(options, UnixStream::from(stream))?)
+            }
+            Request::RotateLogs => value(&self.log.rotate()?),
+            Request::ReopenLogs => value(&self.log.reopen()?),
+            Request::Watch | Request::Delete => {
+                return Err(Error::internal("not the container's to answer").into());
+            }
+        })
+    }
+
+    fn must_run(&self) -> Result<()> {
+        match self.phase {
+            Phase::Running => Ok(()),
+            _ => Err(Error::conflict(format!("container {} is not running", self.id))),
+        }
+    }
+
+    fn kill(&mut self, signal: i32, whom: Whom) -> Result<()> {
+        self.must_run()?;
+        match whom {
+            Whom::Init => sys::signal::send(self.pidfd.as_fd(), signal)
+                .context(|| format!("cannot send signal {signal}"))?,
+            Whom::All if signal == SIGKILL => self.cgroup.kill_all()?,
+            Whom::All => {
+                for pid in self.cgroup.procs()? {
+                    // Who has ended meanwhile needs no signal.
+                    let _gone = sys::signal::kill(pid.as_raw_nonzero().get(), signal);
+                }
+            }
+        }
+        if self.paused && signal == SIGKILL {
+            // A frozen task dies when it thaws.
+            self.resume()?;
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self) -> Result<()> {
+        self.must_run()?;
+        if self.paused {
+            return Err(Error::conflict(format!("container {} is already paused", self.id)));
+        }
+        if let Err(error) = self.cgroup.freeze() {
+            // Half frozen is not a state anybody can be left in.
+            self.cgroup.thaw()?;
+            return Err(error);
+        }
+        self.paused = true;
+        self.news.push(Event::Paused);
+        Ok(())
+    }
+
+    fn resume(&mut self) -> Result<()> {
+        self.must_run()?;
+        if !self.paused {
+            return Err(Error::conflict(format!("container {} is not paused", self.id)));
+        }
+        self.cgroup.thaw()?;
+        self.paused = false;
+        self.news.push(Event::Resumed);
+        Ok(())
+    }
+
+    fn stdio_of(&mut self, target: &Target) -> Result<&mut Stdio> {
+        match target {
+            Target::Init => {
+                self.must_run()?;
+                Ok(&mut self.stdio)
+            }
+            Target::Exec(id) => {
+                let exec = self.execs.iter_mut().find(|exec| exec.id == *id && exec.is_running());
+                exec.map(|exec| &mut exec.stdio)
+                    .ok_or_else(|| Error::not_found(format!("No such exec instance: {id}")))
+            }
+        }
+    }
+
+    fn attach(&mut self, options: AttachOptions, stream: UnixStream) -> Result<()> {
+        if matches!(self.phase, Phase::Recorded { .. } | Phase::Unrecorded { .. }) {
+            return Err(Error::conflict(format!("container {} is not running", self.id)));
+        }
+        self.stdio.attach(options, stream)
+    }
+
+    fn exec(
+        &mut self,
+        id: String,
+        process: &Process,
+        terminal: Terminal,
+        client: Option<(AttachOptions, UnixStream)>,
+    ) -> Result<ExecReply, Failure> {
+        self.must_run()?;
+        if self.paused {
+            return Err(Error::conflict(format!(
+                "container {} is paused, unpause the container before exec",
+                self.id
+            ))
+            .into());
+        }
+        if self.execs.iter().any(|exec| exec.id == id && exec.is_running()) {
+            return Err(Error::conflict(format!("exec {id} is already running")).into());
+        }
+        if self.execs.len() >= exec::MOST {
+            return Err(Error::conflict(format!(
+                "{} execs are running in this container already",
+                exec::MOST
+            ))
+            .into());
+        }
+        let mode = match &client {
+            Some((options, _)) if options.stdin => StdinMode::Once,
+            _ => StdinMode::Closed,
+        };
+        let (mut stdio, ends) = streams(matches!(terminal, Terminal::Yes(_)), mode)?;
+        if let Some((options, stream)) = client {
+            stdio.attach(options, stream)?;
+        }
+        let spec = read_spec(&self.dir)?;
+        let target = ExecTarget {
+            id: &self.id,
+            pid: self.pid,
+            pidfd: self.pidfd.as_fd(),
+            spec: &spec,
+            cgroup: &self.cgroup,
+            preserve_fds: 0,
+        };
+        let executed =
+            runtime::exec(&target, process, ends).map_err(|error| failure(Stage::Start, error))?;
+        if let Some(master) = executed.terminal {
+            stdio.set_master(master)?;
+            if let Terminal::Yes(Some(size)) = terminal {
+                stdio.resize(size)?;
+            }
+        }
+        let exec = Exec::new(id, executed.pid, stdio);
+        let reply = ExecReply { pid: exec.state().pid };
+        self.execs.push(exec);
+        Ok(reply)
+    }
+
+    /// Everything to wait for.
+    pub(crate) fn watch<'a>(&'a self, mut add: impl FnMut(Source, BorrowedFd<'a>, PollFlags)) {
+        if let Some(oom) = self.oom.as_fd() {
+            add(Source::Oom, oom, PollFlags::IN);
+        }
+        self.stdio.watch(|part, fd, flags| add(Source::Init(part), fd, flags));
+        for (index, exec) in self.execs.iter().enumerate() {
+            exec.stdio.watch(|part, fd, flags| add(Source::Exec(index, part), fd, flags));
+        }
+    }
+
+    pub(crate) fn ready(&mut self, source: Source, flags: PollFlags) {
+        match source {
+            Source::Oom => self.look_for_oom(),
+            Source::Init(part) => self.stdio.ready(part, flags, &mut self.scratch, &mut self.log),
+            Source::Exec(index, part) => {
+                if let Some(exec) = self.execs.get_mut(index) {
+                    exec.stdio.ready(part, flags, &mut self.scratch, &mut Log::None);
+                }
+            }
+        }
+    }
+
+    fn look_for_oom(&mut self) {
+        if self.oom.is_news(&self.cgroup) {
+            self.news.push(Event::Oom);
+        }
+    }
+
+    /// Children have ended: init, execs, the log's compressor, and orphans of a container that shares its pids.
+    pub(crate) fn reap(&mut self) {
+        while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
+            let code = code_of(status);
+            if pid == self.pid {
+                self.init_ended(code);
+            } else if self.compressing == Some(pid) {
+                self.compressing = None;
+                self.log.compressed();
+            } else if let Some(exec) =
+                self.execs.iter_mut().find(|exec| exec.pid == pid && exec.is_running())
+            {
+                let exit = exec.exited(code, Timestamp::now());
+                if self.exec_exits.len() == exec::REMEMBERED {
+                    self.exec_exits.pop_front();
+                }
+                self.exec_exits.push_back(exit.clone());
+                self.news.push(Event::ExecExit(exit));
+            }
+        }
+    }
+
+    fn init_ended(&mut self, code: i32) {
+        let at = Timestamp::now();
+        self.look_for_oom();
+        self.oom.stop();
+        // What cannot be killed now is tried again until the streams are drained.
+        let _later = self.cgroup.kill_all();
+        if self.paused {
+            let _later = self.cgroup.thaw();
+            self.paused = false;
+        }
+        let exit = Exit { code, at, oom_killed: self.oom.seen(), reason: None };
+        self.phase = Phase::Draining { exit, until: Instant::now() + exec::DRAIN };
+    }
+
+    /// What is due. After it, [`Self::take_news`] has what it brought.
+    pub(crate) fn tick(&mut self, now: Instant) {
+        self.log.flush();
+        self.compress();
+        self.stdio.flush_clients();
+        self.stdio.sweep();
+        for exec in &mut self.execs {
+            exec.stdio.flush_clients();
+            exec.stdio.sweep();
+            exec.tick(now);
+        }
+        self.execs.retain(|exec| !exec.is_over());
+        match &self.phase {
+            Phase::Draining { exit, until } => {
+                let silent = self.stdio.is_drained() && !self.execs.iter().any(Exec::is_running);
+                if silent || now >= *until {
+                    let exit = exit.clone();
+                    self.stdio.end(&mut self.log);
+                    self.log.rest();
+                    self.record(exit, now);
+                }
+            }
+            Phase::Unrecorded { exit, again } if now >= *again => {
+                let exit = exit.clone();
+                self.record(exit, now);
+            }
+            Phase::Recorded { .. } => self.stdio.drop_the_stuck(now),
+            Phase::Running | Phase::Unrecorded { .. } => {}
+        }
+    }
+
+    /// First the disk, then the watchers. A disk that does not take it (full) is asked again every second, and the exit
+    /// stays in memory meanwhile.
+    fn record(&mut self, exit: Exit, now: Instant) {
+        match exit::write(&self.dir, &exit) {
+            Ok(()) => {
+                self.news.push(Event::Exit(exit.clone()));
+                self.phase = Phase::Recorded { exit, cgroup: Remains::Yes };
+            }
+            Err(error) => {
+                crate::server::report(&self.dir, &error);
+                self.phase =
+                    Phase::Unrecorded { exit, again: now + std::time::Duration::from_secs(1) };
+            }
+        }
+    }
+
+    /// Everybody has been told; what takes long may be done now.
+    pub(crate) fn after_telling(&mut self) {
+        if let Phase::Recorded { cgroup: remains @ Remains::Yes, .. } = &mut self.phase {
+            *remains = Remains::No;
+            if let Err(error) = self.cgroup.kill_all().and_then(|()| self.cgroup.destroy()) {
+                crate::server::report(&self.dir, &error);
+            }
+        }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        let own = match &self.phase {
+            Phase::Running => None,
+            Phase::Draining { until, .. } => Some(*until),
+            Phase::Unrecorded { again, .. } => Some(*again),
+            Phase::Recorded { .. } => self.stdio.next_deadline(),
+        };
+        self.execs.iter().filter_map(Exec::next_deadline).chain(own).min()
+    }
+
+    /// Gives back memory that only a busy container needs.
+    pub(crate) fn rest(&mut self) {
+        self.scratch = Vec::new();
+        self.log.rest();
+    }
+
+    pub(crate) fn is_busy(&self) -> bool {
+        self.scratch.capacity() > 0
+    }
+
+    /// Compresses a rotated file in a process of its own: 20 MB take a moment, and the pipe must be drained meanwhile.
+    fn compress(&mut self) {
+        let Some(work) = self.log.compress() else { return };
+        match sys::process::fork() {
+            Ok(Fork::Child) => {
+                // The container's streams and clients are not its to hold.
+                let closed = sys::process::close_all_but(&[]);
+                let done =
+                    closed.is_ok() && rustix::process::nice(10).is_ok() && work.run().is_ok();
+                sys::process::exit_now(i32::from(!done));
+            }
+            Ok(Fork::Parent { pid, .. }) => self.compressing = Some(pid),
+            Err(_) => self.log.compressed(),
+        }
+    }
+}
+
+/// Whether a process gets a terminal, and of what size.
+#[derive(Clone, Copy, Debug)]
+enum Terminal {
+    No,
+    Yes(Option<Size>),
+}
+
+impl Terminal {
+    fn of(tty: bool, size: Option<Size>) -> Self {
+        if tty { Self::Yes(size) } else { Self::No }
+    }
+}
+
+fn streams(tty: bool, mode: StdinMode) -> Result<(Stdio, ProcessStdio)> {
+    if tty {
+        return Ok((Stdio::terminal(mode)?, ProcessStdio::Terminal));
+    }
+    let (stdio, ends) = Stdio::pipes(mode)?;
+    Ok((stdio, ProcessStdio::Fds { stdin: ends.stdin, stdout: ends.stdout, stderr: ends.stderr }))
+}
+
+/// The spec's own path first; else below the parent asked for.
+fn location(call: &LaunchCall) -> Result<runtime::cgroup::Location> {
+    let named = call.spec.linux.as_ref().map_or("", |linux| linux.cgroups_path.as_str());
+    match (&call.cgroup_parent, named) {
+        (Some(parent), "") if !parent.is_empty() => runtime::cgroup::Location::of(
+            &format!("/{}/{}", parent.trim_matches('/'), call.id),
+            &call.id,
+        ),
+        _ => runtime::cgroup::Location::of(named, &call.id),
+    }
+}
+
+fn write_spec(dir: &Path, spec: &Spec) -> Result<()> {
+    let bytes = serde_json::to_vec(spec).map_err(std::io::Error::from)?;
+    fs::write(dir.join(BUNDLE_SPEC), bytes).context(|| format!("cannot write {BUNDLE_SPEC}"))
+}
+
+/// Kept on disk and not in memory: between execs nobody needs it.
+fn read_spec(dir: &Path) -> Result<Spec> {
+    let bytes = fs::read(dir.join(BUNDLE_SPEC)).context(|| format!("cannot read {BUNDLE_SPEC}"))?;
+    serde_json::from_slice(&bytes)
+        .map_err(std::io::Error::from)
+        .context(|| format!("cannot read {BUNDLE_SPEC}"))
+}
+
+fn value(answer: &impl Serialize) -> Value {
+    serde_json::to_value(answer).expect("answers are plain data with text keys")
+}
+
+fn code_of(status: WaitStatus) -> i32 {
+    status
+        .exit_status()
+        .or_else(|| status.terminating_signal().map(|signal| 128 + signal))
+        .unwrap_or(255)
+}
+
+/// Adds what Docker makes of a failed start: 127 not found, 126 cannot be invoked, 128 the runtime's own fault.
+fn failure(stage: Stage, error: Error) -> Failure {
+    let words = error.chain().to_lowercase();
+    let exit_code = match &words {
+        words
+            if words.contains("executable file not found")
+                || words.contains("no such file or directory") =>
+        {
+            127
+        }
+        words if words.contains("permission denied") || words.contains("not a directory") => 126,
+        words if words.contains("is a directory") || words.contains("exec format error") => 126,
+        _ if error.kind() == Kind::Internal
+            && stage == Stage::Start
+            && error.errno() == Some(8) =>
+        {
+            126
+        }
+        _ => 128,
+    };
+    Failure { exit_code: Some(exit_code), stage: Some(stage), ..Failure::from(error) }
+}
+
+impl From<Error> for Box<Failure> {
+    fn from(error: Error) -> Self {
+        Self::new(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_dockers() {
+        for (words, code) in [
+            ("exec: \"x\": executable file not found in $PATH", 127),
+            ("exec: \"/x\": stat /x: no such file or directory", 127),
+            ("exec: \"/etc\": permission denied", 126),
+            ("exec /x: exec format error", 126),
+            ("cannot mount proc: operation not permitted", 128),
+        ] {
+            assert_eq!(
+                failure(Stage::Start, Error::internal(words)).exit_code,
+                Some(code),
+                "{words}"
+            );
+        }
+    }
+}

@@ -1,0 +1,257 @@
+//! The daemon's half of bringing a container to life: a launcher process, and a launch request through it.
+
+use std::fmt;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use oci::runtime::{Rootfs, Spec};
+use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use stdx::time::Timestamp;
+use stdx::{Context, Error, Result};
+
+use crate::client::Answers;
+pub use crate::protocol::Stage;
+use crate::protocol::{
+    AttachOptions, Failure, Hello, LaunchCall, LaunchReply, Reply, Size, VERSION, frame,
+};
+use crate::{launcher, logs};
+
+/// Mounts on a slow disk and a large image's first exec take their time; a launch that takes longer is given up.
+const DEADLINE: Duration = Duration::from_secs(120);
+
+/// Everything about one run of a container.
+#[derive(Debug)]
+pub struct Launch {
+    pub id: String,
+    /// Exists, 0700, on a file system that is gone after a reboot. Holds the socket and the exit record.
+    pub dir: PathBuf,
+    pub spec: Spec,
+    pub rootfs: Rootfs,
+    pub netns: Option<OwnedFd>,
+    pub logs: logs::Config,
+    /// Otherwise its stdin is empty.
+    pub open_stdin: bool,
+    /// Its stdin ends with the first attached client's.
+    pub stdin_once: bool,
+    pub tty: bool,
+    pub size: Option<Size>,
+    /// Clients that get every byte from the first.
+    pub attach: Vec<(AttachOptions, UnixStream)>,
+    /// A reaper of ours stays as pid 1.
+    pub init: bool,
+    pub cgroup_parent: Option<String>,
+    /// An OCI runtime to be used instead of ours.
+    pub runtime: Option<PathBuf>,
+}
+
+/// A container that runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Launched {
+    pub pid: u32,
+    pub shim_pid: u32,
+    pub started_at: Timestamp,
+}
+
+/// A container that does not: nothing of it is left but its directory.
+#[derive(Debug)]
+pub struct LaunchError {
+    pub stage: Stage,
+    pub error: Error,
+    /// As Docker counts: 127 not found, 126 cannot be invoked, 128 everything else.
+    pub exit_code: i32,
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.error.chain())
+    }
+}
+
+impl std::error::Error for LaunchError {}
+
+impl From<Error> for LaunchError {
+    fn from(error: Error) -> Self {
+        Self { stage: Stage::Create, error, exit_code: 128 }
+    }
+}
+
+impl From<Failure> for LaunchError {
+    fn from(failure: Failure) -> Self {
+        let stage = failure.stage.unwrap_or(Stage::Create);
+        let exit_code = failure.exit_code.unwrap_or(128);
+        Self { stage, error: failure.into(), exit_code }
+    }
+}
+
+/// The launcher process, which is executed once from a sealed copy of our own program and then only forks. If it dies
+/// another takes its place; containers do not notice.
+#[derive(Debug)]
+pub struct Launcher {
+    program: OwnedFd,
+    process: Mutex<Option<Process>>,
+}
+
+#[derive(Debug)]
+struct Process {
+    child: Child,
+    socket: OwnedFd,
+}
+
+impl Launcher {
+    /// `program`: see [`sys::memfd::seal_self`].
+    pub fn spawn(program: OwnedFd) -> Result<Self> {
+        let process = Process::spawn(&program)?;
+        Ok(Self { program, process: Mutex::new(Some(process)) })
+    }
+
+    /// Brings a container to life and returns when the user's program has been executed, or has failed to.
+    pub fn launch(&self, launch: Launch) -> Result<Launched, LaunchError> {
+        let request = encode(&launch)?;
+        let mut passed = Vec::with_capacity(1 + launch.attach.len());
+        passed.extend(launch.netns.iter().map(AsFd::as_fd));
+        passed.extend(launch.attach.iter().map(|(_, stream)| stream.as_fd()));
+
+        let (mut answers, hello) = match self.fork_shim() {
+            Err(Unborn(_)) => self.fork_shim().map_err(|Unborn(error)| error)?,
+            Ok(born) => born,
+        };
+        let outcome = answers
+            .send(&request, &passed)
+            .and_then(|()| answers.next::<Reply<LaunchReply>>())
+            .context(|| format!("cannot launch container {}", launch.id));
+        match outcome {
+            Ok(reply) => {
+                let LaunchReply { pid, started_at } = reply.into_result()?;
+                Ok(Launched { pid, shim_pid: hello.shim_pid, started_at })
+            }
+            Err(error) => {
+                give_up(&answers, hello.shim_pid);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// A new shim that waits for its launch request. A failure means that nothing has happened.
+    fn fork_shim(&self) -> Result<(Answers, Hello), Unborn> {
+        let (ours, theirs) =
+            UnixStream::pair().context(|| "cannot make a socket".to_owned()).map_err(Unborn)?;
+        self.hand_over(&theirs).map_err(Unborn)?;
+        drop(theirs);
+        let mut answers = Answers::over(ours, DEADLINE).map_err(Unborn)?;
+        match answers.next::<Hello>() {
+            Ok(hello) => Ok((answers, hello)),
+            Err(error) => {
+                self.lose_the_dead();
+                Err(Unborn(
+                    Error::new(error.kind(), "the launcher did not fork a shim").caused_by(error),
+                ))
+            }
+        }
+    }
+
+    fn hand_over(&self, socket: &UnixStream) -> Result<()> {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(living) = process.as_ref()
+            && sys::socket::send_with_fds(&living.socket, b"fork", &[socket.as_fd()]).is_ok()
+        {
+            return Ok(());
+        }
+        if let Some(dead) = process.take() {
+            dead.bury();
+        }
+        let new = process.insert(Process::spawn(&self.program)?);
+        sys::socket::send_with_fds(&new.socket, b"fork", &[socket.as_fd()])
+            .context(|| "cannot reach the launcher".to_owned())?;
+        Ok(())
+    }
+
+    /// Reaps a launcher that has died with a request in its hands, so that the next request meets a new one.
+    fn lose_the_dead(&self) {
+        let mut process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
+        if process.as_mut().is_some_and(|process| !matches!(process.child.try_wait(), Ok(None)))
+            && let Some(dead) = process.take()
+        {
+            dead.bury();
+        }
+    }
+}
+
+/// Why there is no shim.
+struct Unborn(Error);
+
+impl Drop for Launcher {
+    /// The launcher leaves when its socket ends; its shims stay.
+    fn drop(&mut self) {
+        if let Some(process) = self.process.get_mut().unwrap_or_else(PoisonError::into_inner).take()
+        {
+            process.bury();
+        }
+    }
+}
+
+impl Process {
+    fn spawn(program: &OwnedFd) -> Result<Self> {
+        let (ours, theirs) = sys::socket::pair().context(|| "cannot make a socket".to_owned())?;
+        let child = Command::new(sys::fd::path(program.as_fd()))
+            .arg0(launcher::NAME)
+            .env_clear()
+            .current_dir("/")
+            .stdin(theirs)
+            // A shim outlives whoever reads the daemon's output: it must not keep that pipe open.
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .context(|| "cannot execute the launcher".to_owned())?;
+        Ok(Self { child, socket: ours })
+    }
+
+    fn bury(mut self) {
+        drop(self.socket);
+        // It has been waiting for nothing else: the end of its socket ends it.
+        if let Err(err) = self.child.wait() {
+            debug_assert_eq!(err.kind(), io::ErrorKind::NotFound, "the launcher is our child");
+        }
+    }
+}
+
+fn encode(launch: &Launch) -> Result<Vec<u8>> {
+    if launch.attach.len() >= sys::socket::MAX_FDS {
+        return Err(Error::invalid("too many clients attach to a container before it starts"));
+    }
+    frame(&LaunchCall {
+        version: VERSION,
+        id: launch.id.clone(),
+        dir: launch.dir.clone(),
+        spec: Box::new(launch.spec.clone()),
+        rootfs: launch.rootfs.clone(),
+        netns: launch.netns.is_some(),
+        logs: launch.logs.clone(),
+        open_stdin: launch.open_stdin,
+        stdin_once: launch.stdin_once,
+        tty: launch.tty,
+        size: launch.size,
+        attach: launch.attach.iter().map(|(options, _)| *options).collect(),
+        init: launch.init,
+        cgroup_parent: launch.cgroup_parent.clone(),
+        runtime: launch.runtime.clone(),
+    })
+}
+
+/// Ends a shim that has not answered, and with it what it had begun (init dies with its parent). As long as its socket is
+/// open the process is there, so the number means nobody else.
+fn give_up(answers: &Answers, shim_pid: u32) {
+    if answers.peer_is_gone() {
+        return;
+    }
+    let pid = i32::try_from(shim_pid).ok().and_then(rustix::process::Pid::from_raw);
+    if let Some(Ok(pidfd)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
+        // Fails only if it is gone by now, which is what is wanted.
+        let _gone = pidfd_send_signal(&pidfd, Signal::KILL);
+    }
+}

@@ -1,0 +1,303 @@
+//! The files of one log: the one being written, and the older ones behind it (`.1`, `.2.gz`, …).
+//!
+//! Only the shim renames them. Every file bears a running number in an extended attribute, so that a reader that holds an
+//! old one finds its successor whatever it is called by now, and knows when it has missed one.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::fd::AsFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use rustix::fs::XattrFlags;
+use stdx::{Context, Result};
+
+const NUMBER: &str = "user.gantry.log";
+
+/// `<path>.<index>`, compressed or not; index 0 is the file being written.
+pub(crate) fn name(path: &Path, index: u32, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    if index > 0 {
+        name.push(format!(".{index}{suffix}"));
+    }
+    PathBuf::from(name)
+}
+
+pub(crate) const GZIP: &str = ".gz";
+
+/// The running number of a file. `None` where the file system keeps no attributes, or the file is not ours.
+pub(crate) fn number(file: impl AsFd) -> Option<u64> {
+    let mut value = [0; 8];
+    match rustix::fs::fgetxattr(file, NUMBER, &mut value) {
+        Ok(8) => Some(u64::from_le_bytes(value)),
+        _ => None,
+    }
+}
+
+fn set_number(file: impl AsFd, number: u64) {
+    // Readers do with less where attributes are not kept (tmpfs before 6.6): they go by inode.
+    let _kept = rustix::fs::fsetxattr(file, NUMBER, &number.to_le_bytes(), XattrFlags::empty());
+}
+
+#[derive(Debug)]
+pub(crate) struct Files {
+    path: PathBuf,
+    most: u32,
+    gzip: bool,
+    file: File,
+    size: u64,
+    number: u64,
+    /// A rotated file waits for, or is under, compression: its name must not change now.
+    compressing: Compressing,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Compressing {
+    No,
+    Due,
+    Begun,
+}
+
+impl Files {
+    pub(crate) fn open(path: &Path, most: u32, gzip: bool) -> Result<Self> {
+        let file = create(path)?;
+        let number = number(&file).unwrap_or_else(|| {
+            let before = File::open(name(path, 1, "")).or_else(|_| File::open(name(path, 1, GZIP)));
+            let number = before.ok().and_then(number).unwrap_or(0) + 1;
+            set_number(&file, number);
+            number
+        });
+        let size = trim(&file).context(|| format!("cannot read {}", path.display()))?;
+        Ok(Self {
+            path: path.to_owned(),
+            most: most.max(1),
+            gzip,
+            file,
+            size,
+            number,
+            compressing: Compressing::No,
+        })
+    }
+
+    /// Bytes in the file being written.
+    pub(crate) fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// Appends whole records, all or none of them.
+    pub(crate) fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        let begin = self.size;
+        while !bytes.is_empty() {
+            match self.file.write(bytes) {
+                Ok(0) => return self.undo(begin, io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.size += written as u64;
+                    bytes = &bytes[written..];
+                }
+                Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
+                Err(err) => return self.undo(begin, err),
+            }
+        }
+        Ok(())
+    }
+
+    /// Half a record would be glued to the next one.
+    fn undo(&mut self, begin: u64, err: io::Error) -> io::Result<()> {
+        if self.size > begin && self.file.set_len(begin).is_ok() {
+            self.size = begin;
+        }
+        Err(err)
+    }
+
+    /// Moves every file one back and begins a new one. While a rotated file is being compressed nothing moves: the file
+    /// being written grows a little further instead of the container waiting.
+    pub(crate) fn rotate(&mut self) -> Result<()> {
+        if self.compressing != Compressing::No {
+            return Ok(());
+        }
+        if self.most == 1 {
+            // Not truncated: who holds the old file reads it to its end.
+            std::fs::remove_file(&self.path)
+                .context(|| format!("cannot remove {}", self.path.display()))?;
+        } else {
+            for index in (1..self.most).rev() {
+                for suffix in ["", GZIP] {
+                    let from = name(&self.path, index, suffix);
+                    let moved = if index == self.most - 1 {
+                        std::fs::remove_file(&from)
+                    } else {
+                        std::fs::rename(&from, name(&self.path, index + 1, suffix))
+                    };
+                    match moved {
+                        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+                            return Err(err)
+                                .context(|| format!("cannot rotate {}", from.display()));
+                        }
+                        _ => {}
+                    }
+                }
+            }
+            std::fs::rename(&self.path, name(&self.path, 1, ""))
+                .context(|| format!("cannot rotate {}", self.path.display()))?;
+            if self.gzip {
+                self.compressing = Compressing::Due;
+            }
+        }
+        let file = create(&self.path)?;
+        self.number += 1;
+        set_number(&file, self.number);
+        self.file = file;
+        self.size = 0;
+        Ok(())
+    }
+
+    /// Opens the file by its name again: somebody else has moved it away.
+    pub(crate) fn reopen(&mut self) -> Result<()> {
+        let file = create(&self.path)?;
+        if number(&file).is_none() {
+            self.number += 1;
+            set_number(&file, self.number);
+        }
+        self.size = trim(&file).context(|| format!("cannot read {}", self.path.display()))?;
+        self.file = file;
+        Ok(())
+    }
+
+    /// The work that is due, once.
+    pub(crate) fn compress(&mut self) -> Option<Compress> {
+        (self.compressing == Compressing::Due).then(|| {
+            self.compressing = Compressing::Begun;
+            Compress { path: self.path.clone() }
+        })
+    }
+
+    pub(crate) fn compressed(&mut self) {
+        self.compressing = Compressing::No;
+    }
+}
+
+/// One rotated file to be gzipped, by another process than the one that writes the log.
+#[derive(Debug)]
+pub struct Compress {
+    path: PathBuf,
+}
+
+impl Compress {
+    /// `.1` becomes `.1.gz`: whole, or not at all.
+    pub fn run(self) -> Result<()> {
+        let (from, to) = (name(&self.path, 1, ""), name(&self.path, 1, GZIP));
+        let staging = name(&self.path, 1, ".gz.new");
+        let outcome = gzip(&from, &staging)
+            .and_then(|()| std::fs::rename(&staging, &to))
+            .and_then(|()| std::fs::remove_file(&from));
+        if outcome.is_err() {
+            // What is left of the attempt; the uncompressed file stays and serves.
+            let _gone = std::fs::remove_file(&staging);
+        }
+        outcome.context(|| format!("cannot compress {}", from.display()))
+    }
+}
+
+fn gzip(from: &Path, to: &Path) -> io::Result<()> {
+    let mut from = File::open(from)?;
+    let to = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(to)?;
+    if let Some(number) = number(&from) {
+        set_number(&to, number);
+    }
+    let mut encoder = GzEncoder::new(to, Compression::fast());
+    io::copy(&mut from, &mut encoder)?;
+    encoder.finish()?.sync_data()
+}
+
+fn create(path: &Path) -> Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .append(true)
+        .create(true)
+        .mode(0o640)
+        .open(path)
+        .context(|| format!("cannot open {}", path.display()))
+}
+
+/// After a power cut the last record may be torn: what follows the last newline goes. Answers the size that is left.
+fn trim(file: &File) -> io::Result<u64> {
+    let size = file.metadata()?.len();
+    let whole = last_newline(file, size)?.map_or(0, |at| at + 1);
+    if whole < size {
+        file.set_len(whole)?;
+    }
+    Ok(whole)
+}
+
+/// Where the last newline before `end` is.
+fn last_newline(file: &File, mut end: u64) -> io::Result<Option<u64>> {
+    let mut block = [0; 4096];
+    while end > 0 {
+        let begin = end.saturating_sub(block.len() as u64);
+        let length = usize::try_from(end - begin).expect("a block's length");
+        file.read_exact_at(&mut block[..length], begin)?;
+        if let Some(at) = block[..length].iter().rposition(|byte| *byte == b'\n') {
+            return Ok(Some(begin + at as u64));
+        }
+        end = begin;
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn the_oldest_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut files = Files::open(&path, 3, false).unwrap();
+        for text in ["a\n", "b\n", "c\n", "d\n"] {
+            files.append(text.as_bytes()).unwrap();
+            files.rotate().unwrap();
+        }
+        assert_eq!(names(dir.path()), ["log", "log.1", "log.2"]);
+        assert_eq!(std::fs::read_to_string(dir.path().join("log.2")).unwrap(), "c\n");
+    }
+
+    #[test]
+    fn compression_is_somebody_elses_and_nothing_moves_meanwhile() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut files = Files::open(&path, 3, true).unwrap();
+        files.append(b"a\n").unwrap();
+        files.rotate().unwrap();
+        let work = files.compress().unwrap();
+        assert!(files.compress().is_none());
+        files.append(b"b\n").unwrap();
+        files.rotate().unwrap();
+        assert_eq!(names(dir.path()), ["log", "log.1"]);
+        work.run().unwrap();
+        files.compressed();
+        files.rotate().unwrap();
+        assert_eq!(names(dir.path()), ["log", "log.1", "log.2.gz"]);
+    }
+
+    #[test]
+    fn a_torn_tail_is_trimmed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        std::fs::write(&path, "whole\ntorn").unwrap();
+        assert_eq!(Files::open(&path, 1, false).unwrap().size(), 6);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "whole\n");
+        std::fs::write(&path, vec![0; 9000]).unwrap();
+        assert_eq!(Files::open(&path, 1, false).unwrap().size(), 0);
+    }
+}
