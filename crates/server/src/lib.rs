@@ -1,1 +1,129 @@
-//! server
+//! The door: the Engine API over HTTP.
+//!
+//! Sits on engine, image, network and storage, whose handles its routes call; serves `gantry`, which wires them.
+//!
+//! What must stay true: handlers translate and rooms decide; status codes, API versions and Docker's wire formats are known
+//! here and nowhere below; a client who goes away takes nothing down with him.
+//!
+//! Start reading at [`serve`], then `connection.rs`, then a file of `routes/`.
+
+mod connection;
+mod error;
+pub mod hijack;
+pub mod listen;
+mod request;
+mod routes;
+mod stream;
+mod version;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+pub use routes::{Rooms, router, without_rooms};
+use stdx::Result;
+use tokio::io::AsyncWriteExt;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+
+use crate::listen::{Incoming, Listener};
+
+/// Connections at a time. Each `docker run` in a terminal holds two.
+const CONNECTIONS: usize = 4096;
+/// Of these, kept for root, so that an administrator gets in when everybody else has used up the rest.
+const RESERVED: usize = 32;
+/// How long requests may take to end once the daemon stops.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Serves the API on all listeners until `shutdown`, then lets running requests end.
+pub async fn serve(
+    listeners: Vec<Listener>,
+    rooms: Rooms,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
+    serve_router(listeners, router(rooms), shutdown).await
+}
+
+/// As [`serve`], for any routes: the version gate, limits and hijacking are the same.
+pub async fn serve_router(
+    listeners: Vec<Listener>,
+    router: Router,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
+    let (stop, stopping) = watch::channel(false);
+    let places = Arc::new(Places {
+        all: Semaphore::new(CONNECTIONS),
+        common: Semaphore::new(CONNECTIONS - RESERVED),
+    });
+    let mut doors = JoinSet::new();
+    for listener in listeners {
+        tracing::info!(host = listener.name(), "API listening");
+        doors.spawn(door(listener, router.clone(), Arc::clone(&places), stopping.clone()));
+    }
+    drop((router, stopping));
+    shutdown.await;
+    stop.send_replace(true);
+    while doors.join_next().await.is_some() {}
+    Ok(())
+}
+
+struct Places {
+    all: Semaphore,
+    common: Semaphore,
+}
+
+/// Lets clients in one by one; each is served on a task of its own.
+async fn door(
+    listener: Listener,
+    router: Router,
+    places: Arc<Places>,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let mut clients = JoinSet::new();
+    loop {
+        tokio::select! {
+            _ = stopping.changed() => break,
+            Some(_) = clients.join_next() => {}
+            client = listener.accept() => match client {
+                Ok(client) => {
+                    clients.spawn(welcome(client, router.clone(), Arc::clone(&places), stopping.clone()));
+                }
+                Err(error) => {
+                    // Out of descriptors: those who are in must leave first.
+                    tracing::warn!(%error, host = listener.name(), "cannot accept a client");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            },
+        }
+    }
+    drop(listener);
+    let end = async { while clients.join_next().await.is_some() {} };
+    if tokio::time::timeout(GRACE, end).await.is_err() {
+        tracing::debug!("some clients were still connected at the end");
+    }
+}
+
+async fn welcome(
+    client: Incoming,
+    router: Router,
+    places: Arc<Places>,
+    stopping: watch::Receiver<bool>,
+) {
+    let root = client.is_root();
+    let common = places.common.try_acquire();
+    let place = places.all.try_acquire();
+    let full = place.is_err() || (common.is_err() && !root);
+    let mut stream = match client.stream().await {
+        Ok(stream) => stream,
+        Err(error) => return tracing::debug!(%error, "a client could not shake hands"),
+    };
+    if full {
+        let refusal = b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nConnection: close\r\n\
+            Content-Length: 35\r\n\r\n{\"message\":\"too many connections\"}\n";
+        let (Ok(()) | Err(_)) = stream.write_all(refusal).await;
+        return;
+    }
+    if let Err(error) = connection::serve(stream, router, stopping).await {
+        tracing::debug!(%error, "a connection broke");
+    }
+}

@@ -1,0 +1,124 @@
+//! One client's connection, from its first byte to its last.
+
+use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderName, HeaderValue, Request, header};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::watch;
+use tower_service::Service;
+
+use crate::error::Refusal;
+use crate::hijack::Takeover;
+use crate::listen::Stream;
+use crate::version;
+
+/// How long a client may take for a request's head.
+const HEAD_TIME: Duration = Duration::from_secs(10);
+/// How large a head may be, and how much is read ahead.
+const HEAD_SIZE: usize = 64 * 1024;
+
+/// Serves requests until the client goes, the daemon stops, or a container takes the connection over.
+pub(crate) async fn serve(
+    stream: Stream,
+    router: Router,
+    mut stopping: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let takeover = Arc::new(Mutex::new(None));
+    let service = Answers { router, takeover: Arc::clone(&takeover) };
+    let mut connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIME)
+        .max_buf_size(HEAD_SIZE)
+        .title_case_headers(true)
+        .serve_connection(TokioIo::new(stream), service);
+    let mut stopped = *stopping.borrow_and_update();
+    let outcome = loop {
+        if stopped {
+            Pin::new(&mut connection).graceful_shutdown();
+        }
+        tokio::select! {
+            outcome = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => break outcome,
+            changed = stopping.changed(), if !stopped => stopped = changed.is_err() || *stopping.borrow_and_update(),
+        }
+    };
+    let parts = connection.into_parts();
+    let mut stream = parts.io.into_inner();
+    let takeover = takeover.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(takeover) = takeover {
+        return Takeover::run(takeover, stream, parts.read_buf).await;
+    }
+    if let Err(error) = outcome {
+        tracing::debug!(%error, "connection ended early");
+    }
+    stream.shutdown().await
+}
+
+/// hyper's view of us.
+struct Answers {
+    router: Router,
+    takeover: Arc<Mutex<Option<Takeover>>>,
+}
+
+/// Not a failure: how hyper is told to let go of a connection.
+#[derive(Debug)]
+struct TakenOver;
+
+impl std::fmt::Display for TakenOver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a container has taken over this connection")
+    }
+}
+
+impl std::error::Error for TakenOver {}
+
+impl hyper::service::Service<Request<Incoming>> for Answers {
+    type Response = Response;
+    type Error = TakenOver;
+    type Future = Pin<Box<dyn Future<Output = Result<Response, TakenOver>> + Send>>;
+
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let (router, slot) = (self.router.clone(), Arc::clone(&self.takeover));
+        Box::pin(async move {
+            let mut response = answer(router, request).await;
+            match Takeover::of(&mut response) {
+                None => Ok(response),
+                Some(takeover) => {
+                    *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(takeover);
+                    Err(TakenOver)
+                }
+            }
+        })
+    }
+}
+
+/// Through the version gate to the routes, and the headers that every answer carries.
+async fn answer(mut router: Router, mut request: Request<Incoming>) -> Response {
+    let mut response = match version::strip(request.uri()) {
+        Err(error) => Refusal::from(error).into_response(),
+        Ok((version, uri)) => {
+            *request.uri_mut() = uri;
+            request.extensions_mut().insert(version);
+            let outcome: Result<Response, Infallible> = router.call(request.map(Body::new)).await;
+            outcome.unwrap_or_else(|never| match never {})
+        }
+    };
+    let headers = response.headers_mut();
+    headers.insert("api-version", HeaderValue::from_static("1.55"));
+    headers.insert("docker-experimental", HeaderValue::from_static("false"));
+    headers.insert(HeaderName::from_static("ostype"), HeaderValue::from_static("linux"));
+    headers.insert(
+        header::SERVER,
+        HeaderValue::from_static(concat!("Gantry/", env!("CARGO_PKG_VERSION"), " (linux)")),
+    );
+    response
+}

@@ -1,0 +1,325 @@
+//! Containers.
+
+use std::time::Duration;
+
+use api::container::{Config, CpuStats, CreateBody, Stats, UpdateBody};
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use engine::{
+    AttachRequest, Attached, ByteStream, Container, Containers, CreateRequest, ListOptions,
+    LogStream, LogsRequest, RemoveRequest, WaitCondition,
+};
+use futures_util::stream::{StreamExt, once, unfold};
+use http::{HeaderMap, StatusCode};
+use stdx::Error;
+
+use crate::error::Refusal;
+use crate::hijack::{self, Splice};
+use crate::request::{Json, Query, RequiredJson, Version};
+use crate::{stream, version};
+
+type Outcome = Result<Response, Refusal>;
+
+pub(crate) fn routes(containers: Containers) -> Router {
+    Router::new()
+        .route("/containers/json", get(list))
+        .route("/containers/create", post(create))
+        .route("/containers/prune", post(prune))
+        .route("/containers/{name}/json", get(inspect))
+        .route("/containers/{name}/start", post(start))
+        .route("/containers/{name}/stop", post(stop))
+        .route("/containers/{name}/restart", post(restart))
+        .route("/containers/{name}/kill", post(kill))
+        .route("/containers/{name}/pause", post(pause))
+        .route("/containers/{name}/unpause", post(unpause))
+        .route("/containers/{name}/rename", post(rename))
+        .route("/containers/{name}/resize", post(resize))
+        .route("/containers/{name}/update", post(update))
+        .route("/containers/{name}/wait", post(wait))
+        .route("/containers/{name}/attach", post(attach))
+        .route("/containers/{name}/logs", get(logs))
+        .route("/containers/{name}/top", get(top))
+        .route("/containers/{name}/stats", get(stats))
+        .route("/containers/{name}/changes", get(changes))
+        .route("/containers/{name}/export", get(export))
+        .route("/containers/{name}", axum::routing::delete(remove))
+        .with_state(containers)
+}
+
+async fn list(
+    State(containers): State<Containers>,
+    Version(version): Version,
+    query: Query,
+) -> Outcome {
+    let options = ListOptions {
+        all: query.flag("all"),
+        limit: query
+            .number("limit")?
+            .and_then(|limit| usize::try_from(limit).ok())
+            .filter(|limit| *limit > 0),
+        size: query.flag("size"),
+        filters: query.filters()?,
+    };
+    let mut list = containers.list(options).await?;
+    version::summaries(&mut list, version);
+    Ok(stream::ok(&list))
+}
+
+async fn create(
+    State(containers): State<Containers>,
+    query: Query,
+    RequiredJson(mut body): RequiredJson<CreateBody>,
+) -> Outcome {
+    if body.config == Config::default() {
+        return Err(Error::invalid("config cannot be empty in order to create a container").into());
+    }
+    version::create_body(&mut body);
+    let request =
+        CreateRequest { name: query.text("name"), platform: query.text("platform"), body };
+    Ok(stream::json(StatusCode::CREATED, &containers.create(request).await?))
+}
+
+async fn prune(State(containers): State<Containers>, query: Query) -> Outcome {
+    Ok(stream::ok(&containers.prune(query.filters()?).await?))
+}
+
+async fn inspect(
+    State(containers): State<Containers>,
+    Path(name): Path<String>,
+    Version(version): Version,
+    query: Query,
+) -> Outcome {
+    let mut inspect = containers.find(&name)?.inspect(query.flag("size")).await?;
+    version::inspect(&mut inspect, version);
+    Ok(stream::ok(&inspect))
+}
+
+async fn start(State(containers): State<Containers>, Path(name): Path<String>) -> Outcome {
+    containers.find(&name)?.start().await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn stop(
+    State(containers): State<Containers>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Outcome {
+    containers.find(&name)?.stop(query.get("signal"), query.number("t")?).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn restart(
+    State(containers): State<Containers>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Outcome {
+    containers.find(&name)?.restart(query.get("signal"), query.number("t")?).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn kill(
+    State(containers): State<Containers>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Outcome {
+    containers.find(&name)?.kill(query.get("signal")).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn pause(State(containers): State<Containers>, Path(name): Path<String>) -> Outcome {
+    containers.find(&name)?.pause().await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn unpause(State(containers): State<Containers>, Path(name): Path<String>) -> Outcome {
+    containers.find(&name)?.unpause().await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn rename(
+    State(containers): State<Containers>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Outcome {
+    containers.find(&name)?.rename(query.get("name").unwrap_or_default()).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+async fn resize(
+    State(containers): State<Containers>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Outcome {
+    let (height, width) = (query.side("h")?, query.side("w")?);
+    containers.find(&name)?.resize(height, width).await?;
+    Ok(StatusCode::OK.into_response())
+}
+
+async fn update(
+    State(containers): State<Containers>,
+    Path(name): Path<String>,
+    Json(body): Json<UpdateBody>,
+) -> Outcome {
+    Ok(stream::ok(&containers.find(&name)?.update(body).await?))
+}
+
+/// The head goes out at once: that is how a client knows that nothing from here on is missed.
+async fn wait(
+    State(containers): State<Containers>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Outcome {
+    let condition = match query.get("condition") {
+        None | Some("not-running") => WaitCondition::NotRunning,
+        Some("next-exit") => WaitCondition::NextExit,
+        Some("removed") => WaitCondition::Removed,
+        Some(other) => return Err(Error::invalid(format!("invalid condition: {other:?}")).into()),
+    };
+    let waiting = containers.find(&name)?.wait(condition);
+    let answer = once(async move { Ok(stream::line(&waiting.done().await)) });
+    Ok(stream::bytes("application/json", answer))
+}
+
+async fn attach(
+    State(containers): State<Containers>,
+    Path(name): Path<String>,
+    Version(version): Version,
+    query: Query,
+    headers: HeaderMap,
+) -> Outcome {
+    let request = AttachRequest {
+        logs: query.flag("logs"),
+        stream: query.flag("stream"),
+        stdin: query.flag("stdin"),
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        detach_keys: query.text("detachKeys"),
+    };
+    let attached = containers.find(&name)?.attach(request).await?;
+    let content_type = version::output_type(version, attached.tty);
+    Ok(hijack::answer(&headers, content_type, splice(attached)))
+}
+
+/// Joins a client to what the engine gave.
+pub(crate) fn splice(attached: Attached) -> Splice {
+    let mut splice = Splice::new(attached.stream);
+    if let Some(log) = attached.replay {
+        splice.before =
+            unfold(log, |mut log| async move { Some((log.next().await?, log)) }).boxed();
+    }
+    if let Some(mut keys) = attached.detach {
+        splice.filter = Some(Box::new(move |input| keys.feed(input)));
+    }
+    splice
+}
+
+async fn logs(
+    State(containers): State<Containers>,
+    Path(name): Path<String>,
+    Version(version): Version,
+    query: Query,
+) -> Outcome {
+    let request = LogsRequest {
+        stdout: query.flag("stdout"),
+        stderr: query.flag("stderr"),
+        since: query.moment("since")?,
+        until: query.moment("until")?,
+        timestamps: query.flag("timestamps"),
+        details: query.flag("details"),
+        follow: query.flag("follow"),
+        tail: query.get("tail").and_then(|lines| lines.parse().ok()),
+    };
+    if !(request.stdout || request.stderr) {
+        return Err(Error::invalid("Bad parameters: you must choose at least one stream").into());
+    }
+    let log = containers.find(&name)?.logs(request).await?;
+    Ok(stream::bytes(version::output_type(version, log.tty), pieces_of_log(log)))
+}
+
+fn pieces_of_log(log: LogStream) -> impl futures_util::Stream<Item = stdx::Result<bytes::Bytes>> {
+    unfold(log, |mut log| async move { Some((Ok(log.next().await?), log)) })
+}
+
+async fn top(
+    State(containers): State<Containers>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Outcome {
+    Ok(stream::ok(&containers.find(&name)?.top(query.get("ps_args")).await?))
+}
+
+/// One sample now (`one-shot`), one with the sample before it (`stream=0`), or one a second.
+async fn stats(
+    State(containers): State<Containers>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Outcome {
+    let (streaming, one_shot) = (query.flag_or("stream", true), query.flag("one-shot"));
+    if streaming && one_shot {
+        return Err(Error::invalid("cannot have stream=true and one-shot=true").into());
+    }
+    let container = containers.find(&name)?;
+    let first = container.stats().await?;
+    let mut samples = Samples { container, last: Some(first.clone()) };
+    if !streaming {
+        let is_up = first.cpu_stats != CpuStats::default();
+        let sample = if one_shot || !is_up { first } else { samples.after_a_second().await? };
+        return Ok(stream::ok(&sample));
+    }
+    let first = stream::line(&first);
+    let rest = unfold(samples, |mut samples| async move {
+        let sample = samples.after_a_second().await.ok()?;
+        Some((Ok(stream::line(&sample)), samples))
+    });
+    Ok(stream::bytes("application/json", once(async { Ok(first) }).chain(rest)))
+}
+
+/// Samples in a row, each with the one before it.
+struct Samples {
+    container: Container,
+    last: Option<Stats>,
+}
+
+impl Samples {
+    async fn after_a_second(&mut self) -> stdx::Result<Stats> {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let mut sample = self.container.stats().await?;
+        if let Some(last) = self.last.replace(sample.clone()) {
+            sample.preread = last.read;
+            sample.precpu_stats = last.cpu_stats;
+        }
+        Ok(sample)
+    }
+}
+
+async fn changes(State(containers): State<Containers>, Path(name): Path<String>) -> Outcome {
+    Ok(stream::ok(&containers.find(&name)?.changes().await?))
+}
+
+async fn export(State(containers): State<Containers>, Path(name): Path<String>) -> Outcome {
+    let archive = containers.find(&name)?.export().await?;
+    Ok(stream::bytes("application/octet-stream", pieces(archive)))
+}
+
+/// An archive as a stream of bytes.
+pub(crate) fn pieces(
+    archive: ByteStream,
+) -> impl futures_util::Stream<Item = stdx::Result<bytes::Bytes>> {
+    unfold(archive, |mut archive| async move { Some((archive.next().await?, archive)) })
+}
+
+async fn remove(
+    State(containers): State<Containers>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Outcome {
+    let request = RemoveRequest {
+        force: query.flag("force"),
+        volumes: query.flag("v"),
+        link: query.flag("link"),
+    };
+    containers.find(&name)?.remove(request).await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

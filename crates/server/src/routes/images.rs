@@ -1,0 +1,7 @@
+//! Images.
+
+use axum::Router;
+
+pub(crate) fn routes<T>(_: T) -> Router {
+    Router::new()
+}

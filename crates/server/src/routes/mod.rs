@@ -1,0 +1,49 @@
+//! What is served where: a file per noun, each with its routes on top.
+
+mod containers;
+mod distribution;
+mod events;
+mod exec;
+mod images;
+mod networks;
+mod ping;
+mod system;
+mod unsupported;
+mod volumes;
+
+use axum::Router;
+
+use crate::error;
+
+/// The handles that requests are passed to.
+#[derive(Clone)]
+pub struct Rooms {
+    pub containers: engine::Containers,
+    pub system: engine::System,
+    pub images: image::Images,
+    pub networks: network::Networks,
+    pub journal: state::Journal,
+}
+
+/// All routes, without the version in front.
+pub fn router(rooms: Rooms) -> Router {
+    let Rooms { containers, system, images, networks, journal } = rooms;
+    without_rooms(&journal)
+        .merge(system::routes(system))
+        .merge(containers::routes(containers.clone()))
+        .merge(exec::routes(containers.clone()))
+        .merge(images::routes(images))
+        .merge(networks::routes(networks))
+        .merge(volumes::routes(containers))
+        .merge(distribution::routes())
+}
+
+/// What can be answered when nothing but the journal is open.
+pub fn without_rooms(journal: &state::Journal) -> Router {
+    Router::new()
+        .merge(ping::routes())
+        .merge(events::routes(journal))
+        .merge(unsupported::routes())
+        .fallback(async || error::page_not_found())
+        .method_not_allowed_fallback(async || error::page_not_found())
+}

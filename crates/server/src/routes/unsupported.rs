@@ -1,0 +1,74 @@
+//! Documented routes with nothing behind them yet: each says so by name, so that nobody searches for a mistake of his own.
+
+use axum::Router;
+use axum::routing::{MethodRouter, any, delete, get, post, put};
+use stdx::Error;
+
+use crate::error::Refusal;
+use crate::stream;
+
+pub(crate) fn routes() -> Router {
+    let later = Router::new()
+        .route("/containers/{name}/attach/ws", get(not_yet("attaching by websocket")))
+        .route(
+            "/containers/{name}/archive",
+            get(not_yet("copying files out of a container"))
+                .put(not_yet("copying files into a container")),
+        )
+        .route("/containers/{name}/checkpoints", any(not_yet("checkpoints")))
+        .route("/containers/{name}/checkpoints/{checkpoint}", delete(not_yet("checkpoints")))
+        .route("/commit", post(not_yet("committing a container")))
+        .route("/build", post(not_yet("building images")))
+        .route("/build/prune", post(not_yet("pruning the build cache")))
+        .route("/build/cancel", post(not_yet("building images")))
+        .route("/session", post(not_yet("build sessions")))
+        .route("/grpc", post(not_yet("BuildKit's API")))
+        .route("/plugins", get(async || stream::ok(&NO_PLUGINS)))
+        .route("/plugins/{*rest}", any(not_yet("managed plugins")))
+        .route("/swarm/init", post(not_yet("swarm mode")))
+        .route("/swarm/join", post(not_yet("swarm mode")))
+        .route(
+            "/swarm/leave",
+            post(async || Refusal::from(Error::unavailable("This node is not part of a swarm"))),
+        );
+    SWARM.iter().fold(later, |router, path| router.route(path, swarm()))
+}
+
+/// None can be installed, so none are.
+const NO_PLUGINS: [(); 0] = [];
+
+/// What only a swarm manager can answer.
+const SWARM: [&str; 14] = [
+    "/swarm",
+    "/swarm/update",
+    "/swarm/unlockkey",
+    "/swarm/unlock",
+    "/nodes",
+    "/nodes/{*rest}",
+    "/services",
+    "/services/{*rest}",
+    "/tasks",
+    "/tasks/{*rest}",
+    "/secrets",
+    "/secrets/{*rest}",
+    "/configs",
+    "/configs/{*rest}",
+];
+
+type Handler = std::future::Ready<Refusal>;
+
+fn not_yet(what: &'static str) -> impl Fn() -> Handler + Clone + Send + Sync + 'static {
+    move || {
+        std::future::ready(Error::not_implemented(format!("{what} is not supported yet")).into())
+    }
+}
+
+fn swarm() -> MethodRouter {
+    let refuse = || async {
+        Refusal::from(Error::unavailable(
+            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to \
+             swarm and try again.",
+        ))
+    };
+    get(refuse).merge(post(refuse)).merge(put(refuse)).merge(delete(refuse))
+}

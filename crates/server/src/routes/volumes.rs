@@ -1,0 +1,7 @@
+//! Volumes.
+
+use axum::Router;
+
+pub(crate) fn routes<T>(_: T) -> Router {
+    Router::new()
+}

@@ -1,0 +1,285 @@
+//! The version gate: every path may begin with `/v1.41`, and every difference between versions ends here.
+
+use std::collections::BTreeMap;
+
+use api::ApiVersion;
+use api::container::LegacyNetworkSettings;
+use api::system::{DiskUsage, LegacyDiskUsage};
+use http::Uri;
+use stdx::{Error, Result};
+
+/// Takes the version off the front of a path, and doubled slashes with it. A path without a version speaks the newest.
+pub(crate) fn strip(uri: &Uri) -> Result<(ApiVersion, Uri)> {
+    let path = collapse(uri.path());
+    let (version, rest) = match split(&path) {
+        None => (ApiVersion::MAX, path.as_str()),
+        Some((text, rest)) => {
+            let version: ApiVersion = text.parse()?;
+            if version < ApiVersion::MIN {
+                return Err(Error::invalid(format!(
+                    "client version {text} is too old. Minimum supported API version is {}, please upgrade your client \
+                     to a newer version",
+                    ApiVersion::MIN
+                )));
+            }
+            if version > ApiVersion::MAX {
+                return Err(Error::invalid(format!(
+                    "client version {text} is too new. Maximum supported API version is {}",
+                    ApiVersion::MAX
+                )));
+            }
+            (version, rest)
+        }
+    };
+    let text = match uri.query() {
+        Some(query) => format!("{rest}?{query}"),
+        None => rest.to_owned(),
+    };
+    let uri = text.parse().map_err(|cause| Error::invalid("malformed path").caused_by(cause))?;
+    Ok((version, uri))
+}
+
+/// `/v1.41/info` → `1.41`, `/info`. Only digits and points are a version: `/volumes` is not.
+fn split(path: &str) -> Option<(&str, &str)> {
+    let rest = path.strip_prefix("/v")?;
+    let end = rest.find('/')?;
+    let (version, rest) = rest.split_at(end);
+    let right =
+        !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    right.then_some((version, rest))
+}
+
+/// `docker inspect /web` asks for `/containers//web/json`.
+fn collapse(path: &str) -> String {
+    let mut out = String::with_capacity(path.len());
+    for c in path.chars() {
+        if c != '/' || !out.ends_with('/') {
+            out.push(c);
+        }
+    }
+    out
+}
+
+const V1_42: ApiVersion = ApiVersion::new(1, 42);
+const V1_44: ApiVersion = ApiVersion::new(1, 44);
+const V1_45: ApiVersion = ApiVersion::new(1, 45);
+const V1_49: ApiVersion = ApiVersion::new(1, 49);
+const V1_50: ApiVersion = ApiVersion::new(1, 50);
+const V1_52: ApiVersion = ApiVersion::new(1, 52);
+
+/// The content type of a container's output. Before 1.42 it did not tell whether there are frames.
+pub(crate) fn output_type(version: ApiVersion, tty: bool) -> &'static str {
+    match tty || version < V1_42 {
+        true => "application/vnd.docker.raw-stream",
+        false => "application/vnd.docker.multiplexed-stream",
+    }
+}
+
+/// What a client asks for, in the words of today: a MAC address belongs to the network the container runs on.
+pub(crate) fn create_body(body: &mut api::container::CreateBody) {
+    let address = std::mem::take(&mut body.config.mac_address);
+    if address.is_empty() {
+        return;
+    }
+    let mode = body.host_config.as_ref().map_or("", |host| host.network_mode.as_str());
+    let network = if mode.is_empty() { "default" } else { mode }.to_owned();
+    if matches!(network.as_str(), "host" | "none") || network.starts_with("container:") {
+        return;
+    }
+    let networking = body.networking_config.get_or_insert_default();
+    let endpoints = networking.endpoints_config.get_or_insert_default();
+    let endpoint = endpoints.entry(network).or_default().get_or_insert_default();
+    if endpoint.mac_address.is_empty() {
+        endpoint.mac_address = address;
+    }
+}
+
+/// What an older client expects to find in a container.
+pub(crate) fn inspect(container: &mut api::container::Inspect, version: ApiVersion) {
+    if version >= V1_52 {
+        return;
+    }
+    let networks = &mut container.network_settings.networks;
+    let bridge = networks.get("bridge").cloned().unwrap_or_default();
+    container.network_settings.legacy = Some(LegacyNetworkSettings {
+        endpoint_id: bridge.endpoint_id,
+        gateway: bridge.gateway,
+        global_ipv6_address: bridge.global_ipv6_address,
+        global_ipv6_prefix_len: bridge.global_ipv6_prefix_len,
+        ip_address: bridge.ip_address,
+        ip_prefix_len: bridge.ip_prefix_len,
+        ipv6_gateway: bridge.ipv6_gateway,
+        mac_address: bridge.mac_address,
+        ..LegacyNetworkSettings::default()
+    });
+    if version < V1_45 {
+        // The short ID was an alias; now it is one of the DNS names only.
+        let short: String = container.id.chars().take(12).collect();
+        let user_defined = |name: &str| !matches!(name, "bridge" | "host" | "none" | "default");
+        for (_, endpoint) in networks.iter_mut().filter(|(name, _)| user_defined(name)) {
+            let aliases = endpoint.aliases.get_or_insert_default();
+            if !aliases.contains(&short) {
+                aliases.push(short.clone());
+            }
+        }
+    }
+    if version < V1_44 {
+        let mode = container.host_config.network_mode.as_str();
+        let network = if mode == "default" { "bridge" } else { mode };
+        if let Some(endpoint) = networks.get(network) {
+            container.config.mac_address.clone_from(&endpoint.mac_address);
+        }
+    }
+}
+
+pub(crate) fn summaries(containers: &mut [api::container::Summary], version: ApiVersion) {
+    if version < V1_52 {
+        for container in containers {
+            container.health = None;
+        }
+    }
+}
+
+pub(crate) fn images(images: &mut [api::image::Summary], version: ApiVersion) {
+    if version < V1_44 {
+        for image in images {
+            image.virtual_size = image.size;
+        }
+    }
+}
+
+pub(crate) fn image(image: &mut api::image::Inspect, version: ApiVersion) {
+    if version < V1_44 {
+        image.virtual_size = image.size;
+    }
+}
+
+pub(crate) fn info(info: &mut api::system::Info, version: ApiVersion) {
+    if version < V1_50 {
+        info.bridge_nf_iptables.get_or_insert(false);
+        info.bridge_nf_ip6tables.get_or_insert(false);
+    }
+    if version < V1_49 {
+        for commit in [&mut info.containerd_commit, &mut info.runc_commit, &mut info.init_commit] {
+            commit.expected.clone_from(&commit.id);
+        }
+    }
+}
+
+/// Lists of networks carried an empty map of containers.
+pub(crate) fn networks(networks: &mut [api::network::Network], version: ApiVersion) {
+    for network in networks {
+        network.status = None;
+        network.containers = (version < V1_52).then(BTreeMap::new);
+    }
+}
+
+pub(crate) fn network(network: &mut api::network::Network, version: ApiVersion) {
+    if version < V1_52 {
+        network.status = None;
+    }
+}
+
+/// The fields at the top of an event that were there before there were actors.
+pub(crate) fn event(message: &mut api::event::Message, version: ApiVersion) {
+    if version >= V1_52 {
+        return;
+    }
+    match message.r#type.as_str() {
+        "container" => {
+            message.from = message.actor.attributes.get("image").cloned().unwrap_or_default();
+        }
+        "image" => {}
+        _ => return,
+    }
+    message.status.clone_from(&message.action);
+    message.id.clone_from(&message.actor.id);
+}
+
+/// Usage by kind, or, for older clients, plain lists.
+pub(crate) enum Usage {
+    Today(DiskUsage),
+    Legacy(LegacyDiskUsage),
+}
+
+pub(crate) fn disk_usage(mut usage: DiskUsage, version: ApiVersion, items: Items) -> Usage {
+    if version >= V1_52 {
+        if items == Items::Omitted {
+            usage.image_usage.iter_mut().for_each(|usage| usage.items.clear());
+            usage.container_usage.iter_mut().for_each(|usage| usage.items.clear());
+            usage.volume_usage.iter_mut().for_each(|usage| usage.items.clear());
+            usage.build_cache_usage.iter_mut().for_each(|usage| usage.items.clear());
+        }
+        return Usage::Today(usage);
+    }
+    let layers_size = usage.image_usage.as_ref().map_or(0, |usage| usage.total_size);
+    Usage::Legacy(LegacyDiskUsage {
+        layers_size,
+        images: usage.image_usage.map(|usage| {
+            let mut items = usage.items;
+            images(&mut items, version);
+            items
+        }),
+        containers: usage.container_usage.map(|usage| {
+            let mut items = usage.items;
+            summaries(&mut items, version);
+            items
+        }),
+        volumes: usage.volume_usage.map(|usage| usage.items),
+        build_cache: usage.build_cache_usage.map(|usage| usage.items),
+    })
+}
+
+/// `verbose` of `/system/df`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Items {
+    Listed,
+    Omitted,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(uri: &str) -> Result<(String, String)> {
+        let (version, uri) = strip(&uri.parse().unwrap())?;
+        Ok((version.to_string(), uri.to_string()))
+    }
+
+    fn passes(uri: &str, version: &str, rest: &str) {
+        assert_eq!(check(uri).unwrap(), (version.to_owned(), rest.to_owned()), "{uri}");
+    }
+
+    #[test]
+    fn the_version_comes_off() {
+        passes("/v1.41/info", "1.41", "/info");
+        passes("/info?a=b", "1.55", "/info?a=b");
+        passes("/volumes", "1.55", "/volumes");
+        passes("/v1.24/containers//web/json?size=1", "1.24", "/containers/web/json?size=1");
+        passes("/version", "1.55", "/version");
+    }
+
+    #[test]
+    fn out_of_range_in_dockers_words() {
+        assert_eq!(
+            check("/v1.20/info").unwrap_err().to_string(),
+            "client version 1.20 is too old. Minimum supported API version is 1.24, please upgrade your client to a newer \
+             version"
+        );
+        assert_eq!(
+            check("/v1.99/info").unwrap_err().to_string(),
+            "client version 1.99 is too new. Maximum supported API version is 1.55"
+        );
+        assert!(check("/v1..2/info").is_err());
+    }
+
+    #[test]
+    fn an_old_mac_address_moves_to_the_network() {
+        let mut body = api::container::CreateBody::default();
+        body.config.mac_address = "02:42:ac:11:00:02".to_owned();
+        create_body(&mut body);
+        let endpoints = body.networking_config.unwrap().endpoints_config.unwrap();
+        assert_eq!(endpoints["default"].as_ref().unwrap().mac_address, "02:42:ac:11:00:02");
+        assert_eq!(body.config.mac_address, "");
+    }
+}
