@@ -501,4 +501,41 @@ mod tests {
         let one = DeviceRule { major: Some(-2), ..DeviceRule::default() };
         assert_eq!(refusal(one), "invalid device rule: device number -2");
     }
+
+    /// The kernel's verifier takes the program, and it is obeyed: the v2 half on hosts whose devices are guarded by v1.
+    #[test]
+    fn the_kernel_obeys_the_program() {
+        use std::os::fd::AsFd;
+        use std::process::{Command, Stdio};
+
+        let host = super::super::host::host().unwrap();
+        let (Some(unified), true) = (&host.unified, rustix::process::geteuid().is_root()) else {
+            eprintln!("SKIPPED: needs root and a v2 hierarchy");
+            return;
+        };
+        let path = unified.mount_point.join(format!("gantry-test-devices-{}", std::process::id()));
+        std::fs::create_dir(&path).unwrap();
+        let cgroup = std::fs::File::open(&path).unwrap();
+        // The processes have ended by then.
+        let refused = |device: &str| {
+            let script =
+                format!("echo 0 > {}/cgroup.procs && exec head -c0 {device}", path.display());
+            let mut command = Command::new("sh");
+            let output = command.args(["-c", &script]).stdin(Stdio::null()).output().unwrap();
+            String::from_utf8_lossy(&output.stderr).contains("Operation not permitted")
+        };
+        let answers = || (refused("/dev/zero"), refused("/dev/null"), refused("/dev/kmsg"));
+        let before = answers();
+        attach(cgroup.as_fd(), &rules(DOCKERS)).unwrap();
+        let after = answers();
+        // Attached again, in the place of the first.
+        attach(cgroup.as_fd(), &rules("-a *:* rwm, +c 1:3 rw, +c 1:11 r")).unwrap();
+        let replaced = answers();
+        let count = sys::bpf::device_programs(cgroup.as_fd()).unwrap().len();
+        std::fs::remove_dir(&path).unwrap();
+        assert_eq!(before, (false, false, false));
+        assert_eq!(after, (false, false, true));
+        assert_eq!(replaced, (true, false, false));
+        assert_eq!(count, 1);
+    }
 }

@@ -86,17 +86,27 @@ impl Dir {
     pub(super) fn apply<'a>(&self, settings: impl Iterator<Item = &'a Setting>) -> Result<()> {
         let mut again = Vec::new();
         for setting in settings {
-            match self.try_write(&setting.file, &setting.value) {
-                Err(error) if error.raw_os_error() == Some(Errno::INVAL.raw_os_error()) => {
+            match self.try_set(setting) {
+                Err(error) if Errno::from_io_error(&error) == Some(Errno::INVAL) => {
                     again.push(setting)
                 }
                 done => self.judge(setting, done)?,
             }
         }
         for setting in again {
-            self.judge(setting, self.try_write(&setting.file, &setting.value))?;
+            self.judge(setting, self.try_set(setting))?;
         }
         Ok(())
+    }
+
+    fn try_set(&self, setting: &Setting) -> io::Result<()> {
+        let done = self.try_write(&setting.file, &setting.value);
+        match (&done, &setting.missing) {
+            (Err(error), Missing::Instead { file, value }) if is_gone(error) => {
+                self.try_write(file, value)
+            }
+            _ => done,
+        }
     }
 
     fn judge(&self, setting: &Setting, done: io::Result<()>) -> Result<()> {

@@ -36,12 +36,14 @@ struct Setting {
     missing: Missing,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Missing {
     /// The limit was asked for and cannot be kept: an error.
     Refuse,
     /// The value means "no limit", which is what no file means too.
     Ignore,
+    /// Another file means the same; if that is missing too, refuse.
+    Instead { file: &'static str, value: String },
 }
 
 impl Setting {
@@ -51,5 +53,9 @@ impl Setting {
 
     fn or_ignore(self) -> Self {
         Self { missing: Missing::Ignore, ..self }
+    }
+
+    fn or_instead(self, file: &'static str, value: impl ToString) -> Self {
+        Self { missing: Missing::Instead { file, value: value.to_string() }, ..self }
     }
 }

@@ -73,8 +73,10 @@ impl Support {
             cpuset: dir("cpuset").is_some(),
             cpuset_cpus: read("cpuset.cpus"),
             cpuset_mems: read("cpuset.mems"),
-            block_io_weight: has("blkio", "blkio.weight"),
-            block_io_weight_device: has("blkio", "blkio.weight_device"),
+            // BFQ's weights are not for the root, so its statistics tell whether it is there.
+            block_io_weight: has("blkio", "blkio.weight") || has("blkio", "blkio.bfq.io_serviced"),
+            block_io_weight_device: has("blkio", "blkio.weight_device")
+                || has("blkio", "blkio.bfq.io_serviced"),
             block_io_throttle: has("blkio", "blkio.throttle.read_bps_device"),
             pids_limit: dir("pids").is_some(),
             devices: dir("devices").is_some(),
@@ -113,8 +115,9 @@ impl Support {
             cpuset: on("cpuset"),
             cpuset_cpus: read("cpuset.cpus.effective"),
             cpuset_mems: read("cpuset.mems.effective"),
-            block_io_weight: on("io") && child_has("io.weight"),
-            block_io_weight_device: on("io") && child_has("io.weight"),
+            block_io_weight: on("io") && (child_has("io.bfq.weight") || child_has("io.weight")),
+            block_io_weight_device: on("io")
+                && (child_has("io.bfq.weight") || child_has("io.weight")),
             block_io_throttle: on("io"),
             pids_limit: on("pids"),
             devices: true,

@@ -114,20 +114,26 @@ fn memory(memory: &Memory, settings: &mut Vec<Setting>) -> Result<()> {
 }
 
 fn block_io(block_io: &BlockIo, settings: &mut Vec<Setting>) {
-    let mut set = |file: &str, value: String| settings.push(Setting::new("blkio", file, value));
+    let set = |file: &str, value: String| Setting::new("blkio", file, value);
+    // CFQ had the first name, until it left with Linux 5.0; BFQ has the second.
     if let Some(weight) = block_io.weight.filter(|weight| *weight != 0) {
-        set("blkio.weight", weight.to_string());
+        settings
+            .push(set("blkio.weight", weight.to_string()).or_instead("blkio.bfq.weight", weight));
     }
     if let Some(weight) = block_io.leaf_weight.filter(|weight| *weight != 0) {
-        set("blkio.leaf_weight", weight.to_string());
+        settings.push(set("blkio.leaf_weight", weight.to_string()));
     }
     for device in &block_io.weight_device {
         let numbers = format!("{}:{}", device.major, device.minor);
         if let Some(weight) = device.weight.filter(|weight| *weight != 0) {
-            set("blkio.weight_device", format!("{numbers} {weight}"));
+            let value = format!("{numbers} {weight}");
+            settings.push(
+                set("blkio.weight_device", value.clone())
+                    .or_instead("blkio.bfq.weight_device", value),
+            );
         }
         if let Some(weight) = device.leaf_weight.filter(|weight| *weight != 0) {
-            set("blkio.leaf_weight_device", format!("{numbers} {weight}"));
+            settings.push(set("blkio.leaf_weight_device", format!("{numbers} {weight}")));
         }
     }
     for (file, devices) in [
@@ -137,7 +143,7 @@ fn block_io(block_io: &BlockIo, settings: &mut Vec<Setting>) {
         ("blkio.throttle.write_iops_device", &block_io.throttle_write_iops_device),
     ] {
         for device in devices {
-            set(file, format!("{}:{} {}", device.major, device.minor, device.rate));
+            settings.push(set(file, format!("{}:{} {}", device.major, device.minor, device.rate)));
         }
     }
 }

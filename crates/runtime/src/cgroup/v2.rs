@@ -131,13 +131,19 @@ fn swap(memory: i64, together: i64) -> Result<Option<i64>> {
 }
 
 fn block_io(block_io: &BlockIo, settings: &mut Vec<Setting>) {
-    let mut set = |file: &str, value: String| settings.push(Setting::new("io", file, value));
+    // BFQ takes the spec's numbers as they are; the cost model's weights are another scale.
     if let Some(weight) = block_io.weight.filter(|weight| *weight != 0) {
-        set("io.weight", format!("default {}", io_weight(weight)));
+        let other = format!("default {}", io_weight(weight));
+        settings.push(Setting::new("io", "io.bfq.weight", weight).or_instead("io.weight", other));
     }
     for device in &block_io.weight_device {
         if let Some(weight) = device.weight.filter(|weight| *weight != 0) {
-            set("io.weight", format!("{}:{} {}", device.major, device.minor, io_weight(weight)));
+            let numbers = format!("{}:{}", device.major, device.minor);
+            let other = format!("{numbers} {}", io_weight(weight));
+            settings.push(
+                Setting::new("io", "io.bfq.weight", format!("{numbers} {weight}"))
+                    .or_instead("io.weight", other),
+            );
         }
     }
     for (key, devices) in [
@@ -149,7 +155,11 @@ fn block_io(block_io: &BlockIo, settings: &mut Vec<Setting>) {
         for device in devices {
             // Zero takes a limit away.
             let rate = if device.rate == 0 { "max".to_owned() } else { device.rate.to_string() };
-            set("io.max", format!("{}:{} {key}={rate}", device.major, device.minor));
+            settings.push(Setting::new(
+                "io",
+                "io.max",
+                format!("{}:{} {key}={rate}", device.major, device.minor),
+            ));
         }
     }
 }
@@ -324,7 +334,7 @@ mod tests {
                 "memory.low = 50",
                 "memory.swap.max = 0",
                 "pids.max = max",
-                "io.weight = default 10000",
+                "io.bfq.weight = 1000",
                 "io.max = 8:0 rbps=max",
                 "io.max = 8:0 wiops=9",
                 "memory.high = 80",
