@@ -21,6 +21,8 @@ pub enum Fork {
 pub struct CloneFlags(u64);
 
 impl CloneFlags {
+    /// Root, working directory and umask, which the threads of a process share unless one leaves them.
+    pub const FS: Self = Self(libc::CLONE_FS as u64);
     pub const NEWCGROUP: Self = Self(libc::CLONE_NEWCGROUP as u64);
     pub const NEWIPC: Self = Self(libc::CLONE_NEWIPC as u64);
     pub const NEWNET: Self = Self(libc::CLONE_NEWNET as u64);
