@@ -72,9 +72,12 @@ fn device(
         Bridge::Ours(name) => (name, true),
         Bridge::Existing(name) => (name, false),
     };
-    let found = match host.route().link(name)? {
-        Some(link) => host.route().addresses(link.index)?.first().copied(),
-        None => None,
+    let found = {
+        let mut route = host.route();
+        match route.link(name)? {
+            Some(link) => route.addresses(link.index)?.first().copied(),
+            None => None,
+        }
     };
     let address = match before.and_then(|network| network.bridge.as_ref()) {
         _ if !ours => {

@@ -100,21 +100,19 @@ impl Driver for BridgeDriver {
             .execute(batch)
             .context(|| format!("cannot add the pair {}", endpoint.host_device()))?;
 
+        let failed = || format!("cannot configure {}", endpoint.ifname);
         let mut batch = Batch::new();
+        batch.link_up(&endpoint.ifname);
         batch.get_link(&endpoint.ifname);
-        let reply =
-            inside.socket.exchange(batch)?.into_iter().next().expect("one message, one reply");
-        let link =
-            link_of(reply)?.context(|| format!("the device {} vanished", endpoint.ifname))?;
+        let mut replies = inside.socket.exchange(batch)?.into_iter();
+        replies.next().expect("two replies").ok().context(failed)?;
+        let link = link_of(replies.next().expect("two replies"))?.context(failed)?;
         let mut batch = Batch::new();
         batch.add_address(link.index, address);
         if let (Some(gateway), true) = (endpoint.gateway, inside.default_route) {
             batch.add_default_route(gateway);
         }
-        inside
-            .socket
-            .execute(batch)
-            .context(|| format!("cannot give {} its address", endpoint.ifname))
+        inside.socket.execute(batch).context(failed)
     }
 
     fn disconnect(&self, endpoints: &[Arc<Endpoint>]) -> Result<()> {

@@ -80,7 +80,7 @@ pub(super) fn let_through(socket: &mut Socket, owner: &str, bridges: &[&str]) ->
 
 /// Whether the host also filters by the old iptables, whose rules nobody but itself can change.
 pub(super) fn legacy_iptables() -> bool {
-    fs::read_to_string("/proc/net/ip_tables_names")
+    fs::read_to_string("/proc/thread-self/net/ip_tables_names")
         .is_ok_and(|names| names.lines().any(|name| name == TABLE))
 }
 

@@ -59,6 +59,9 @@ const SET_KEY_LENGTH: u16 = 5;
 const SET_DATA_TYPE: u16 = 6;
 const SET_DATA_LENGTH: u16 = 7;
 const SET_ID: u16 = 10;
+const SET_USERDATA: u16 = 13;
+/// A note for nft(8), which otherwise prints a device's name as nothing: type, length, value.
+const KEY_IN_HOST_ORDER: [u8; 6] = [0, 4, 1, 0, 0, 0];
 const INTERVAL: u32 = 4;
 const MAP: u32 = 8;
 const DATA_TYPE_VERDICT: u32 = 0xffff_ff00;
@@ -189,6 +192,9 @@ fn add_set(batch: &mut Batch, table: &str, set: &Set, id: u32) {
             message.be32(SET_DATA_LENGTH, 0);
         }
         message.be32(SET_ID, id);
+        if matches!(set.elements, Elements::Devices(_)) {
+            message.bytes(SET_USERDATA, &KEY_IN_HOST_ORDER);
+        }
     });
     let elements = elements(&set.elements);
     if elements.is_empty() {

@@ -283,24 +283,212 @@ mod tests {
 
     #[test]
     fn default_bridge() {
-        check(&[gantry0(|_| {})], expect![[""]]);
+        check(
+            &[gantry0(|_| {})],
+            expect![[r#"
+            table inet gantry {
+            	set bridges {
+            		type ifname
+            		elements = { "gantry0" }
+            	}
+
+            	set icc {
+            		type ifname . ifname
+            		elements = { "gantry0" . "gantry0" }
+            	}
+
+            	set internal {
+            		type ifname
+            	}
+
+            	map masquerade {
+            		type ipv4_addr : verdict
+            		flags interval
+            		elements = { 172.17.0.0/16 : jump masquerade-gantry0 }
+            	}
+
+            	chain forward {
+            		type filter hook forward priority filter; policy accept;
+            		oifname @bridges goto inward
+            		iifname @internal drop
+            	}
+
+            	chain inward {
+            		ct state established,related accept
+            		iifname . oifname @icc accept
+            		drop
+            	}
+
+            	chain postrouting {
+            		type nat hook postrouting priority srcnat; policy accept;
+            		ip saddr vmap @masquerade
+            	}
+
+            	chain masquerade-gantry0 {
+            		oifname != "gantry0" masquerade
+            	}
+            }
+        "#]],
+        );
     }
 
     #[test]
     fn no_masquerade() {
-        check(&[gantry0(|bridge| bridge.masquerade = false)], expect![[""]]);
+        check(
+            &[gantry0(|bridge| bridge.masquerade = false)],
+            expect![[r#"
+            table inet gantry {
+            	set bridges {
+            		type ifname
+            		elements = { "gantry0" }
+            	}
+
+            	set icc {
+            		type ifname . ifname
+            		elements = { "gantry0" . "gantry0" }
+            	}
+
+            	set internal {
+            		type ifname
+            	}
+
+            	map masquerade {
+            		type ipv4_addr : verdict
+            		flags interval
+            	}
+
+            	chain forward {
+            		type filter hook forward priority filter; policy accept;
+            		oifname @bridges goto inward
+            		iifname @internal drop
+            	}
+
+            	chain inward {
+            		ct state established,related accept
+            		iifname . oifname @icc accept
+            		drop
+            	}
+
+            	chain postrouting {
+            		type nat hook postrouting priority srcnat; policy accept;
+            		ip saddr vmap @masquerade
+            	}
+            }
+        "#]],
+        );
     }
 
     #[test]
     fn no_talking() {
-        check(&[gantry0(|bridge| bridge.icc = false)], expect![[""]]);
+        check(
+            &[gantry0(|bridge| bridge.icc = false)],
+            expect![[r#"
+            table inet gantry {
+            	set bridges {
+            		type ifname
+            		elements = { "gantry0" }
+            	}
+
+            	set icc {
+            		type ifname . ifname
+            	}
+
+            	set internal {
+            		type ifname
+            	}
+
+            	map masquerade {
+            		type ipv4_addr : verdict
+            		flags interval
+            		elements = { 172.17.0.0/16 : jump masquerade-gantry0 }
+            	}
+
+            	chain forward {
+            		type filter hook forward priority filter; policy accept;
+            		oifname @bridges goto inward
+            		iifname @internal drop
+            	}
+
+            	chain inward {
+            		ct state established,related accept
+            		iifname . oifname @icc accept
+            		drop
+            	}
+
+            	chain postrouting {
+            		type nat hook postrouting priority srcnat; policy accept;
+            		ip saddr vmap @masquerade
+            	}
+
+            	chain masquerade-gantry0 {
+            		oifname != "gantry0" masquerade
+            	}
+            }
+        "#]],
+        );
     }
 
     #[test]
     fn several_networks_one_internal() {
         let mut internal = network("br-2", "172.19.0.1/16");
         internal.internal = true;
-        check(&[gantry0(|_| {}), network("br-1", "172.18.0.1/16"), internal], expect![[""]]);
+        check(
+            &[gantry0(|_| {}), network("br-1", "172.18.0.1/16"), internal],
+            expect![[r#"
+            table inet gantry {
+            	set bridges {
+            		type ifname
+            		elements = { "gantry0",
+            			     "br-1",
+            			     "br-2" }
+            	}
+
+            	set icc {
+            		type ifname . ifname
+            		elements = { "gantry0" . "gantry0",
+            			     "br-1" . "br-1",
+            			     "br-2" . "br-2" }
+            	}
+
+            	set internal {
+            		type ifname
+            		elements = { "br-2" }
+            	}
+
+            	map masquerade {
+            		type ipv4_addr : verdict
+            		flags interval
+            		elements = { 172.17.0.0/16 : jump masquerade-gantry0,
+            			     172.18.0.0/16 : jump masquerade-br-1 }
+            	}
+
+            	chain forward {
+            		type filter hook forward priority filter; policy accept;
+            		oifname @bridges goto inward
+            		iifname @internal drop
+            	}
+
+            	chain inward {
+            		ct state established,related accept
+            		iifname . oifname @icc accept
+            		drop
+            	}
+
+            	chain postrouting {
+            		type nat hook postrouting priority srcnat; policy accept;
+            		ip saddr vmap @masquerade
+            	}
+
+            	chain masquerade-gantry0 {
+            		oifname != "gantry0" masquerade
+            	}
+
+            	chain masquerade-br-1 {
+            		oifname != "br-1" masquerade
+            	}
+            }
+        "#]],
+        );
     }
 
     #[test]

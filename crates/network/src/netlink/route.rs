@@ -106,7 +106,8 @@ impl Batch {
                 info.text(IFLA_INFO_KIND, "veth");
                 info.nest(IFLA_INFO_DATA, |data| {
                     data.nest(VETH_INFO_PEER, |peer| {
-                        peer.raw(&link_header(0, IFF_UP, IFF_UP));
+                        // Not yet up: it is opened before the two ends know each other (ENOTCONN).
+                        peer.raw(&link_header(0, 0, 0));
                         peer.text(IFLA_IFNAME, pair.container);
                         peer.bytes(IFLA_ADDRESS, &pair.mac.0);
                         peer.u32(IFLA_MTU, pair.mtu);
@@ -151,6 +152,12 @@ impl Batch {
             link.text(IFLA_IFNAME, name);
             link.u32(IFLA_MTU, mtu);
             link.nest(IFLA_AF_SPEC, no_ipv6_address);
+        });
+    }
+
+    pub(crate) fn link_up(&mut self, name: &str) {
+        self.push(RTM_NEWLINK, 0, &link_header(0, IFF_UP, IFF_UP), |link| {
+            link.text(IFLA_IFNAME, name);
         });
     }
 

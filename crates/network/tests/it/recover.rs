@@ -1,0 +1,111 @@
+//! After a crash: what lives stays, the rest goes.
+
+use std::net::Ipv4Addr;
+
+use network::NetworkConfig;
+use stdx::Id;
+
+use crate::lab::{Daemon, config, devices, ip, on_a_host, run, talk};
+
+#[test]
+fn what_nobody_owns_is_released() {
+    on_a_host(|| {
+        let config = || config("gt-crash");
+        let daemon = Daemon::start(config());
+        let (alive, living) = daemon.attach("bridge");
+        let (_, dying) = daemon.attach("bridge");
+        let daemon = daemon.crash_and_start(config());
+        assert_eq!(devices("veth").len(), 2);
+        daemon.networks.recover(std::slice::from_ref(&alive)).unwrap();
+        assert_eq!(devices("veth"), [living.endpoints[0].host_device()]);
+        assert_eq!(daemon.findings(std::slice::from_ref(&alive)), Vec::<String>::new());
+        assert!(talk(None, Ipv4Addr::new(172, 17, 0, 1), living.netns.as_ref()).is_some());
+        daemon.networks.recover(&[alive]).unwrap();
+        let (_, next) = daemon.attach("bridge");
+        assert_eq!(ip(&next), ip(&dying), "its address is free");
+    });
+}
+
+#[test]
+fn a_record_without_a_device_is_released() {
+    on_a_host(|| {
+        let daemon = Daemon::start(config("gt-half"));
+        let (_, attachment) = daemon.attach("bridge");
+        run(&["ip", "link", "del", &attachment.endpoints[0].host_device()]);
+        assert_eq!(
+            daemon.networks.check(&[]).unwrap().iter().filter(|one| one.invariant == "I4").count(),
+            1
+        );
+        let daemon = daemon.crash_and_start(config("gt-half"));
+        daemon.networks.recover(&[]).unwrap();
+        assert_eq!(daemon.endpoints_recorded(), 0);
+        assert_eq!(daemon.findings(&[]), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_device_without_a_record_is_removed() {
+    on_a_host(|| {
+        let daemon = Daemon::start(config("gt-stray"));
+        run(&["ip", "link", "add", "vethabcdef0", "type", "veth", "peer", "name", "other0"]);
+        daemon.networks.recover(&[]).unwrap();
+        assert!(devices("veth").contains(&"vethabcdef0".to_owned()), "a name proves nothing");
+        run(&["ip", "link", "set", "vethabcdef0", "master", "gt-stray"]);
+        assert_eq!(
+            daemon.findings(&[]),
+            ["I4 vethabcdef0: a device on our bridge belongs to no endpoint"]
+        );
+        daemon.networks.recover(&[]).unwrap();
+        assert_eq!(devices("veth"), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn a_lost_bridge_comes_back_with_its_containers() {
+    on_a_host(|| {
+        let daemon = Daemon::start(config("gt-lost"));
+        let (container, attachment) = daemon.attach("bridge");
+        run(&["ip", "link", "del", "gt-lost"]);
+        assert_eq!(daemon.networks.check(std::slice::from_ref(&container)).unwrap().len(), 1);
+        let (other, _) = daemon.attach("bridge");
+        daemon.networks.recover(&[container.clone(), other.clone()]).unwrap();
+        assert_eq!(daemon.findings(&[container, other]), Vec::<String>::new());
+        assert!(talk(None, Ipv4Addr::new(172, 17, 0, 1), attachment.netns.as_ref()).is_some());
+    });
+}
+
+#[test]
+fn identities_survive_and_configuration_wins() {
+    on_a_host(|| {
+        let daemon = Daemon::start(config("gt-keep"));
+        let ids = |daemon: &Daemon| -> Vec<(String, Id)> {
+            daemon
+                .networks
+                .list()
+                .iter()
+                .map(|network| (network.name.clone(), network.id.clone()))
+                .collect()
+        };
+        let before = ids(&daemon);
+        assert_eq!(
+            before.iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(),
+            ["bridge", "host", "none"]
+        );
+        let daemon = daemon.crash_and_start(config("gt-keep"));
+        assert_eq!(ids(&daemon), before);
+        assert_eq!(daemon.networks.find(&before[0].1.as_str()[..10]).unwrap().name, "bridge");
+
+        let bip = Some("10.88.0.1/24".parse().unwrap());
+        let daemon = daemon.crash_and_start(NetworkConfig { bip, mtu: 1400, ..config("gt-keep") });
+        let bridge = daemon.networks.find("bridge").unwrap();
+        assert_eq!(bridge.id, before[0].1);
+        assert_eq!(bridge.ipam.config[0].subnet.to_string(), "10.88.0.0/24");
+        assert_eq!(bridge.options["com.docker.network.driver.mtu"], "1400");
+        let addresses = run(&["ip", "-o", "-4", "addr", "show", "gt-keep"]);
+        assert!(
+            addresses.contains("10.88.0.1/24") && addresses.lines().count() == 1,
+            "{addresses}"
+        );
+        assert_eq!(daemon.findings(&[]), Vec::<String>::new());
+    });
+}
