@@ -52,7 +52,8 @@ fn nft_reads_what_we_render() {
             		oifname != "gantry0" masquerade
             	}
             }
-        "#]].assert_eq(&run(&["nft", "list", "table", "inet", "gantry"]));
+        "#]]
+        .assert_eq(&run(&["nft", "list", "table", "inet", "gantry"]));
     });
 }
 
