@@ -1,44 +1,38 @@
 //! The container as its shim holds it: one process, its streams, its log, its execs, its end.
 
 use std::collections::VecDeque;
-use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use oci::runtime::{Process, Spec};
-use runtime::{Stdio as ProcessStdio, Target as ExecTarget};
+use oci::runtime::Process;
 use rustix::event::PollFlags;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 use serde::Serialize;
 use serde_json::Value;
 use stdx::time::Timestamp;
-use stdx::{Context, Error, Kind, Result};
+use stdx::{Context, Error, Result};
 use sys::process::Fork;
 
 use crate::exec::{self, Exec};
 use crate::exit::{self, Exit};
-use crate::launch::Stage;
 use crate::logs::Log;
 use crate::oom::Oom;
 use crate::protocol::{
-    AttachOptions, Event, ExecExit, ExecReply, Failure, LaunchCall, Request, Size, State, Status,
-    Target, VERSION, Whom,
+    AttachOptions, Event, ExecExit, ExecReply, Failure, LaunchCall, Request, Size, Stage, State,
+    Status, Target, VERSION, Whom,
 };
-use crate::stdio::{Part, StdinMode, Stdio};
+use crate::stdio::{Ends, Part, StdinMode, Stdio};
+use crate::task::{Created, Streams, Task, failure, write_spec};
 
-/// What the container was made from, for execs and hooks.
-pub(crate) const BUNDLE_SPEC: &str = "config.json";
 const SIGKILL: i32 = 9;
 
 #[derive(Debug)]
 pub(crate) struct Container {
     id: String,
     dir: PathBuf,
-    pid: Pid,
-    pidfd: OwnedFd,
-    cgroup: runtime::cgroup::Handle,
+    task: Task,
     started_at: Timestamp,
     stdio: Stdio,
     log: Log,
@@ -112,40 +106,19 @@ impl Container {
             stdio.attach(*options, UnixStream::from(stream)).map_err(at(Stage::Create))?;
         }
 
-        let location = location(&call).map_err(at(Stage::Create))?;
-        let mut created = runtime::create(runtime::Create {
-            id: &call.id,
-            bundle: &call.dir,
-            spec: &call.spec,
-            rootfs: &call.rootfs,
-            state_dir: &call.dir,
-            stdio: ends,
-            namespaces: netns
-                .into_iter()
-                .map(|fd| (oci::runtime::NamespaceType::Network, fd))
-                .collect(),
-            cgroup: &location,
-            options: runtime::Options {
-                reaper: call.init,
-                die_with_parent: true,
-                ..runtime::Options::default()
-            },
-        })
-        .map_err(at(Stage::Create))?;
+        let mut created = Created::new(&call, netns, ends)?;
         if let Some(master) = created.terminal.take() {
             stdio.set_master(master).map_err(at(Stage::Create))?;
             if let Some(size) = call.size {
                 stdio.resize(size).map_err(at(Stage::Create))?;
             }
         }
-        let running = created.start().map_err(at(Stage::Start))?;
-        let oom = Oom::of(&running.cgroup);
+        let task = created.start()?;
+        let oom = Oom::of(&task.cgroup);
         Ok(Self {
             id: call.id,
             dir: call.dir,
-            pid: running.pid,
-            pidfd: running.pidfd,
-            cgroup: running.cgroup,
+            task,
             started_at: Timestamp::now(),
             stdio,
             log,
@@ -161,7 +134,7 @@ impl Container {
     }
 
     pub(crate) fn pid(&self) -> u32 {
-        self.pid.as_raw_nonzero().get().unsigned_abs()
+        self.task.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
     pub(crate) fn started_at(&self) -> Timestamp {
@@ -221,15 +194,15 @@ impl Container {
             Request::Resume => value(&self.resume()?),
             Request::Update { resources } => {
                 self.must_run()?;
-                value(&self.cgroup.update(&resources)?)
+                value(&self.task.cgroup.update(&resources)?)
             }
             Request::Stats => {
                 self.must_run()?;
-                value(&self.cgroup.stats()?)
+                value(&self.task.cgroup.stats()?)
             }
             Request::Processes => {
                 self.must_run()?;
-                let processes = self.cgroup.procs()?;
+                let processes = self.task.cgroup.procs()?;
                 value(&processes.iter().map(|pid| pid.as_raw_nonzero().get()).collect::<Vec<_>>())
             }
             Request::Resize { target, size } => value(&self.stdio_of(&target)?.resize(size)?),
@@ -263,11 +236,11 @@ impl Container {
     fn kill(&mut self, signal: i32, whom: Whom) -> Result<()> {
         self.must_run()?;
         match whom {
-            Whom::Init => sys::signal::send(self.pidfd.as_fd(), signal)
+            Whom::Init => sys::signal::send(self.task.pidfd.as_fd(), signal)
                 .context(|| format!("cannot send signal {signal}"))?,
-            Whom::All if signal == SIGKILL => self.cgroup.kill_all()?,
+            Whom::All if signal == SIGKILL => self.task.cgroup.kill_all()?,
             Whom::All => {
-                for pid in self.cgroup.procs()? {
+                for pid in self.task.cgroup.procs()? {
                     // Who has ended meanwhile needs no signal.
                     let _gone = sys::signal::kill(pid.as_raw_nonzero().get(), signal);
                 }
@@ -285,9 +258,9 @@ impl Container {
         if self.paused {
             return Err(Error::conflict(format!("container {} is already paused", self.id)));
         }
-        if let Err(error) = self.cgroup.freeze() {
+        if let Err(error) = self.task.cgroup.freeze() {
             // Half frozen is not a state anybody can be left in.
-            self.cgroup.thaw()?;
+            self.task.cgroup.thaw()?;
             return Err(error);
         }
         self.paused = true;
@@ -300,7 +273,7 @@ impl Container {
         if !self.paused {
             return Err(Error::conflict(format!("container {} is not paused", self.id)));
         }
-        self.cgroup.thaw()?;
+        self.task.cgroup.thaw()?;
         self.paused = false;
         self.news.push(Event::Resumed);
         Ok(())
@@ -360,17 +333,7 @@ impl Container {
         if let Some((options, stream)) = client {
             stdio.attach(options, stream)?;
         }
-        let spec = read_spec(&self.dir)?;
-        let target = ExecTarget {
-            id: &self.id,
-            pid: self.pid,
-            pidfd: self.pidfd.as_fd(),
-            spec: &spec,
-            cgroup: &self.cgroup,
-            preserve_fds: 0,
-        };
-        let executed =
-            runtime::exec(&target, process, ends).map_err(|error| failure(Stage::Start, error))?;
+        let executed = self.task.exec(&self.id, &self.dir, process, ends)?;
         if let Some(master) = executed.terminal {
             stdio.set_master(master)?;
             if let Terminal::Yes(Some(size)) = terminal {
@@ -407,7 +370,7 @@ impl Container {
     }
 
     fn look_for_oom(&mut self) {
-        if self.oom.is_news(&self.cgroup) {
+        if self.oom.is_news(&self.task.cgroup) {
             self.news.push(Event::Oom);
         }
     }
@@ -416,7 +379,7 @@ impl Container {
     pub(crate) fn reap(&mut self) {
         while let Ok(Some((pid, status))) = rustix::process::wait(WaitOptions::NOHANG) {
             let code = code_of(status);
-            if pid == self.pid {
+            if pid == self.task.pid {
                 self.init_ended(code);
             } else if self.compressing == Some(pid) {
                 self.compressing = None;
@@ -439,9 +402,9 @@ impl Container {
         self.look_for_oom();
         self.oom.stop();
         // What cannot be killed now is tried again until the streams are drained.
-        let _later = self.cgroup.kill_all();
+        let _later = self.task.cgroup.kill_all();
         if self.paused {
-            let _later = self.cgroup.thaw();
+            let _later = self.task.cgroup.thaw();
             self.paused = false;
         }
         let exit = Exit { code, at, oom_killed: self.oom.seen(), reason: None };
@@ -489,8 +452,7 @@ impl Container {
             }
             Err(error) => {
                 crate::server::report(&self.dir, &error);
-                self.phase =
-                    Phase::Unrecorded { exit, again: now + std::time::Duration::from_secs(1) };
+                self.phase = Phase::Unrecorded { exit, again: now + Duration::from_secs(1) };
             }
         }
     }
@@ -499,7 +461,7 @@ impl Container {
     pub(crate) fn after_telling(&mut self) {
         if let Phase::Recorded { cgroup: remains @ Remains::Yes, .. } = &mut self.phase {
             *remains = Remains::No;
-            if let Err(error) = self.cgroup.kill_all().and_then(|()| self.cgroup.destroy()) {
+            if let Err(error) = self.task.clean_up() {
                 crate::server::report(&self.dir, &error);
             }
         }
@@ -555,37 +517,12 @@ impl Terminal {
     }
 }
 
-fn streams(tty: bool, mode: StdinMode) -> Result<(Stdio, ProcessStdio)> {
+fn streams(tty: bool, mode: StdinMode) -> Result<(Stdio, Streams)> {
     if tty {
-        return Ok((Stdio::terminal(mode)?, ProcessStdio::Terminal));
+        return Ok((Stdio::terminal(mode)?, Streams::Terminal));
     }
-    let (stdio, ends) = Stdio::pipes(mode)?;
-    Ok((stdio, ProcessStdio::Fds { stdin: ends.stdin, stdout: ends.stdout, stderr: ends.stderr }))
-}
-
-/// The spec's own path first; else below the parent asked for.
-fn location(call: &LaunchCall) -> Result<runtime::cgroup::Location> {
-    let named = call.spec.linux.as_ref().map_or("", |linux| linux.cgroups_path.as_str());
-    match (&call.cgroup_parent, named) {
-        (Some(parent), "") if !parent.is_empty() => runtime::cgroup::Location::of(
-            &format!("/{}/{}", parent.trim_matches('/'), call.id),
-            &call.id,
-        ),
-        _ => runtime::cgroup::Location::of(named, &call.id),
-    }
-}
-
-fn write_spec(dir: &Path, spec: &Spec) -> Result<()> {
-    let bytes = serde_json::to_vec(spec).map_err(std::io::Error::from)?;
-    fs::write(dir.join(BUNDLE_SPEC), bytes).context(|| format!("cannot write {BUNDLE_SPEC}"))
-}
-
-/// Kept on disk and not in memory: between execs nobody needs it.
-fn read_spec(dir: &Path) -> Result<Spec> {
-    let bytes = fs::read(dir.join(BUNDLE_SPEC)).context(|| format!("cannot read {BUNDLE_SPEC}"))?;
-    serde_json::from_slice(&bytes)
-        .map_err(std::io::Error::from)
-        .context(|| format!("cannot read {BUNDLE_SPEC}"))
+    let (stdio, Ends { stdin, stdout, stderr }) = Stdio::pipes(mode)?;
+    Ok((stdio, Streams::Pipes { stdin, stdout, stderr }))
 }
 
 fn value(answer: &impl Serialize) -> Value {
@@ -597,55 +534,4 @@ fn code_of(status: WaitStatus) -> i32 {
         .exit_status()
         .or_else(|| status.terminating_signal().map(|signal| 128 + signal))
         .unwrap_or(255)
-}
-
-/// Adds what Docker makes of a failed start: 127 not found, 126 cannot be invoked, 128 the runtime's own fault.
-fn failure(stage: Stage, error: Error) -> Failure {
-    let words = error.chain().to_lowercase();
-    let exit_code = match &words {
-        words
-            if words.contains("executable file not found")
-                || words.contains("no such file or directory") =>
-        {
-            127
-        }
-        words if words.contains("permission denied") || words.contains("not a directory") => 126,
-        words if words.contains("is a directory") || words.contains("exec format error") => 126,
-        _ if error.kind() == Kind::Internal
-            && stage == Stage::Start
-            && error.errno() == Some(8) =>
-        {
-            126
-        }
-        _ => 128,
-    };
-    Failure { exit_code: Some(exit_code), stage: Some(stage), ..Failure::from(error) }
-}
-
-impl From<Error> for Box<Failure> {
-    fn from(error: Error) -> Self {
-        Self::new(error.into())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn exit_codes_are_dockers() {
-        for (words, code) in [
-            ("exec: \"x\": executable file not found in $PATH", 127),
-            ("exec: \"/x\": stat /x: no such file or directory", 127),
-            ("exec: \"/etc\": permission denied", 126),
-            ("exec /x: exec format error", 126),
-            ("cannot mount proc: operation not permitted", 128),
-        ] {
-            assert_eq!(
-                failure(Stage::Start, Error::internal(words)).exit_code,
-                Some(code),
-                "{words}"
-            );
-        }
-    }
 }

@@ -14,6 +14,7 @@ mod container;
 mod descriptors;
 mod exec;
 pub mod exit;
+mod external;
 mod launch;
 pub mod launcher;
 pub mod logs;
@@ -22,6 +23,7 @@ mod protocol;
 mod ring;
 mod server;
 mod stdio;
+mod task;
 mod tty;
 
 pub use client::{Client, Watch};

@@ -16,11 +16,12 @@ use serde_json::Value;
 use stdx::{Context, Error, Kind, Result};
 use sys::signal;
 
-use crate::container::{BUNDLE_SPEC, Container, Source};
+use crate::container::{Container, Source};
 use crate::descriptors::{self, SOCKET};
 use crate::protocol::{
     Call, Decoder, Event, Failure, Hello, LaunchCall, LaunchReply, Reply, Request, VERSION, frame,
 };
+use crate::task::BUNDLE_SPEC;
 
 const SIGCHLD: i32 = 17;
 

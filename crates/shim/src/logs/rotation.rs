@@ -111,10 +111,15 @@ impl Files {
         Err(err)
     }
 
-    /// Moves every file one back and begins a new one. While a rotated file is being compressed nothing moves: the file
-    /// being written grows a little further instead of the container waiting.
+    /// Nothing moves while a rotated file is being compressed: the file being written grows a little further instead of the
+    /// container waiting.
+    pub(crate) fn may_rotate(&self) -> bool {
+        self.compressing == Compressing::No
+    }
+
+    /// Moves every file one back and begins a new one, if it may.
     pub(crate) fn rotate(&mut self) -> Result<()> {
-        if self.compressing != Compressing::No {
+        if !self.may_rotate() {
             return Ok(());
         }
         if self.most == 1 {

@@ -357,3 +357,215 @@ impl Wake {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::OpenOptions;
+    use std::io::Write;
+
+    use super::*;
+    use crate::logs::json_file::Writer;
+    use crate::logs::{Config, Stamp};
+    use crate::protocol::Stream;
+
+    /// A log in a directory of its own, of numbered lines one second apart.
+    struct Log {
+        dir: tempfile::TempDir,
+        writer: Writer,
+        next: i64,
+    }
+
+    impl Log {
+        fn new(config: Config) -> Self {
+            let dir = tempfile::tempdir().unwrap();
+            let writer = Writer::open(&Config { path: dir.path().join("log"), ..config }).unwrap();
+            Self { dir, writer, next: 0 }
+        }
+
+        fn say(&mut self, lines: i64) {
+            for _ in 0..lines {
+                let line = self.next.to_string();
+                self.writer.write(Stamp::at(self.next, 0), Stream::Stdout, line.as_bytes(), true);
+                self.next += 1;
+            }
+            self.writer.flush();
+        }
+
+        fn path(&self) -> PathBuf {
+            self.dir.path().join("log")
+        }
+
+        fn open(&self, options: Options) -> Reader {
+            Reader::open(&self.path(), options).unwrap()
+        }
+
+        /// Five files of ten lines, the oldest two compressed.
+        fn rotated() -> Self {
+            let mut log = Self::new(Config { compress: true, ..Config::default() });
+            for file in 0..4 {
+                log.say(10);
+                log.writer.rotate().unwrap();
+                let work = log.writer.compress().unwrap();
+                if file < 2 {
+                    work.run().unwrap();
+                }
+                log.writer.compressed();
+            }
+            log.say(10);
+            log
+        }
+    }
+
+    /// All there is now: numbers, `lost N`, and how it stopped.
+    fn all(reader: &mut Reader) -> (Vec<i64>, &'static str) {
+        let mut numbers = Vec::new();
+        loop {
+            match reader.next().unwrap() {
+                Next::Entry(entry) => {
+                    numbers.push(std::str::from_utf8(entry.line).unwrap().trim().parse().unwrap())
+                }
+                Next::Lost(files) => numbers.push(-i64::try_from(files).unwrap()),
+                Next::Wait => return (numbers, "wait"),
+                Next::End => return (numbers, "end"),
+            }
+        }
+    }
+
+    fn range(range: std::ops::Range<i64>) -> Vec<i64> {
+        range.collect()
+    }
+
+    #[test]
+    fn all_files_are_one_log() {
+        let log = Log::rotated();
+        assert_eq!(all(&mut log.open(Options::default())), (range(0..50), "end"));
+    }
+
+    #[test]
+    fn the_tail_goes_back_through_rotated_files() {
+        let log = Log::rotated();
+        for wanted in [0, 1, 9, 10, 11, 25, 35, 45, 50, 60] {
+            let options = Options { tail: Some(wanted), ..Options::default() };
+            let from = 50 - i64::try_from(wanted).unwrap().min(50);
+            assert_eq!(all(&mut log.open(options)), (range(from..50), "end"), "tail {wanted}");
+        }
+    }
+
+    #[test]
+    fn between_two_moments() {
+        let log = Log::rotated();
+        let at = |second: i64| Some(Stamp::at(second, 0).timestamp());
+        let options = Options { since: at(17), until: at(33), ..Options::default() };
+        assert_eq!(all(&mut log.open(options)), (range(17..34), "end"));
+        let options = Options { since: at(17), tail: Some(5), ..Options::default() };
+        assert_eq!(all(&mut log.open(options)), (range(45..50), "end"));
+    }
+
+    #[test]
+    fn a_follower_sees_every_line_once_across_rotations() {
+        let mut log = Log::new(Config { max_file: 5, ..Config::default() });
+        log.say(3);
+        let mut reader = log.open(Options { follow: Follow::Yes, ..Options::default() });
+        assert_eq!(all(&mut reader), (range(0..3), "wait"));
+        log.say(2);
+        assert_eq!(all(&mut reader), (range(3..5), "wait"));
+        log.say(1);
+        log.writer.rotate().unwrap();
+        log.say(1);
+        log.writer.rotate().unwrap();
+        log.writer.rotate().unwrap();
+        log.say(1);
+        assert_eq!(all(&mut reader), (range(5..8), "wait"));
+        reader.finish();
+        assert_eq!(all(&mut reader), (vec![], "end"));
+    }
+
+    #[test]
+    fn a_follower_of_one_file_only_is_told_what_it_missed() {
+        let mut log = Log::new(Config { max_file: 1, ..Config::default() });
+        log.say(1);
+        let mut reader = log.open(Options { follow: Follow::Yes, ..Options::default() });
+        log.say(1);
+        log.writer.rotate().unwrap();
+        log.say(2);
+        // One rotation costs nothing: the old file is still held.
+        assert_eq!(all(&mut reader), (range(0..4), "wait"));
+        for _ in 0..3 {
+            log.writer.rotate().unwrap();
+            log.say(1);
+        }
+        assert_eq!(all(&mut reader), (vec![-2, 6], "wait"));
+    }
+
+    #[test]
+    fn a_follower_waits_for_a_log_that_is_not_there_yet() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let mut reader =
+            Reader::open(&path, Options { follow: Follow::Yes, ..Options::default() }).unwrap();
+        assert_eq!(all(&mut reader), (vec![], "wait"));
+        let mut writer = Writer::open(&Config { path, ..Config::default() }).unwrap();
+        writer.write(Stamp::at(0, 0), Stream::Stdout, b"7", true);
+        writer.flush();
+        assert_eq!(all(&mut reader), (vec![7], "wait"));
+    }
+
+    #[test]
+    fn a_file_cut_by_somebody_else_is_begun_again() {
+        let mut log = Log::new(Config::default());
+        log.say(5);
+        let mut reader =
+            log.open(Options { follow: Follow::Yes, tail: Some(0), ..Options::default() });
+        assert_eq!(all(&mut reader), (vec![], "wait"));
+        OpenOptions::new().write(true).open(log.path()).unwrap().set_len(0).unwrap();
+        log.say(1);
+        assert_eq!(all(&mut reader), (vec![5], "wait"));
+    }
+
+    #[test]
+    fn half_a_record_is_waited_for_or_dropped() {
+        let mut log = Log::new(Config::default());
+        log.say(1);
+        let mut file = OpenOptions::new().append(true).open(log.path()).unwrap();
+        let record =
+            b"{\"log\":\"1\\n\",\"stream\":\"stdout\",\"time\":\"2026-11-21T10:00:00Z\"}\n";
+        let mut reader = log.open(Options { follow: Follow::Yes, ..Options::default() });
+        file.write_all(&record[..30]).unwrap();
+        assert_eq!(all(&mut reader), (vec![0], "wait"));
+        assert_eq!(all(&mut log.open(Options::default())), (vec![0], "end"));
+        file.write_all(&record[30..]).unwrap();
+        assert_eq!(all(&mut reader), (vec![1], "wait"));
+    }
+
+    #[test]
+    fn rubbish_between_records_is_skipped() {
+        let mut log = Log::new(Config::default());
+        log.say(1);
+        let mut file = OpenOptions::new().append(true).open(log.path()).unwrap();
+        file.write_all(b"not json\n\0\0\0\0").unwrap();
+        log.say(2);
+        assert_eq!(all(&mut log.open(Options::default())), (range(0..3), "end"));
+    }
+
+    #[test]
+    fn the_descriptor_tells_of_more() {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let mut log = Log::new(Config::default());
+        let mut reader = log.open(Options { follow: Follow::Yes, ..Options::default() });
+        let ready = |reader: &Reader| {
+            let wake = reader.wake().unwrap();
+            poll(
+                &mut [PollFd::new(&wake, PollFlags::IN)],
+                Some(&Timespec { tv_sec: 0, tv_nsec: 0 }),
+            )
+            .unwrap()
+                == 1
+        };
+        assert_eq!(all(&mut reader), (vec![], "wait"));
+        assert!(!ready(&reader));
+        log.say(1);
+        assert!(ready(&reader));
+        assert_eq!(all(&mut reader), (vec![0], "wait"));
+        assert!(!ready(&reader));
+    }
+}

@@ -81,6 +81,8 @@ impl Segment {
                 Ok(lines)
             }
             Input::Gzip(_) => {
+                // A decoder reads the header when it is made.
+                self.file.rewind()?;
                 let lines = count_lines(MultiGzDecoder::new(&self.file))?;
                 self.file.rewind()?;
                 self.input = Input::Gzip(Box::new(MultiGzDecoder::new(self.file.try_clone()?)));
@@ -118,9 +120,14 @@ fn count_lines(mut reader: impl Read) -> io::Result<u64> {
     let mut block = vec![0; BLOCK];
     let mut lines = 0;
     loop {
-        match reader.read(&mut block)? {
-            0 => return Ok(lines),
-            count => lines += block[..count].iter().filter(|byte| **byte == b'\n').count() as u64,
+        match reader.read(&mut block) {
+            Ok(0) => return Ok(lines),
+            // Cut short by a crash.
+            Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => return Ok(lines),
+            Err(err) => return Err(err),
+            Ok(count) => {
+                lines += block[..count].iter().filter(|byte| **byte == b'\n').count() as u64
+            }
         }
     }
 }

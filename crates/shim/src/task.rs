@@ -1,0 +1,220 @@
+//! The container's process, whoever has made it: our runtime, or somebody else's program.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use oci::runtime::{NamespaceType, Process, Spec};
+use runtime::cgroup;
+use rustix::process::Pid;
+use stdx::{Context, Error, Result};
+
+use crate::external::External;
+use crate::protocol::{Failure, LaunchCall, Stage};
+
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) pid: Pid,
+    pub(crate) pidfd: OwnedFd,
+    pub(crate) cgroup: cgroup::Handle,
+    external: Option<External>,
+}
+
+/// The standard streams a process is given.
+#[derive(Debug)]
+pub(crate) enum Streams {
+    Pipes { stdin: OwnedFd, stdout: OwnedFd, stderr: OwnedFd },
+    Terminal,
+}
+
+/// One more process: its number, and its terminal's master.
+#[derive(Debug)]
+pub(crate) struct Executed {
+    pub(crate) pid: Pid,
+    pub(crate) terminal: Option<OwnedFd>,
+}
+
+/// A container with everything in place, whose program does not run yet.
+#[derive(Debug)]
+pub(crate) struct Created {
+    pub(crate) terminal: Option<OwnedFd>,
+    by: By,
+}
+
+#[derive(Debug)]
+enum By {
+    Us(runtime::Created),
+    Them { pid: Pid, pidfd: OwnedFd, cgroup: cgroup::Handle, external: External },
+}
+
+impl Created {
+    pub(crate) fn new(
+        call: &LaunchCall,
+        netns: Option<OwnedFd>,
+        streams: Streams,
+    ) -> Result<Self, Failure> {
+        Self::create(call, netns, streams).map_err(|error| failure(Stage::Create, error))
+    }
+
+    fn create(call: &LaunchCall, netns: Option<OwnedFd>, streams: Streams) -> Result<Self> {
+        let cgroup = location(call)?;
+        if let Some(program) = &call.runtime {
+            let external = External::new(program, &call.dir, &call.id);
+            let (pid, terminal) = external.create(call, netns, streams)?;
+            let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
+                .context(|| "cannot hold the container's process".to_owned())?;
+            let cgroup = cgroup::Handle::open(&cgroup)?;
+            return Ok(Self { terminal, by: By::Them { pid, pidfd, cgroup, external } });
+        }
+        let mut created = runtime::create(runtime::Create {
+            id: &call.id,
+            bundle: &call.dir,
+            spec: &call.spec,
+            rootfs: &call.rootfs,
+            state_dir: &call.dir,
+            stdio: streams.into(),
+            namespaces: netns.into_iter().map(|fd| (NamespaceType::Network, fd)).collect(),
+            cgroup: &cgroup,
+            options: runtime::Options {
+                reaper: call.init,
+                die_with_parent: true,
+                ..runtime::Options::default()
+            },
+        })?;
+        Ok(Self { terminal: created.terminal.take(), by: By::Us(created) })
+    }
+
+    pub(crate) fn start(self) -> Result<Task, Failure> {
+        match self.by {
+            By::Us(created) => {
+                let running = created.start().map_err(|error| failure(Stage::Start, error))?;
+                Ok(Task {
+                    pid: running.pid,
+                    pidfd: running.pidfd,
+                    cgroup: running.cgroup,
+                    external: None,
+                })
+            }
+            By::Them { pid, pidfd, cgroup, external } => {
+                if let Err(error) = external.start() {
+                    external.delete();
+                    return Err(failure(Stage::Start, error));
+                }
+                Ok(Task { pid, pidfd, cgroup, external: Some(external) })
+            }
+        }
+    }
+}
+
+impl Task {
+    pub(crate) fn exec(
+        &self,
+        id: &str,
+        dir: &Path,
+        process: &Process,
+        streams: Streams,
+    ) -> Result<Executed, Failure> {
+        self.run(id, dir, process, streams).map_err(|error| failure(Stage::Start, error))
+    }
+
+    fn run(&self, id: &str, dir: &Path, process: &Process, streams: Streams) -> Result<Executed> {
+        if let Some(external) = &self.external {
+            let (pid, terminal) = external.exec(process, streams)?;
+            return Ok(Executed { pid, terminal });
+        }
+        let spec = read_spec(dir)?;
+        let target = runtime::Target {
+            id,
+            pid: self.pid,
+            pidfd: self.pidfd.as_fd(),
+            spec: &spec,
+            cgroup: &self.cgroup,
+            preserve_fds: 0,
+        };
+        let executed = runtime::exec(&target, process, streams.into())?;
+        Ok(Executed { pid: executed.pid, terminal: executed.terminal })
+    }
+
+    /// What remains of it in the kernel after its end.
+    pub(crate) fn clean_up(&self) -> Result<()> {
+        let emptied = self.cgroup.kill_all();
+        if let Some(external) = &self.external {
+            external.delete();
+        }
+        emptied.and_then(|()| self.cgroup.destroy())
+    }
+}
+
+impl From<Streams> for runtime::Stdio {
+    fn from(streams: Streams) -> Self {
+        match streams {
+            Streams::Pipes { stdin, stdout, stderr } => Self::Fds { stdin, stdout, stderr },
+            Streams::Terminal => Self::Terminal,
+        }
+    }
+}
+
+/// The spec's own path first; else below the parent asked for.
+fn location(call: &LaunchCall) -> Result<cgroup::Location> {
+    cgroup::Location::of(&cgroups_path(call), &call.id)
+}
+
+pub(crate) fn cgroups_path(call: &LaunchCall) -> String {
+    let named = call.spec.linux.as_ref().map_or("", |linux| linux.cgroups_path.as_str());
+    match &call.cgroup_parent {
+        _ if !named.is_empty() => named.to_owned(),
+        Some(parent) if !parent.is_empty() => format!("/{}/{}", parent.trim_matches('/'), call.id),
+        _ => format!("/gantry/{}", call.id),
+    }
+}
+
+/// What the container was made from, for execs and hooks. Kept on disk and not in memory: between execs nobody needs it.
+pub(crate) const BUNDLE_SPEC: &str = "config.json";
+
+pub(crate) fn write_spec(dir: &Path, spec: &Spec) -> Result<()> {
+    let bytes = serde_json::to_vec(spec).map_err(std::io::Error::from)?;
+    std::fs::write(dir.join(BUNDLE_SPEC), bytes).context(|| format!("cannot write {BUNDLE_SPEC}"))
+}
+
+fn read_spec(dir: &Path) -> Result<Spec> {
+    let bytes =
+        std::fs::read(dir.join(BUNDLE_SPEC)).context(|| format!("cannot read {BUNDLE_SPEC}"))?;
+    serde_json::from_slice(&bytes)
+        .map_err(std::io::Error::from)
+        .context(|| format!("cannot read {BUNDLE_SPEC}"))
+}
+
+/// Adds what Docker makes of a failed start: 127 not found, 126 cannot be invoked, 128 the runtime's own fault.
+pub(crate) fn failure(stage: Stage, error: Error) -> Failure {
+    const NOT_FOUND: [&str; 2] = ["executable file not found", "no such file or directory"];
+    const NOT_INVOKED: [&str; 4] =
+        ["permission denied", "not a directory", "is a directory", "exec format error"];
+    let words = error.chain().to_lowercase();
+    let exit_code = match &words {
+        words if NOT_FOUND.iter().any(|known| words.contains(known)) => 127,
+        words if NOT_INVOKED.iter().any(|known| words.contains(known)) => 126,
+        _ => 128,
+    };
+    Failure { exit_code: Some(exit_code), stage: Some(stage), ..Failure::from(error) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exit_codes_are_dockers() {
+        for (words, code) in [
+            ("exec: \"x\": executable file not found in $PATH", 127),
+            ("exec: \"/x\": stat /x: no such file or directory", 127),
+            ("exec: \"/etc\": permission denied", 126),
+            ("exec /x: exec format error", 126),
+            ("cannot mount proc: operation not permitted", 128),
+        ] {
+            assert_eq!(
+                failure(Stage::Start, Error::internal(words)).exit_code,
+                Some(code),
+                "{words}"
+            );
+        }
+    }
+}

@@ -1,0 +1,128 @@
+//! More processes in a running container.
+
+use std::time::{Duration, Instant};
+
+use shim::{AttachOptions, Event, ExecRequest, Target};
+
+use crate::house::{ALL, Container, House, OUTPUT, Stream, process, stream};
+
+fn exec(container: &Container, id: &str, script: &str, options: AttachOptions) -> Stream {
+    let (client, theirs) = stream();
+    let request = ExecRequest {
+        id: id.to_owned(),
+        process: process(&["sh", "-c", script]),
+        tty: false,
+        size: None,
+        attach: Some((options, theirs)),
+    };
+    container.client.exec(request).unwrap();
+    client
+}
+
+fn ended(container: &mut Container, wanted: &str) -> i32 {
+    container.event(|event| match event {
+        Event::ExecExit(exit) if exit.id == wanted => Some(exit.code),
+        _ => None,
+    })
+}
+
+#[test]
+fn output_stdin_and_exit_code() {
+    let Some(house) = House::open() else { return };
+    let mut container = house.launch(house.shell("exec sleep 1000"));
+    let mut client = exec(&container, "one", "cat; echo err >&2; exit 7", ALL);
+    client.send("hello\n");
+    client.close_stdin();
+    assert_eq!(client.frames(), ("hello\n".to_owned(), "err\n".to_owned()));
+    assert_eq!(ended(&mut container, "one"), 7);
+    // An exec's output is not the container's log.
+    assert_eq!(container.logged(), []);
+    let state = container.client.state().unwrap();
+    assert_eq!((state.execs.len(), state.exec_exits.len()), (0, 1));
+    assert_eq!(state.exec_exits[0].code, 7);
+}
+
+#[test]
+fn the_exit_is_told_before_the_stream_ends() {
+    let Some(house) = House::open() else { return };
+    let mut container = house.launch(house.shell("exec sleep 1000"));
+    for round in 0..20 {
+        let id = round.to_string();
+        let mut client = exec(&container, &id, "echo x", OUTPUT);
+        assert_eq!(client.frames().0, "x\n");
+        let state = container.client.state().unwrap();
+        assert!(state.exec_exits.iter().any(|exit| exit.id == id));
+        assert_eq!(ended(&mut container, &id), 0);
+    }
+}
+
+#[test]
+fn a_program_that_is_not_there() {
+    let Some(house) = House::open() else { return };
+    let container = house.launch(house.shell("exec sleep 1000"));
+    for (program, code) in [("nosuch", 127), ("/bin/nosuch", 127), ("/etc", 126)] {
+        let request = ExecRequest {
+            id: "x".to_owned(),
+            process: process(&[program]),
+            tty: false,
+            size: None,
+            attach: None,
+        };
+        let failure = container.client.exec(request).unwrap_err();
+        assert_eq!(failure.exit_code, Some(code), "{:?}", failure.error);
+    }
+    assert_eq!(container.client.state().unwrap().execs, []);
+}
+
+#[test]
+fn a_background_job_does_not_hold_the_client() {
+    let Some(house) = House::open() else { return };
+    let mut container = house.launch(house.shell("exec sleep 1000"));
+    let begin = Instant::now();
+    let mut client = exec(&container, "one", "sleep 1000 & echo started", OUTPUT);
+    assert_eq!(client.frames().0, "started\n");
+    assert!(begin.elapsed() < Duration::from_secs(20));
+    assert_eq!(ended(&mut container, "one"), 0);
+}
+
+#[test]
+fn execs_end_with_the_container() {
+    let Some(house) = House::open() else { return };
+    let mut container = house.launch(house.shell("exec sleep 1000"));
+    let mut client = exec(&container, "one", "echo here; sleep 1000", OUTPUT);
+    client.until("here\n");
+    container.client.kill(9, shim::Whom::Init).unwrap();
+    assert_eq!(ended(&mut container, "one"), 137);
+    assert_eq!(container.wait().code, 137);
+    assert_eq!(client.raw(), b"");
+}
+
+#[test]
+fn a_terminal() {
+    let Some(house) = House::open() else { return };
+    let mut container = house.launch(house.shell("exec sleep 1000"));
+    let (mut client, theirs) = stream();
+    let request = ExecRequest {
+        id: "tty".to_owned(),
+        process: oci::runtime::Process {
+            terminal: true,
+            ..process(&["sh", "-c", "stty size; read x; stty size"])
+        },
+        tty: true,
+        size: Some(shim::Size { rows: 11, columns: 22 }),
+        attach: Some((ALL, theirs)),
+    };
+    container.client.exec(request).unwrap();
+    let first = client.until("\r\n");
+    assert!(
+        first == "11 22\r\n" || first == "0 0\r\n",
+        "{first:?}: its size may be set a moment too late"
+    );
+    container
+        .client
+        .resize(Target::Exec("tty".to_owned()), shim::Size { rows: 33, columns: 44 })
+        .unwrap();
+    client.send("\n");
+    client.until("33 44\r\n");
+    assert_eq!(ended(&mut container, "tty"), 0);
+}

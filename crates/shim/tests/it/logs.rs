@@ -1,0 +1,53 @@
+//! Logs under load, and while they are rotated.
+
+use shim::logs::{Config, Follow, Next, Options, Reader};
+
+use crate::house::House;
+
+#[test]
+fn a_follower_sees_every_line_once_while_files_are_rotated() {
+    let Some(house) = House::open() else { return };
+    let mut launch = house.shell("seq 1 100000");
+    launch.logs = Config { max_size: Some(1_000_000), max_file: 20, compress: true, ..launch.logs };
+    let mut reader =
+        Reader::of(&launch.logs, Options { follow: Follow::Yes, ..Options::default() }).unwrap();
+    let mut container = house.launch(launch);
+    let mut expected = 1;
+    while expected <= 100_000 {
+        match reader.next().unwrap() {
+            Next::Entry(entry) => {
+                assert_eq!(
+                    std::str::from_utf8(entry.line).unwrap().trim().parse::<i32>().unwrap(),
+                    expected
+                );
+                expected += 1;
+            }
+            Next::Wait => {
+                let wake = reader.wake().unwrap();
+                let mut fds = [rustix::event::PollFd::new(&wake, rustix::event::PollFlags::IN)];
+                rustix::event::poll(&mut fds, None).unwrap();
+            }
+            other => panic!("{other:?} before line {expected}"),
+        }
+    }
+    assert_eq!(container.wait().code, 0);
+    assert_eq!(container.logged().len(), 100_000);
+    assert!(
+        container.dir.join("json.log.1").exists() || container.dir.join("json.log.1.gz").exists()
+    );
+}
+
+#[test]
+fn another_runtime_makes_no_difference() {
+    const RUNC: &str = "/usr/sbin/runc";
+    if !std::path::Path::new(RUNC).exists() {
+        eprintln!("skipped: no runc");
+        return;
+    }
+    let Some(house) = House::open() else { return };
+    let house = house.with_runtime(RUNC);
+    let mut container = house.launch(house.shell("echo from runc; exit 9"));
+    assert_eq!(container.wait().code, 9);
+    assert_eq!(container.logged(), [("stdout", "from runc\n".to_owned())]);
+    container.client.delete().unwrap();
+}
