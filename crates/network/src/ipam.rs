@@ -81,6 +81,7 @@ mod tests {
             ip_range: range.map(|range| range.parse().unwrap()),
             gateway: gateway.parse().ok(),
             auxiliary: BTreeMap::new(),
+            chosen: true,
         }
     }
 
@@ -156,7 +157,7 @@ mod tests {
         #[test]
         fn never_twice_never_outside(prefix in 20u8..=30, taken in proptest::collection::btree_set(0u32..5000, 0..200)) {
             let subnet = Ipv4Net::new(Ipv4Addr::new(10, 9, 0, 0), prefix).unwrap();
-            let pool = IpamPool { subnet, ip_range: None, gateway: Some(Ipv4Addr::new(10, 9, 0, 1)), auxiliary: BTreeMap::new() };
+            let pool = IpamPool { subnet, ip_range: None, gateway: Some(Ipv4Addr::new(10, 9, 0, 1)), auxiliary: BTreeMap::new(), chosen: true };
             let base = u32::from(subnet.network());
             let taken: BTreeSet<Ipv4Addr> = taken.into_iter().map(|n| Ipv4Addr::from(base + n)).filter(|ip| subnet.contains(ip)).collect();
             match address(&pool, &taken, None).unwrap() {

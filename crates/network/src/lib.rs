@@ -10,6 +10,7 @@
 
 mod check;
 mod config;
+mod create;
 mod driver;
 pub mod files;
 mod firewall;
@@ -24,6 +25,7 @@ mod release;
 
 pub use check::Finding;
 pub use config::{AddressPool, Bridge, NetworkConfig};
+pub use create::{CreateRequest, PoolRequest};
 pub use netns::{namespace_at, namespace_of};
 pub use networks::{AttachRequest, Attachment, EndpointRequest, Networks};
 pub use records::{BridgeDevice, DriverKind, Endpoint, Ipam, IpamPool, Mac, Network, Scope};

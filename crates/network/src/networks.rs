@@ -10,6 +10,7 @@ use state::{Actor, EventKind, Journal, Store};
 use stdx::{Context, Error, Id, Result};
 
 use crate::config::NetworkConfig;
+use crate::create::{self, CreateRequest, Surroundings};
 use crate::driver::{Drivers, Inside, Namespace};
 use crate::firewall::Firewall;
 use crate::host::{self, Host};
@@ -140,6 +141,66 @@ impl Networks {
         network.bridge.as_ref().map(|bridge| bridge.address.addr().into())
     }
 
+    /// Makes a network. Record first; when the kernel refuses, both are taken back.
+    pub fn create(&self, request: &CreateRequest) -> Result<Arc<Network>> {
+        let core = &self.core;
+        let routes = core.host.route().routes()?;
+        let devices = core.host.route().links()?;
+        let network = {
+            let mut model = core.model();
+            let around = Surroundings {
+                networks: model.networks.values().map(|network| &**network).collect(),
+                devices: devices.iter().map(|link| link.name.as_str()).collect(),
+                routes,
+                default_pools: &core.config.default_address_pools,
+            };
+            let network = Arc::new(create::plan(request, &around)?);
+            core.store.put(&*network)?;
+            model.networks.insert(network.id.clone(), Arc::clone(&network));
+            network
+        };
+        let made = core.drivers.of(network.driver).ready(&network);
+        match made.and_then(|()| core.permit()) {
+            Ok(()) => {
+                core.tell_of("create", &network);
+                Ok(network)
+            }
+            Err(err) => {
+                if let Err(err) = core.forget(&network) {
+                    tracing::error!(network = %network.name, err = %err.chain(), "cannot take back a network");
+                }
+                Err(err)
+            }
+        }
+    }
+
+    /// Removes a network that nobody is connected to.
+    pub fn remove(&self, term: &str) -> Result<()> {
+        let network = self.find(term)?;
+        if network.is_predefined() {
+            return Err(Error::forbidden(format!(
+                "{} is a pre-defined network and cannot be removed",
+                network.name
+            )));
+        }
+        // What is on its way out is not in the way.
+        self.settle();
+        let endpoints = self.endpoints(&network.id);
+        if !endpoints.is_empty() {
+            let who = endpoints.iter().map(|endpoint| {
+                format!("name:{:?} id:{:?}", endpoint.container_name, endpoint.endpoint_id.short())
+            });
+            return Err(Error::forbidden(format!(
+                "error while removing network: network {} has active endpoints ({})",
+                network.name,
+                who.collect::<Vec<_>>().join(", ")
+            )));
+        }
+        self.core.forget(&network)?;
+        self.core.tell_of("destroy", &network);
+        Ok(())
+    }
+
     /// Connects a container: a namespace with its devices, addresses and routes, finished before any process is in it.
     ///
     /// Record first, kernel second: whatever fails or dies on the way is found by its record and released.
@@ -211,6 +272,12 @@ impl Core {
         for network in &networks {
             self.drivers.of(network.driver).ready(network)?;
         }
+        self.permit()
+    }
+
+    /// Lets through what the networks are allowed: forwarding and rules.
+    fn permit(&self) -> Result<()> {
+        let networks: Vec<_> = self.model().networks.values().cloned().collect();
         let bridged = networks.iter().any(|network| network.bridge.is_some());
         if bridged && self.config.ip_forward {
             host::enable_forwarding()?;
@@ -290,6 +357,41 @@ impl Core {
             model.leaving.remove(id);
         }
         Ok(())
+    }
+
+    /// Takes a network out of the kernel and the records.
+    fn forget(&self, network: &Arc<Network>) -> Result<()> {
+        {
+            let mut model = self.model();
+            if model.endpoints.values().any(|endpoint| endpoint.network_id == network.id) {
+                return Err(Error::forbidden(format!(
+                    "error while removing network: network {} has active endpoints",
+                    network.name
+                )));
+            }
+            // From here on nobody can connect to it; its record stays until the kernel is rid of it.
+            model.networks.remove(&network.id);
+        }
+        let gone = self.drivers.of(network.driver).remove(network).and_then(|()| {
+            self.permit()?;
+            self.store.delete::<Network>(network.id.as_str())
+        });
+        if gone.is_err() {
+            self.model().networks.insert(network.id.clone(), Arc::clone(network));
+        }
+        gone
+    }
+
+    fn tell_of(&self, action: &str, network: &Network) {
+        let attributes = BTreeMap::from([
+            ("name".to_owned(), network.name.clone()),
+            ("type".to_owned(), network.driver.as_str().to_owned()),
+        ]);
+        self.journal.append(
+            EventKind::Network,
+            action,
+            Actor { id: network.id.to_string(), attributes },
+        );
     }
 
     fn tell(&self, action: &str, endpoint: &Endpoint) {
@@ -372,6 +474,12 @@ impl Model {
         if network.is_predefined() && !wish.aliases.is_empty() {
             return Err(Error::invalid(
                 "network-scoped aliases are only supported for user-defined networks",
+            ));
+        }
+        let chosen = network.ipam.config.first().is_some_and(|pool| pool.chosen);
+        if !network.is_predefined() && wish.ip.is_some() && !chosen {
+            return Err(Error::invalid(
+                "user specified IP address is supported only when connecting to networks with user configured subnets",
             ));
         }
         if network.is_predefined() && wish.ip.is_some() {

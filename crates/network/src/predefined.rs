@@ -135,6 +135,7 @@ fn default_bridge(
             Some(_) => BTreeMap::from([("DefaultGatewayIPv4".to_owned(), device.address.addr())]),
             None => BTreeMap::new(),
         },
+        chosen: config.bip.is_some(),
     };
     let fresh = empty(BRIDGE, DriverKind::Bridge);
     Network {

@@ -109,6 +109,8 @@ pub struct IpamPool {
     pub gateway: Option<Ipv4Addr>,
     /// Addresses somebody else has.
     pub auxiliary: BTreeMap<String, Ipv4Addr>,
+    /// The subnet was chosen by whoever made the network, who may then choose addresses in it too.
+    pub chosen: bool,
 }
 
 /// A container's place in a network.

@@ -78,6 +78,17 @@ impl Driver for BridgeDriver {
         self.make(device).map(drop).context(|| format!("cannot set up the bridge {}", device.name))
     }
 
+    fn remove(&self, network: &Network) -> Result<()> {
+        let device = device(network)?;
+        if !device.ours {
+            return Ok(());
+        }
+        self.host
+            .route()
+            .delete_links([device.name.as_str()])
+            .context(|| format!("cannot remove the bridge {}", device.name))
+    }
+
     fn connect(&self, network: &Network, endpoint: &Endpoint, inside: &mut Inside) -> Result<()> {
         let device = device(network)?;
         let ip = endpoint.ip.context(|| "an endpoint on a bridge has an address".to_owned())?;

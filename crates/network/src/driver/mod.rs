@@ -22,6 +22,9 @@ pub(crate) trait Driver: Send + Sync {
     /// Makes or mends what the network needs on the host.
     fn ready(&self, network: &Network) -> Result<()>;
 
+    /// Takes away what `ready` made. Nothing is connected any more.
+    fn remove(&self, network: &Network) -> Result<()>;
+
     /// Gives an endpoint its device, inside the container's namespace.
     fn connect(&self, network: &Network, endpoint: &Endpoint, inside: &mut Inside) -> Result<()>;
 

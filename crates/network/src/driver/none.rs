@@ -18,6 +18,10 @@ impl Driver for NoneDriver {
         Ok(())
     }
 
+    fn remove(&self, _: &Network) -> Result<()> {
+        Ok(())
+    }
+
     fn connect(&self, _: &Network, _: &Endpoint, _: &mut Inside) -> Result<()> {
         Ok(())
     }

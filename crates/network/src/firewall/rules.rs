@@ -244,6 +244,7 @@ mod tests {
             ip_range: None,
             gateway: None,
             auxiliary: BTreeMap::new(),
+            chosen: true,
         };
         Network {
             id: Id::random(),
