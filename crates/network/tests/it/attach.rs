@@ -222,8 +222,8 @@ fn two_daemons_side_by_side() {
         let (left, at_left) = one.attach("bridge");
         let (right, at_right) = other.attach("bridge");
         assert_ne!(ip(&at_left).octets()[..2], ip(&at_right).octets()[..2]);
-        one.networks.recover(&[left.clone()]).unwrap();
-        other.networks.recover(&[right.clone()]).unwrap();
+        one.networks.recover(std::slice::from_ref(&left)).unwrap();
+        other.networks.recover(std::slice::from_ref(&right)).unwrap();
         assert_eq!(one.findings(&[left]), Vec::<String>::new());
         assert_eq!(other.findings(&[right]), Vec::<String>::new());
         assert_eq!(devices("veth").len(), 2);

@@ -3,6 +3,7 @@
 mod attach;
 mod create;
 mod firewall;
+#[cfg(test)]
 mod lab;
 mod recover;
 mod speed;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::lab::{Daemon, config, on_a_host};
+use crate::lab::{Daemon, config, devices, on_a_host};
 
 #[test]
 fn speed() {
@@ -30,5 +30,29 @@ fn speed() {
             attaching[0],
             attaching[attaching.len() - 1],
         );
+    });
+}
+
+#[test]
+fn many_at_once() {
+    on_a_host(|| {
+        const CLIENTS: usize = 8;
+        const EACH: usize = 10;
+        let daemon = Daemon::start(config("gt-crowd"));
+        let start = Instant::now();
+        let held: Vec<_> = std::thread::scope(|scope| {
+            let client = || (0..EACH).map(|_| daemon.attach("bridge")).collect::<Vec<_>>();
+            let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
+            clients.into_iter().flat_map(|client| client.join().unwrap()).collect()
+        });
+        let rate = held.len() as f64 / start.elapsed().as_secs_f64();
+        println!("{CLIENTS} clients: {rate:.0} attached a second");
+        let known: Vec<_> = held.iter().map(|(container, _)| container.clone()).collect();
+        assert_eq!(daemon.findings(&known), Vec::<String>::new(), "no address twice");
+        for container in &known {
+            daemon.networks.detach(container).unwrap();
+        }
+        daemon.networks.settle();
+        assert_eq!((devices("veth").len(), daemon.endpoints_recorded()), (0, 0));
     });
 }
