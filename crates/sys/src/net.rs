@@ -17,10 +17,9 @@ pub fn loopback_up() -> io::Result<()> {
     request.ifr_name[0] = b'l' as libc::c_char;
     request.ifr_name[1] = b'o' as libc::c_char;
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    let set_flags = libc::SIOCSIFFLAGS as libc::c_ulong;
     // SAFETY: SIOCSIFFLAGS reads one ifreq with flags in it.
-    check(
-        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &raw const request) }
-            .into(),
-    )?;
+    let answer = unsafe { libc::ioctl(socket.as_raw_fd(), set_flags as _, &raw const request) };
+    check(answer.into())?;
     Ok(())
 }
