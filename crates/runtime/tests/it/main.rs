@@ -1,7 +1,9 @@
 //! The room's tests: real namespaces, mounts and control groups of our own.
 
 mod cgroup;
+mod escape;
 mod seccomp;
+mod stage;
 
 /// Ends the test, aloud, where there is nobody to play with.
 macro_rules! skip_unless_root {
