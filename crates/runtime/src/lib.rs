@@ -12,10 +12,44 @@
 
 pub mod capabilities;
 pub mod cgroup;
+mod channel;
 pub mod create;
 pub mod exec;
+mod gate;
+mod hooks;
+mod init;
+mod process;
 pub mod rlimits;
+mod rootfs;
 pub mod seccomp;
+mod spawn;
+mod sysctl;
+mod terminal;
+mod userns;
+
+use std::path::Path;
+
+use oci::runtime::{Spec, State};
+use stdx::Result;
 
 pub use create::{Create, Created, Options, Pivot, RootfsIds, Running, Stdio, Wait, create};
 pub use exec::{Executed, Target, exec};
+
+/// Lets a container start that was created to wait in its state directory ([`Wait::StateDir`]); answers once `execve` has
+/// succeeded.
+pub fn start_detached(state_dir: &Path) -> Result<()> {
+    gate::start(state_dir)
+}
+
+/// Whether a container that was created so still waits.
+pub fn waits_for_start(state_dir: &Path) -> bool {
+    gate::waits(state_dir)
+}
+
+/// Runs the hooks of a container that has stopped. Its last act, when all of it is gone.
+pub fn run_poststop(spec: &Spec, state: &State) -> Result<()> {
+    match &spec.hooks {
+        Some(hooks) => hooks::run("poststop", &hooks.poststop, state),
+        None => Ok(()),
+    }
+}

@@ -109,6 +109,13 @@ pub fn fork() -> io::Result<Fork> {
     }
 }
 
+/// As [`fork`], for a parent that will wait for any child and watch none: `None` in the child. Makes no other call, which a
+/// system call filter might refuse half-way.
+pub fn fork_unwatched() -> io::Result<Option<Pid>> {
+    // SAFETY: as for `fork`.
+    Ok(Pid::from_raw(check(unsafe { libc::fork() }.into())? as i32))
+}
+
 /// Copies the calling process into new namespaces, all made at once, and into its cgroup. The rule of [`fork`] applies.
 ///
 /// Handlers of signals are back to their defaults in the child (`CLONE_CLEAR_SIGHAND`, 5.5).

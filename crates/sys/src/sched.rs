@@ -8,7 +8,8 @@ use crate::check;
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Attr {
-    size: u32,
+    /// Filled in by [`set_attr`].
+    pub size: u32,
     pub policy: u32,
     pub flags: u64,
     pub nice: i32,

@@ -1,0 +1,324 @@
+//! What a container's file system is made from, opened on the host before anything of the container can be seen.
+//!
+//! Every source is a detached mount: it has no place yet, the host's table does not list it, and when nobody takes it, it
+//! is gone with its descriptor.
+
+use std::ffi::OsString;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use oci::runtime::Rootfs;
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
+use stdx::{Context, Error, Result};
+use sys::mount::{Change, Propagation, Reach, mount_setattr};
+
+use super::plan::{Kind, Plan, PlannedMount};
+use super::root::{PROC_SUPER_MAGIC, quoted};
+use crate::userns;
+
+#[derive(Debug)]
+pub(crate) struct Sources {
+    pub root: Root,
+    /// One for each planned mount; binds have one.
+    pub mounts: Vec<Option<OwnedFd>>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Root {
+    /// A detached mount.
+    Mount(OwnedFd),
+    /// An overlay for a kernel older than 6.5, which takes layers as one string: mounted by the child, in its own mount
+    /// namespace. The descriptors are what the string names.
+    Overlay { options: OsString, target: PathBuf, _held: Vec<OwnedFd> },
+}
+
+impl Sources {
+    pub(crate) fn open(plan: &Plan) -> Result<Self> {
+        let mut mounts = Vec::with_capacity(plan.mounts.len());
+        for mount in &plan.mounts {
+            mounts.push(match mount.kind {
+                Kind::Bind => Some(open_bind(mount, plan.default_propagation)?),
+                _ => {
+                    mount.check_proc(false)?;
+                    None
+                }
+            });
+        }
+        Ok(Self { root: open_root(plan)?, mounts })
+    }
+}
+
+fn open_bind(mount: &PlannedMount, default: Propagation) -> Result<OwnedFd> {
+    let words = || {
+        format!(
+            "error mounting {} to rootfs at {}",
+            quoted(&mount.source),
+            quoted(&mount.destination)
+        )
+    };
+    let reach = mount.options.bind.unwrap_or(Reach::Mount);
+    let tree = clone_tree(&mount.source, reach)
+        .map_err(std::io::Error::from)
+        .context(|| format!("stat {}", mount.source.display()))
+        .context(words)?;
+    let is_procfs = rustix::fs::fstatfs(&tree).context(words)?.f_type == PROC_SUPER_MAGIC;
+    mount.check_proc(is_procfs)?;
+    change_bind(&tree, mount, default).context(words)?;
+    Ok(tree)
+}
+
+fn change_bind(tree: &OwnedFd, mount: &PlannedMount, default: Propagation) -> Result<()> {
+    let options = &mount.options;
+    // Propagation first and for the whole tree: it is a copy of the host's mounts and must not talk back by accident.
+    let spread = Change { propagation: Some(default), ..Change::default() };
+    let asked_shared =
+        options.propagation.iter().any(|(propagation, _)| *propagation == Propagation::Shared);
+    if !asked_shared {
+        set(tree, Reach::Tree, &spread)?;
+    }
+    for (propagation, reach) in &options.propagation {
+        set(tree, *reach, &Change { propagation: Some(*propagation), ..Change::default() })?;
+    }
+    if let Some(mapping) = &mount.mapping {
+        let userns = userns::with_mapping(mapping)?;
+        let change = Change { idmap: Some(userns.as_fd()), ..Change::default() };
+        set(tree, options.idmap.unwrap_or(Reach::Mount), &change)?;
+    }
+    set(
+        tree,
+        Reach::Mount,
+        &Change { set: options.set, clear: options.clear, ..Change::default() },
+    )?;
+    set(
+        tree,
+        Reach::Tree,
+        &Change { set: options.tree_set, clear: options.tree_clear, ..Change::default() },
+    )
+}
+
+fn set(tree: &OwnedFd, reach: Reach, change: &Change) -> Result<()> {
+    if change.is_empty() {
+        return Ok(());
+    }
+    mount_setattr(tree, reach, change).context(|| "cannot change the mount".to_owned())
+}
+
+fn open_root(plan: &Plan) -> Result<Root> {
+    let userns = plan.rootfs_mapping.as_ref().map(userns::with_mapping).transpose()?;
+    let root = match &plan.rootfs {
+        Rootfs::Directory { path } => {
+            Root::Mount(open_directory(path, userns.as_ref().map(AsFd::as_fd))?)
+        }
+        Rootfs::Overlay { lowers, upper, work, volatile } => {
+            let layers = Layers::open(lowers, upper, work, userns.as_ref().map(AsFd::as_fd))?;
+            layers
+                .mount(*volatile)
+                .context(|| "error mounting the container's layers".to_owned())?
+        }
+    };
+    if let Root::Mount(tree) = &root {
+        set(
+            tree,
+            Reach::Tree,
+            &Change { propagation: Some(plan.default_propagation), ..Change::default() },
+        )?;
+    }
+    Ok(root)
+}
+
+fn open_directory(path: &Path, userns: Option<BorrowedFd>) -> Result<OwnedFd> {
+    let words = || format!("error mounting rootfs {}", quoted(path));
+    let tree = clone_tree(path, Reach::Tree).map_err(std::io::Error::from).context(words)?;
+    if rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&tree).context(words)?.st_mode)
+        != rustix::fs::FileType::Directory
+    {
+        return Err(Error::invalid(format!("rootfs {} is not a directory", quoted(path))));
+    }
+    if userns.is_some() {
+        set(&tree, Reach::Mount, &Change { idmap: userns, ..Change::default() })?;
+    }
+    Ok(tree)
+}
+
+/// A detached copy of what is mounted at a path of the host.
+pub(crate) fn clone_tree(path: &Path, reach: Reach) -> rustix::io::Result<OwnedFd> {
+    let recursive = match reach {
+        Reach::Mount => OpenTreeFlags::empty(),
+        Reach::Tree => OpenTreeFlags::AT_RECURSIVE,
+    };
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | recursive;
+    rustix::mount::open_tree(CWD, path, flags)
+}
+
+/// The directories of an overlay: as paths, or, when ids are mapped, as descriptors of mapped copies of their mounts.
+struct Layers {
+    lowers: Vec<Layer>,
+    upper: Layer,
+    work: Layer,
+    held: Vec<OwnedFd>,
+}
+
+/// The longest string `fsconfig` takes, without its NUL.
+const MAX_FSCONFIG_STRING: usize = 255;
+
+enum Layer {
+    Path(PathBuf),
+    Fd(OwnedFd),
+}
+
+impl Layers {
+    fn open(
+        lowers: &[PathBuf],
+        upper: &Path,
+        work: &Path,
+        userns: Option<BorrowedFd>,
+    ) -> Result<Self> {
+        let Some(userns) = userns else {
+            let plain = |path: &Path| {
+                if path.as_os_str().len() <= MAX_FSCONFIG_STRING {
+                    return Ok(Layer::Path(path.to_owned()));
+                }
+                open_path(CWD, path).map(Layer::Fd)
+            };
+            return Ok(Self {
+                lowers: lowers.iter().map(|path| plain(path)).collect::<Result<_>>()?,
+                upper: plain(upper)?,
+                work: plain(work)?,
+                held: Vec::new(),
+            });
+        };
+        let mapped = |path: &Path| -> Result<OwnedFd> {
+            let words = || format!("cannot map the ids of {}", quoted(path));
+            let tree =
+                clone_tree(path, Reach::Mount).map_err(std::io::Error::from).context(words)?;
+            set(&tree, Reach::Mount, &Change { idmap: Some(userns), ..Change::default() })
+                .context(words)?;
+            Ok(tree)
+        };
+        // Both must lie on one mount, so it is their parent that is mapped.
+        let (Some(parent), Some(upper_name), Some(work_name)) =
+            (upper.parent(), upper.file_name(), work.file_name())
+        else {
+            return Err(Error::invalid("the upper directory of an overlay cannot be the root"));
+        };
+        if work.parent() != Some(parent) {
+            return Err(Error::invalid(
+                "the upper and work directories of an overlay must be neighbours to be mapped",
+            ));
+        }
+        let parent = mapped(parent)?;
+        Ok(Self {
+            lowers: lowers.iter().map(|path| mapped(path).map(Layer::Fd)).collect::<Result<_>>()?,
+            upper: Layer::Fd(open_path(parent.as_fd(), Path::new(upper_name))?),
+            work: Layer::Fd(open_path(parent.as_fd(), Path::new(work_name))?),
+            held: vec![parent],
+        })
+    }
+
+    fn mount(self, volatile: bool) -> Result<Root> {
+        let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        for lower in &self.lowers {
+            match lower.give(&fs, "lowerdir+") {
+                // Not a word before 6.5.
+                Err(Errno::INVAL) if !knows_lowerdir_plus(&fs) => return self.legacy(volatile),
+                other => other.map_err(|errno| told(&fs, errno))?,
+            }
+        }
+        self.upper.give(&fs, "upperdir").map_err(|errno| told(&fs, errno))?;
+        self.work.give(&fs, "workdir").map_err(|errno| told(&fs, errno))?;
+        if volatile {
+            rustix::mount::fsconfig_set_flag(&fs, "volatile")?;
+        }
+        if !in_initial_user_namespace() {
+            rustix::mount::fsconfig_set_flag(&fs, "userxattr")?;
+        }
+        rustix::mount::fsconfig_create(&fs).map_err(|errno| told(&fs, errno))?;
+        Ok(Root::Mount(rustix::mount::fsmount(
+            &fs,
+            FsMountFlags::FSMOUNT_CLOEXEC,
+            MountAttrFlags::empty(),
+        )?))
+    }
+
+    /// Descriptors keep the one string short: a page of it holds some two hundred layers.
+    fn legacy(self, volatile: bool) -> Result<Root> {
+        let mut held = self.held;
+        let mut name = |layer: Layer| -> Result<String> {
+            let fd = match layer {
+                Layer::Path(path) => open_path(CWD, &path)?,
+                Layer::Fd(fd) => fd,
+            };
+            let name = sys::fd::path(fd.as_fd()).display().to_string();
+            held.push(fd);
+            Ok(name)
+        };
+        let target = match &self.upper {
+            Layer::Path(path) => path.clone(),
+            Layer::Fd(_) => PathBuf::from("/proc"),
+        };
+        let lowers = self.lowers.into_iter().map(&mut name).collect::<Result<Vec<_>>>()?.join(":");
+        let (upper, work) = (name(self.upper)?, name(self.work)?);
+        let mut options = format!("lowerdir={lowers},upperdir={upper},workdir={work}");
+        if volatile {
+            options.push_str(",volatile");
+        }
+        if !in_initial_user_namespace() {
+            options.push_str(",userxattr");
+        }
+        Ok(Root::Overlay { options: options.into(), target, _held: held })
+    }
+}
+
+impl Layer {
+    fn give(&self, fs: &OwnedFd, key: &str) -> rustix::io::Result<()> {
+        match self {
+            Self::Path(path) => {
+                rustix::mount::fsconfig_set_string(fs, key, path.as_os_str().as_bytes())
+            }
+            Self::Fd(fd) => rustix::mount::fsconfig_set_string(fs, key, sys::fd::path(fd.as_fd())),
+        }
+    }
+}
+
+/// Whether the refusal was about a path and not about the word itself.
+fn knows_lowerdir_plus(fs: &OwnedFd) -> bool {
+    !log(fs).is_some_and(|line| line.contains("Unknown parameter"))
+}
+
+fn open_path(at: impl AsFd, path: &Path) -> Result<OwnedFd> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    rustix::fs::openat(at, path, flags, Mode::empty())
+        .context(|| format!("cannot open {}", quoted(path)))
+}
+
+/// The kernel's number, with its own words where it left some.
+pub(crate) fn told(fs: &OwnedFd, errno: Errno) -> Error {
+    let error = Error::from(errno);
+    match log(fs) {
+        Some(line) => Error::internal(line).caused_by(error),
+        None => error,
+    }
+}
+
+/// The last line of the file system's own log: `"e overlay: Unknown parameter 'x'"`, without its letter.
+fn log(fs: &OwnedFd) -> Option<String> {
+    let mut last = None;
+    let mut line = [0; 1024];
+    while let Ok(length) = rustix::io::read(fs, &mut line) {
+        let text = String::from_utf8_lossy(&line[..length]);
+        last = Some(text.trim_end().get(2..).unwrap_or_default().to_owned());
+        if length == 0 {
+            break;
+        }
+    }
+    last.filter(|line| !line.is_empty())
+}
+
+/// In a user namespace overlay keeps its marks in `user.*` attributes; it may not write `trusted.*` there.
+fn in_initial_user_namespace() -> bool {
+    std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
+}
