@@ -63,15 +63,14 @@ impl Drop for Group {
         self.handle.kill_all().unwrap();
         self.handle.destroy().unwrap();
         for path in paths(&self.location) {
-            // The last test out takes the common parent along.
-            let _ = std::fs::remove_dir(path.parent().unwrap());
+            std::fs::remove_dir(path.parent().unwrap()).unwrap();
         }
     }
 }
 
 fn location(name: &str) -> Location {
     let id = std::process::id();
-    Location::of(&format!("/gantry-test/{id}-{name}"), name).unwrap()
+    Location::of(&format!("/gantry-test-{id}-{name}/group"), name).unwrap()
 }
 
 fn paths(location: &Location) -> Vec<PathBuf> {
@@ -153,7 +152,7 @@ fn a_process_is_in_every_group() {
     let group = Group::new("member", &Resources::default());
     let groups = text(&group.run("cat /proc/self/cgroup").stdout);
     let expected = group.location.v1().len() + usize::from(group.location.unified().is_some());
-    assert_eq!(groups.matches("/gantry-test/").count(), expected, "{groups}");
+    assert_eq!(groups.matches("/gantry-test-").count(), expected, "{groups}");
 
     // The quick way, with a thread standing for the init.
     let joiner = group.handle.joiner().unwrap();
@@ -162,7 +161,7 @@ fn a_process_is_in_every_group() {
         std::fs::read_to_string("/proc/thread-self/cgroup").unwrap()
     });
     let groups = groups.join().unwrap();
-    assert_eq!(groups.matches("/gantry-test/").count(), group.location.v1().len(), "{groups}");
+    assert_eq!(groups.matches("/gantry-test-").count(), group.location.v1().len(), "{groups}");
 }
 
 #[test]
@@ -360,6 +359,9 @@ fn a_limit_the_host_cannot_keep_is_refused_and_nothing_stays() {
         Handle::create(&location, &Resources { block_io, ..Resources::default() }).unwrap_err();
     assert!(refusal.chain().starts_with("failed to write \"4095:7 "), "{}", refusal.chain());
     assert!(paths(&location).iter().all(|path| !path.exists()));
+    for path in paths(&location) {
+        std::fs::remove_dir(path.parent().unwrap()).unwrap();
+    }
 }
 
 #[test]

@@ -191,7 +191,7 @@ pub(crate) fn spec(script: &str) -> Spec {
                 "options": ["ro", "nosuid", "noexec", "nodev"]},
         ],
         "linux": {
-            "cgroupsPath": format!("/gantry-test/{}-{}", std::process::id(), unique()),
+            "cgroupsPath": format!("/gantry-test-{}-{}", std::process::id(), unique()),
             "namespaces": [{"type": "mount"}, {"type": "network"}, {"type": "uts"}, {"type": "pid"}, {"type": "ipc"}],
             "resources": {"devices": [{"allow": false, "access": "rwm"}]},
             "maskedPaths": masked,
