@@ -1,0 +1,280 @@
+//! Connections to registries: TCP by the system's resolver (and so /etc/hosts), TLS by the system's CA certificates.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::Uri;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::TokioIo;
+use rustls::ClientConfig;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Opens connections for the HTTP client.
+#[derive(Clone)]
+pub(super) struct Connector {
+    trust: Trust,
+    tls: Arc<OnceLock<Arc<ClientConfig>>>,
+}
+
+/// Whose certificates are believed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trust {
+    /// Those that the system's certificate authorities vouch for.
+    System,
+    /// Anybody's: for registries the operator called insecure.
+    Anybody,
+}
+
+impl Connector {
+    pub(super) fn new(trust: Trust) -> Self {
+        Self { trust, tls: Arc::default() }
+    }
+
+    fn tls(&self) -> io::Result<Arc<ClientConfig>> {
+        if let Some(config) = self.tls.get() {
+            return Ok(Arc::clone(config));
+        }
+        let config = Arc::new(tls_config(self.trust)?);
+        Ok(Arc::clone(self.tls.get_or_init(|| config)))
+    }
+
+    async fn connect(self, uri: Uri) -> Result<Stream, DialError> {
+        let https = uri.scheme_str() == Some("https");
+        let host =
+            uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
+        let tcp = tokio::time::timeout(DIAL_TIMEOUT, dial(&host, port))
+            .await
+            .map_err(|_| DialError::new(format!("dial tcp: {host}:{port}: i/o timeout")))??;
+        if !https {
+            return Ok(Stream::Plain(TokioIo::new(tcp)));
+        }
+        let config = self.tls().map_err(|error| DialError::new(error.to_string()))?;
+        let name =
+            ServerName::try_from(host).map_err(|_| DialError::new("tls: invalid server name"))?;
+        let handshake = TlsConnector::from(config).connect(name, tcp);
+        let tls = tokio::time::timeout(DIAL_TIMEOUT, handshake)
+            .await
+            .map_err(|_| DialError::new("net/http: TLS handshake timeout"))?
+            .map_err(|error| tls_failure(&error))?;
+        Ok(Stream::Tls(Box::new(TokioIo::new(tls))))
+    }
+}
+
+/// Tries each address of a name; the last failure is told.
+async fn dial(host: &str, port: u16) -> Result<TcpStream, DialError> {
+    let addresses = tokio::net::lookup_host((host, port))
+        .await
+        .map_err(|_| DialError::new(format!("dial tcp: lookup {host}: no such host")))?;
+    let mut last = DialError::new(format!("dial tcp: lookup {host}: no such host"));
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(tcp) => {
+                // Requests are small and answers are waited for.
+                let _best_effort = tcp.set_nodelay(true);
+                return Ok(tcp);
+            }
+            Err(error) => {
+                last = DialError::new(format!(
+                    "dial tcp {address}: connect: {}",
+                    stdx::Error::from(error)
+                ));
+            }
+        }
+    }
+    Err(last)
+}
+
+fn tls_failure(error: &io::Error) -> DialError {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match inner {
+        Some(rustls::Error::InvalidMessage(_)) => {
+            DialError::new("http: server gave HTTP response to HTTPS client")
+        }
+        Some(rustls::Error::InvalidCertificate(reason)) => DialError::new(format!(
+            "tls: failed to verify certificate: x509: {}",
+            certificate_words(reason)
+        )),
+        _ => DialError::new(error.to_string()),
+    }
+}
+
+fn certificate_words(reason: &rustls::CertificateError) -> String {
+    match reason {
+        rustls::CertificateError::UnknownIssuer => {
+            "certificate signed by unknown authority".to_owned()
+        }
+        rustls::CertificateError::Expired | rustls::CertificateError::ExpiredContext { .. } => {
+            "certificate has expired or is not yet valid".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// Why there is no connection, in Go's words.
+#[derive(Debug)]
+pub(super) struct DialError(String);
+
+impl DialError {
+    fn new(words: impl Into<String>) -> Self {
+        Self(words.into())
+    }
+}
+
+impl std::fmt::Display for DialError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for DialError {}
+
+impl tower_service::Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = DialError;
+    type Future = Pin<Box<dyn Future<Output = Result<Stream, DialError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), DialError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        Box::pin(self.clone().connect(uri))
+    }
+}
+
+/// A connection, with or without TLS.
+pub(super) enum Stream {
+    Plain(TokioIo<TcpStream>),
+    Tls(Box<TokioIo<TlsStream<TcpStream>>>),
+}
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        Connected::new()
+    }
+}
+
+impl hyper::rt::Read for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl hyper::rt::Write for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+fn tls_config(trust: Trust) -> io::Result<ClientConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(io::Error::other)?;
+    if trust == Trust::Anybody {
+        let verifier = Arc::new(NoQuestions(provider));
+        return Ok(builder
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth());
+    }
+    let mut roots = rustls::RootCertStore::empty();
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "cannot read some of the system's CA certificates");
+    }
+    let (_, ignored) = roots.add_parsable_certificates(found.certs);
+    if ignored > 0 {
+        tracing::debug!(ignored, "some of the system's CA certificates are unusable");
+    }
+    Ok(builder.with_root_certificates(roots).with_no_client_auth())
+}
+
+/// Believes whatever certificate is shown; the signatures must still be made with it.
+#[derive(Debug)]
+struct NoQuestions(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for NoQuestions {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls12_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &rustls::DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        rustls::crypto::verify_tls13_signature(
+            message,
+            certificate,
+            signature,
+            &self.0.signature_verification_algorithms,
+        )
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

@@ -1,0 +1,150 @@
+//! What nobody needs goes: layers and blobs that no record reaches and no work in progress has pinned.
+//!
+//! Work pins what it will need before it looks whether that is here; the sweeper decides and removes under the same
+//! lock. So whatever was seen stays until the record that needs it is written.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use oci::{ChainId, Digest};
+use stdx::Result;
+
+use crate::Images;
+
+/// What work in progress needs, and how many times.
+#[derive(Default)]
+pub(crate) struct Pins(Mutex<Pinned>);
+
+#[derive(Default)]
+struct Pinned {
+    blobs: BTreeMap<Digest, usize>,
+    chains: BTreeMap<ChainId, usize>,
+}
+
+impl Pins {
+    fn lock(&self) -> MutexGuard<'_, Pinned> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One piece of work's pins. Dropping it lets go of them.
+pub(crate) struct Lease {
+    pins: Arc<Pins>,
+    held: Mutex<(Vec<Digest>, Vec<ChainId>)>,
+}
+
+impl Lease {
+    pub(crate) fn new(pins: &Arc<Pins>) -> Self {
+        Self { pins: Arc::clone(pins), held: Mutex::default() }
+    }
+
+    pub(crate) fn pin_blob(&self, digest: &Digest) {
+        *self.pins.lock().blobs.entry(digest.clone()).or_default() += 1;
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).0.push(digest.clone());
+    }
+
+    pub(crate) fn pin_chain(&self, chain: &ChainId) {
+        *self.pins.lock().chains.entry(chain.clone()).or_default() += 1;
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).1.push(chain.clone());
+    }
+
+    /// The blobs pinned so far.
+    pub(crate) fn blobs(&self) -> Vec<Digest> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let mut pinned = self.pins.lock();
+        let (blobs, chains) =
+            std::mem::take(self.held.get_mut().unwrap_or_else(PoisonError::into_inner));
+        for digest in blobs {
+            release(&mut pinned.blobs, &digest);
+        }
+        for chain in chains {
+            release(&mut pinned.chains, &chain);
+        }
+    }
+}
+
+fn release<K: Ord>(counts: &mut BTreeMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+/// What a sweep removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swept {
+    pub layers: Vec<ChainId>,
+    pub blobs: Vec<Digest>,
+    /// Bytes of the layers' files.
+    pub layer_bytes: u64,
+}
+
+impl Images {
+    /// Removes every layer and blob that nothing needs. Run once at start, after the engine has renewed its holds: a
+    /// pull that was killed leaves such things behind.
+    pub async fn collect(&self) -> Result<Swept> {
+        let images = self.clone();
+        tokiox::blocking(move || {
+            let storage = &images.room.storage;
+            let layers = storage.snapshots.layers()?;
+            let sizes: BTreeMap<ChainId, u64> =
+                layers.iter().map(|layer| (layer.chain.clone(), layer.size)).collect();
+            // Children before parents: whatever order they are listed in, more rounds find the same.
+            let removed = images
+                .sweep_layers(&layers.into_iter().map(|layer| layer.chain).collect::<Vec<_>>())?;
+            let blobs: Vec<Digest> =
+                storage.content.list()?.into_iter().map(|blob| blob.digest).collect();
+            let blobs = images.sweep_blobs(&blobs)?;
+            let layer_bytes = removed.iter().filter_map(|chain| sizes.get(chain)).sum();
+            Ok(Swept { layers: removed, blobs, layer_bytes })
+        })
+        .await
+    }
+
+    /// What the records need, for `system check`. Work in progress counts.
+    pub fn known(&self) -> Result<storage::Known> {
+        let pinned = self.room.pins.lock();
+        let catalog = self.catalog();
+        let layers = catalog.chains().into_iter().chain(pinned.chains.keys()).cloned().collect();
+        let blobs = catalog.blobs().into_iter().chain(pinned.blobs.keys()).cloned().collect();
+        Ok(storage::Known { layers, blobs, ..storage::Known::default() })
+    }
+
+    /// Removes those of `candidates` that nothing needs. Waits on the disk.
+    pub(crate) fn sweep_layers(&self, candidates: &[ChainId]) -> Result<Vec<ChainId>> {
+        let pinned = self.room.pins.lock();
+        let needed: BTreeSet<ChainId> = self.catalog().chains().into_iter().cloned().collect();
+        let mut removed = Vec::new();
+        for chain in candidates {
+            if !needed.contains(chain)
+                && !pinned.chains.contains_key(chain)
+                && self.room.storage.snapshots.has_layer(chain)
+            {
+                self.room.storage.snapshots.remove_layer(chain)?;
+                removed.push(chain.clone());
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes those of `candidates` that nothing needs. Waits on the disk.
+    pub(crate) fn sweep_blobs(&self, candidates: &[Digest]) -> Result<Vec<Digest>> {
+        let pinned = self.room.pins.lock();
+        let needed: BTreeSet<Digest> = self.catalog().blobs().into_iter().cloned().collect();
+        let mut removed = Vec::new();
+        for digest in candidates {
+            if !needed.contains(digest) && !pinned.blobs.contains_key(digest) {
+                self.room.storage.content.delete(digest)?;
+                removed.push(digest.clone());
+            }
+        }
+        Ok(removed)
+    }
+}

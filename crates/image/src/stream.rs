@@ -1,0 +1,62 @@
+//! From a body that arrives to a reader that waits: where the async half of this room hands bytes to the other.
+
+use std::io::{self, Read};
+
+use bytes::{Buf, Bytes};
+use futures_util::{Stream, StreamExt};
+use tokio::sync::mpsc;
+
+/// Pieces that may wait for a slow reader.
+const WAITING: usize = 16;
+
+/// Makes a blocking reader of pieces that arrive. For [`crate::Images::load`] and [`crate::Images::import`]; must be
+/// called within the runtime. The pieces are dropped as soon as the reader is.
+pub fn reader<S>(mut pieces: S) -> impl Read + Send + 'static
+where
+    S: Stream<Item = io::Result<Bytes>> + Send + Unpin + 'static,
+{
+    let (sender, receiver) = mpsc::channel(WAITING);
+    tokio::spawn(async move {
+        loop {
+            let piece = tokio::select! {
+                piece = pieces.next() => piece,
+                () = sender.closed() => return,
+            };
+            match piece {
+                Some(piece) => {
+                    let last = piece.is_err();
+                    if sender.send(Some(piece)).await.is_err() || last {
+                        return;
+                    }
+                }
+                None => {
+                    let _gone = sender.send(None).await;
+                    return;
+                }
+            }
+        }
+    });
+    Pieces { receiver, piece: Bytes::new(), ended: false }
+}
+
+/// `None` in the channel is the end; a channel that just closes is a sender that died.
+struct Pieces {
+    receiver: mpsc::Receiver<Option<io::Result<Bytes>>>,
+    piece: Bytes,
+    ended: bool,
+}
+
+impl Read for Pieces {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        while self.piece.is_empty() && !self.ended {
+            match self.receiver.blocking_recv() {
+                Some(Some(piece)) => self.piece = piece?,
+                Some(None) => self.ended = true,
+                None => return Err(io::ErrorKind::UnexpectedEof.into()),
+            }
+        }
+        let count = self.piece.len().min(into.len());
+        self.piece.copy_to_slice(&mut into[..count]);
+        Ok(count)
+    }
+}
