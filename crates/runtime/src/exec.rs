@@ -195,15 +195,12 @@ impl Joining<'_> {
             }
             Stdio::Inherit => {}
         }
-        let home = match self.plan.wants_home() {
-            true => Some(process::home_of(self.plan.process().user.uid, root()?)),
-            false => None,
-        };
-        self.plan.confine(&labels, &self.parent)?;
+        let identity = self.plan.identify()?;
+        self.plan.confine(&identity, &labels, &self.parent)?;
         let name =
             self.plan.argv.first().ok_or_else(|| Error::invalid("args must not be empty"))?;
         let program = Program::find(name, self.plan.search_path())?;
-        let (argv, env) = (self.plan.argv(), self.plan.env(home));
+        let (argv, env) = (self.plan.argv(), self.plan.env(&identity)?);
         self.plan.filter_late(&self.parent)?;
         let first = 3 + self.target.preserve_fds;
         sys::process::close_on_exec_from(first)

@@ -60,7 +60,8 @@ pub(crate) fn start(dir: &Path) -> Result<()> {
             return Err(Error::conflict("cannot start a container that has stopped"));
         }
         Err(err) => {
-            return Err(err).context(|| "cannot start a container that has been started".to_owned());
+            return Err(err)
+                .context(|| "cannot start a container that has been started".to_owned());
         }
     };
     // Whoever removes the name is the one who starts it.

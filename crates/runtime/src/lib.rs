@@ -25,6 +25,7 @@ pub mod seccomp;
 mod spawn;
 mod sysctl;
 mod terminal;
+mod user;
 mod userns;
 
 use std::path::Path;

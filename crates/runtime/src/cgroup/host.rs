@@ -77,7 +77,7 @@ impl Host {
                 }
                 Some("cgroup") => {
                     let controllers: Vec<String> = right
-                        .last()
+                        .next_back()
                         .unwrap_or_default()
                         .split(',')
                         .filter(|option| CONTROLLERS.contains(option))

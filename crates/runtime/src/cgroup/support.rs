@@ -138,8 +138,8 @@ pub(super) fn huge_page_sizes() -> Vec<String> {
 fn huge_page_size(name: &str) -> Option<String> {
     let kilobytes: u64 = name.strip_prefix("hugepages-")?.strip_suffix("kB")?.parse().ok()?;
     Some(match kilobytes {
-        kilobytes if kilobytes % (1 << 20) == 0 => format!("{}GB", kilobytes >> 20),
-        kilobytes if kilobytes % (1 << 10) == 0 => format!("{}MB", kilobytes >> 10),
+        kilobytes if kilobytes.is_multiple_of(1 << 20) => format!("{}GB", kilobytes >> 20),
+        kilobytes if kilobytes.is_multiple_of(1 << 10) => format!("{}MB", kilobytes >> 10),
         kilobytes => format!("{kilobytes}KB"),
     })
 }

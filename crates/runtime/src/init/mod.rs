@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use oci::runtime::{Hooks, NamespaceType, Spec, State, Status};
-use rustix::fs::{CWD, Mode, OFlags};
+use rustix::fs::Mode;
 use rustix::process::{DumpableBehavior, Signal, umask};
 use stdx::{Context, Error, Result};
 use sys::process::{CloneFlags, exit_now};
@@ -107,14 +107,14 @@ impl Init<'_> {
         drop(proc);
         self.install_stdio(terminal)?;
 
-        let home = self.process.wants_home().then(|| self.home()).transpose()?;
-        self.process.confine(&labels, &self.parent)?;
+        let identity = self.process.identify()?;
+        self.process.confine(&identity, &labels, &self.parent)?;
         if self.options.die_with_parent {
             // A change of user clears it.
             rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
         }
         let program = self.find_program()?;
-        let (argv, env) = (self.process.argv(), self.process.env(home));
+        let (argv, env) = (self.process.argv(), self.process.env(&identity)?);
 
         self.parent.tell(&Message::Ready)?;
         *ready = true;
@@ -231,17 +231,6 @@ impl Init<'_> {
             }
             (None, Stdio::Inherit | Stdio::Terminal) => Ok(()),
         }
-    }
-
-    fn home(&self) -> Result<CString> {
-        let root = rustix::fs::openat(
-            CWD,
-            "/",
-            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
-            Mode::empty(),
-        )
-        .context(|| "cannot open the container's root".to_owned())?;
-        Ok(process::home_of(self.process.process().user.uid, root))
     }
 
     fn find_program(&self) -> Result<Program> {

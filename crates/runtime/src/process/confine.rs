@@ -1,6 +1,6 @@
 //! The last steps, in the only order that works: each gives up what the next no longer needs.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -10,6 +10,7 @@ use stdx::{Context, Error, Kind, Result};
 use super::{Labels, Plan};
 use crate::channel::{Child, Message};
 use crate::rlimits;
+use crate::user::{self, Identity};
 
 impl Plan {
     /// While the process is still privileged and where it was born: what needs the host.
@@ -21,12 +22,25 @@ impl Plan {
         self.open_labels()
     }
 
+    /// Who the process will be, by the files of the container whose root is ours by now.
+    pub(crate) fn identify(&self) -> Result<Identity> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let root = rustix::fs::openat(CWD, "/", flags, Mode::empty())
+            .context(|| "cannot open the container's root".to_owned())?;
+        user::identify(&self.process.user, root.as_fd())
+    }
+
     /// From a privileged process in the container's file system to the user's, short of `execve`.
-    pub(crate) fn confine(&self, labels: &Labels, parent: &Child) -> Result<()> {
+    pub(crate) fn confine(
+        &self,
+        identity: &Identity,
+        labels: &Labels,
+        parent: &Child,
+    ) -> Result<()> {
         rlimits::apply(&self.process.rlimits)?;
         labels.apply()?;
         let cwd = self.open_cwd();
-        self.own_stdio()?;
+        self.own_stdio(identity)?;
         if self.process.no_new_privileges {
             rustix::thread::set_no_new_privs(true)
                 .context(|| "unable to set no_new_privs".to_owned())?;
@@ -35,7 +49,7 @@ impl Plan {
             self.filter_system_calls(parent)?;
         }
         self.capabilities.apply_bounding()?;
-        self.become_user()?;
+        self.become_user(identity)?;
         // The change of user may have made us dumpable: until `execve` we are a copy of the runtime.
         let behavior = rustix::process::DumpableBehavior::NotDumpable;
         rustix::process::set_dumpable_behavior(behavior)

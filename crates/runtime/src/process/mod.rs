@@ -17,10 +17,10 @@ use stdx::{Error, Result};
 use sys::process::StringArray;
 
 pub(crate) use lookup::{Program, execute};
-pub(crate) use user::home_of;
 
 use crate::capabilities::{self, Sets};
 use crate::seccomp;
+use crate::user::Identity;
 
 #[derive(Debug)]
 pub(crate) struct Plan {
@@ -29,7 +29,6 @@ pub(crate) struct Plan {
     seccomp: Option<seccomp::Program>,
     pub argv: Vec<CString>,
     env: Vec<CString>,
-    has_home: bool,
     scheduling: schedule::Scheduling,
     /// What is given less exactly than asked.
     pub warnings: Vec<String>,
@@ -66,7 +65,6 @@ impl Plan {
         let env = environment(&process.env)?;
         Ok(Self {
             argv: strings("argument", &process.args)?,
-            has_home: env.iter().any(|variable| variable.to_bytes().starts_with(b"HOME=")),
             env,
             capabilities,
             seccomp: seccomp.map(seccomp::compile).transpose()?,
@@ -84,15 +82,13 @@ impl Plan {
         StringArray::new(self.argv.clone())
     }
 
-    /// The environment, with `HOME` for the user it will run as.
-    pub(crate) fn env(&self, home: Option<CString>) -> StringArray {
+    /// The environment, with `HOME` where it says nothing of it.
+    pub(crate) fn env(&self, identity: &Identity) -> Result<StringArray> {
         let mut env = self.env.clone();
-        env.extend(home.filter(|_| !self.has_home));
-        StringArray::new(env)
-    }
-
-    pub(crate) fn wants_home(&self) -> bool {
-        !self.has_home
+        if !env.iter().any(|variable| variable.to_bytes().starts_with(b"HOME=")) {
+            env.push(c_string("home directory", &format!("HOME={}", identity.home))?);
+        }
+        Ok(StringArray::new(env))
     }
 
     /// The value of `PATH` the program itself will have.

@@ -20,7 +20,6 @@ use rustix::fs::{CWD, Mode, OFlags};
 use stdx::{Context, Result};
 use sys::mount::{Attr, Change, Propagation, Reach, mount_setattr};
 
-pub(crate) use options::Options as MountOptions;
 pub(crate) use plan::{Mapping, Plan};
 pub(crate) use root::{Make, PROC_SUPER_MAGIC, RootFd, quoted};
 pub(crate) use sources::Sources;

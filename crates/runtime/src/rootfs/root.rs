@@ -54,17 +54,6 @@ impl RootFd {
         Ok(self.lookup(path, OFlags::PATH | OFlags::DIRECTORY, ResolveFlags::NO_SYMLINKS)?)
     }
 
-    /// Opens a regular file for reading. Never blocks, whatever else is there.
-    pub(crate) fn open_regular(&self, path: &Path) -> io::Result<OwnedFd> {
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY;
-        let found = self.find(path)?.ok_or(Errno::NOENT)?;
-        if found.kind != FileType::RegularFile {
-            return Err(Errno::INVAL.into());
-        }
-        let file = Found::of(self.lookup(path, flags, ResolveFlags::empty())?)?;
-        if file.kind == FileType::RegularFile { Ok(file.fd) } else { Err(Errno::INVAL.into()) }
-    }
-
     /// What is at `path`, made where it is missing: directories on the way, and at the end what `make` says. Links are
     /// followed within the root, also those that point at nothing yet.
     pub(crate) fn find_or_make(&self, path: &Path, make: Make) -> io::Result<Found> {
@@ -291,19 +280,5 @@ mod tests {
         assert_eq!(fs::read(dir.path().join("a/b")).unwrap(), b"kept");
         assert!(root.make_directory(Path::new("/a/b/c")).is_err());
         assert!(root.find(Path::new("/a/b/c")).unwrap().is_none());
-    }
-
-    #[test]
-    fn a_fifo_is_no_file_to_read() {
-        let dir = tempfile::tempdir().unwrap();
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            dir.path().join("f"),
-            FileType::Fifo,
-            Mode::from_raw_mode(0o600),
-            0,
-        )
-        .unwrap();
-        assert!(root(dir.path()).open_regular(Path::new("/f")).is_err());
     }
 }

@@ -17,9 +17,9 @@ pub(super) fn run(program: &[Instruction], call: Call) -> (u32, usize) {
     let word = |offset: u32| match offset {
         0 => call.number,
         4 => call.audit,
-        16..64 if offset % 4 == 0 => {
+        16..64 if offset.is_multiple_of(4) => {
             let argument = call.arguments[(offset as usize - 16) / 8];
-            (if offset % 8 == 0 { argument } else { argument >> 32 }) as u32
+            (if offset.is_multiple_of(8) { argument } else { argument >> 32 }) as u32
         }
         _ => panic!("the program reads at {offset}"),
     };

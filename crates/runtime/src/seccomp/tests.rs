@@ -47,7 +47,8 @@ fn first(value: u64) -> [u64; 6] {
 fn every_operator_on_both_halves() {
     let interesting =
         [0, 1, 5, 0xffff_ffff, 1 << 32, (1 << 32) + 5, 5 << 32, u64::MAX - 1, u64::MAX];
-    let operators: [(SeccompOperator, fn(u64, u64, u64) -> bool); 7] = [
+    type Holds = fn(u64, u64, u64) -> bool;
+    let operators: [(SeccompOperator, Holds); 7] = [
         (SeccompOperator::NotEqual, |is, than, _| is != than),
         (SeccompOperator::LessThan, |is, than, _| is < than),
         (SeccompOperator::LessOrEqual, |is, than, _| is <= than),
