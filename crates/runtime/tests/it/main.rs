@@ -1,8 +1,12 @@
 //! The room's tests: real namespaces, mounts and control groups of our own.
 
+#[cfg(test)]
 mod cgroup;
+#[cfg(test)]
 mod escape;
+#[cfg(test)]
 mod seccomp;
+#[cfg(test)]
 mod stage;
 
 /// Ends the test, aloud, where there is nobody to play with.
