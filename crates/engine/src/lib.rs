@@ -15,6 +15,7 @@ mod registry;
 mod rooms;
 mod stream;
 pub mod system;
+mod volumes;
 
 pub use container::attach::{AttachRequest, Attached, DetachKeys};
 pub use container::exec::{Exec, ExecStarted};
@@ -27,3 +28,4 @@ pub use filters::Filters;
 pub use rooms::{Parts, Settings};
 pub use stream::{ByteStream, LogStream};
 pub use system::{CheckOptions, Finding, System};
+pub use volumes::Volumes;

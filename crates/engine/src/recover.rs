@@ -111,7 +111,7 @@ impl Container {
             Found::Ended(exit) if self.record().state.phase.is_up() => self.exited(exit).await,
             Found::Nothing if self.record().state.phase.is_up() => {
                 let at = Timestamp::now();
-                self.exited(Exit { code: LOST_WITH_THE_HOST, at, oom_killed: false, reason: String::new() }).await
+                self.exited(Exit { code: LOST_WITH_THE_HOST, at, oom_killed: false, reason: None }).await
             }
             Found::Ended(_) | Found::Nothing => {
                 self.release().await;

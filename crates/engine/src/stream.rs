@@ -60,6 +60,7 @@ impl std::io::Write for ByteWriter {
 }
 
 /// A container's log, framed for the wire.
+#[derive(Debug)]
 pub struct LogStream {
     /// Whether the frames are raw bytes or carry Docker's eight-byte headers.
     pub tty: bool,

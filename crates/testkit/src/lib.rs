@@ -2,8 +2,10 @@
 //!
 //! Sits on oci; serves the tests of every room. Nothing here is part of the product.
 
+pub mod house;
 pub mod images;
 pub mod registry;
 
+pub use house::House;
 pub use images::TestImage;
 pub use registry::Registry;

@@ -1,5 +1,7 @@
 //! `docker diff`, `export` and the size of the writable layer.
 
+use std::os::fd::AsFd;
+
 use api::container::{Change, ChangeKind};
 use stdx::Result;
 
@@ -14,11 +16,11 @@ impl Container {
         tokiox::blocking(move || {
             let changes = rooms.storage.snapshots.changes(id.as_str())?;
             let word = |kind| match kind {
-                storage::snapshot::ChangeKind::Modified => ChangeKind::Modified,
-                storage::snapshot::ChangeKind::Added => ChangeKind::Added,
-                storage::snapshot::ChangeKind::Deleted => ChangeKind::Deleted,
+                storage::layer::ChangeKind::Modified => ChangeKind::Modified,
+                storage::layer::ChangeKind::Added => ChangeKind::Added,
+                storage::layer::ChangeKind::Deleted => ChangeKind::Deleted,
             };
-            Ok(changes.into_iter().map(|change| Change { kind: word(change.kind), path: change.path }).collect())
+            Ok(changes.into_iter().map(|change| Change { kind: word(change.kind), path: change.path.to_string_lossy().into_owned() }).collect())
         })
         .await
     }
@@ -27,10 +29,10 @@ impl Container {
     pub async fn export(&self) -> Result<ByteStream> {
         let this = self.clone();
         // Opened before the answer begins, so that what cannot be opened is an error and not an empty tar.
-        let view = tokiox::blocking(move || this.rooms.storage.snapshots.view(this.cell.id.as_str())).await?;
+        let root = tokiox::blocking(move || this.tree()).await?;
         let (mut writer, stream) = ByteStream::pair();
         tokio::task::spawn_blocking(move || {
-            let outcome = storage::layer::export(view.root(), &mut writer);
+            let outcome = storage::layer::export(root.as_fd(), &mut writer);
             writer.finish(outcome);
         });
         self.event("export", &[]);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use api::container::{HostConfig, NetworkingConfig};
 use api::network::EndpointSettings;
+use network::files::Dns;
 use network::{AttachRequest, Attachment, EndpointRequest, Mac, Networks};
 use stdx::{Context, Error, Result};
 
@@ -139,24 +140,38 @@ impl Container {
         }
         let hostname = plan.hostname(&record.id);
         let hosts = match plan.network {
-            Network::Host if plan.extra_hosts.is_empty() => read_or_empty("/etc/hosts"),
-            Network::Host => network::files::with_extra_hosts(&read_or_empty("/etc/hosts"), &self.extra_hosts(plan)?),
+            Network::Host => {
+                let mut text = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+                for (name, address) in self.extra_hosts(plan)? {
+                    text.push_str(&format!("{address}\t{name}\n"));
+                }
+                text
+            }
             _ => {
                 let addresses: Vec<_> = attachment
                     .endpoints
                     .iter()
                     .filter_map(|endpoint| endpoint.ip.map(std::net::IpAddr::from))
                     .collect();
-                network::files::hosts(&hostname, &plan.domainname, &addresses, &self.extra_hosts(plan)?)
+                network::files::hosts(&network::files::Hosts {
+                    hostname: &hostname,
+                    domain: &plan.domainname,
+                    addresses: &addresses,
+                    extra: &self.extra_hosts(plan)?,
+                })
             }
         };
-        let resolv = network::files::resolv_conf(&network::files::Resolv {
-            host: network::files::host_resolv_conf(),
-            keep_loopback: plan.network == Network::Host,
-            dns: plan.dns.clone(),
+        let chosen = Dns {
+            servers: plan.dns.iter().filter_map(|text| text.parse().ok()).collect(),
             search: plan.dns_search.clone(),
             options: plan.dns_options.clone(),
-        });
+        };
+        let host = network::files::host_resolver()?;
+        let resolv = match plan.network {
+            // On the host's network its servers can be reached wherever they are, loopback too.
+            Network::Host if chosen == Dns::default() => host.text,
+            _ => network::files::resolv_conf(&host, &chosen),
+        };
         for (name, text) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", format!("{hostname}\n"))] {
             write_in_place(&dir.join(name), &text)?;
         }
@@ -187,10 +202,6 @@ fn files_in(dir: &Path) -> Vec<(PathBuf, &'static str)> {
         (dir.join("hostname"), "/etc/hostname"),
         (dir.join("hosts"), "/etc/hosts"),
     ]
-}
-
-fn read_or_empty(path: &str) -> String {
-    std::fs::read_to_string(path).unwrap_or_default()
 }
 
 /// The file keeps its inode: a container that joins this one's network sees what is written later.

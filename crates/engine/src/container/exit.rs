@@ -81,7 +81,7 @@ impl Container {
         let gate = self.cell.gate.lock().await;
         let before = self.record();
         let ran = before.state.started_at;
-        let event = Event::Exited { code: exit.code, at: exit.at, oom_killed: exit.oom_killed, error: exit.reason.clone() };
+        let event = Event::Exited { code: exit.code, at: exit.at, oom_killed: exit.oom_killed, error: exit.reason.clone().unwrap_or_default() };
         let mut record = self.after(event)?;
         let next = self.what_next(&record);
         if matches!(next, Next::Restart(_)) {

@@ -61,10 +61,10 @@ impl Container {
     }
 
     async fn send_log(&self, mut reader: Reader, tty: bool, request: LogsRequest, sender: &mpsc::Sender<Bytes>) -> Result<()> {
-        let frame = Frame { tty, request };
+        let mut frame = Frame { tty, request };
         let mut records = self.cell.subscribe();
         let wake = match reader.wake() {
-            Some(descriptor) => Some(AsyncFd::new(descriptor.try_clone_to_owned()?)?),
+            Some(descriptor) => Some(AsyncFd::register(descriptor.try_clone_to_owned()?).map_err(std::io::Error::from)?),
             None => None,
         };
         loop {

@@ -30,6 +30,7 @@ pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod stop;
 pub(crate) mod top;
+pub(crate) mod tree;
 pub(crate) mod update;
 pub(crate) mod volumes;
 pub(crate) mod wait;

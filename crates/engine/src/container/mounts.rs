@@ -1,7 +1,5 @@
 //! What a user asked to see inside: `-v`, `--mount`, `--tmpfs` and the image's `VOLUME`s, understood. Pure.
 
-use std::collections::BTreeMap;
-
 use stdx::{Error, Result};
 
 /// One thing to be mounted, and where.
@@ -25,7 +23,7 @@ pub enum Source {
         recursive: Recursive,
     },
     /// By name, or, without one, a new anonymous one.
-    Volume { name: Option<String>, copy_up: bool, subpath: Option<String>, labels: BTreeMap<String, String> },
+    Volume { name: Option<String>, copy_up: bool, subpath: Option<String> },
     /// With mount options as mount(8) writes them.
     Tmpfs { options: Vec<String> },
 }
@@ -50,7 +48,7 @@ pub enum Recursive {
 
 impl Source {
     pub fn volume() -> Self {
-        Self::Volume { name: None, copy_up: true, subpath: None, labels: BTreeMap::new() }
+        Self::Volume { name: None, copy_up: true, subpath: None }
     }
 }
 
@@ -99,7 +97,7 @@ pub fn parse_bind(text: &str) -> Result<MountPlan> {
             check_volume_name(source)?;
         }
         let name = (!source.is_empty()).then(|| source.to_owned());
-        Source::Volume { name, copy_up: copy, subpath: None, labels: BTreeMap::new() }
+        Source::Volume { name, copy_up: copy, subpath: None }
     };
     Ok(plan)
 }

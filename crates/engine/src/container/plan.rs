@@ -464,6 +464,9 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
             if let Some(driver) = options.driver_config.filter(|d| !matches!(d.name.as_str(), "" | "local") || !d.options.is_empty()) {
                 return Err(Error::not_implemented(format!("volume driver options ({}) are not supported yet", driver.name)));
             }
+            if !options.labels.is_empty() {
+                return Err(Error::not_implemented("volume labels are not supported yet"));
+            }
             if !mount.source.is_empty() {
                 mounts::check_volume_name(&mount.source)?;
             }
@@ -471,7 +474,6 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
                 name: (!mount.source.is_empty()).then(|| mount.source.clone()),
                 copy_up: !options.no_copy,
                 subpath: (!options.subpath.is_empty()).then_some(options.subpath),
-                labels: options.labels,
             }
         }
         _ => {

@@ -1,6 +1,8 @@
 //! `docker rm`: the record first, then what it named; never "busy", never half.
 
-use stdx::{Error, Result};
+use std::path::Path;
+
+use stdx::{Context, Error, Result};
 
 use super::Container;
 use super::record::Record;
@@ -83,13 +85,23 @@ impl Container {
     fn remove_things(&self, record: &Record, volumes: bool) -> Result<()> {
         let rooms = &self.rooms;
         rooms.storage.snapshots.remove(record.id.as_str())?;
-        rooms.storage.discard(&rooms.data_dir(&record.id))?;
+        remove_dir(&rooms.data_dir(&record.id))?;
         rooms.images.drop_hold(&record.image, record.id.as_str())?;
         if volumes {
             for name in &record.own_volumes {
                 rooms.storage.volumes.remove(name)?;
+                rooms.volume_event("destroy", name);
             }
         }
         rooms.store.delete::<Record>(record.id.as_str())
+    }
+}
+
+fn remove_dir(dir: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context(|| format!("cannot remove {}", dir.display()))
+        }
+        _ => Ok(()),
     }
 }

@@ -89,7 +89,7 @@ impl Container {
             shm,
             devices: devices.concat(),
             cgroup_parent: plan.cgroup_parent.clone(),
-            cgroup_v2: runtime::cgroup::Mode::detect() == runtime::cgroup::Mode::V2,
+            cgroup_v2: runtime::cgroup::Mode::detect()? == runtime::cgroup::Mode::V2,
         };
         let dir = rooms.exec_dir(&record.id);
         make_dir(&dir, 0o700)?;

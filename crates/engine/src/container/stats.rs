@@ -30,11 +30,11 @@ impl Container {
 fn sample(named: Stats, measured: &runtime::cgroup::Stats, record: &Record) -> Stats {
     let cpu = &measured.cpu;
     let memory = &measured.memory;
-    let entries = |list: &[runtime::cgroup::BlkioEntry]| {
-        let entry = |one: &runtime::cgroup::BlkioEntry| BlkioEntry {
+    let entries = |list: &[runtime::cgroup::IoEntry]| {
+        let entry = |one: &runtime::cgroup::IoEntry| BlkioEntry {
             major: one.major,
             minor: one.minor,
-            op: one.op.clone(),
+            op: one.operation.clone(),
             value: one.value,
         };
         Some(list.iter().map(entry).collect::<Vec<_>>())
@@ -42,9 +42,9 @@ fn sample(named: Stats, measured: &runtime::cgroup::Stats, record: &Record) -> S
     Stats {
         cpu_stats: CpuStats {
             cpu_usage: CpuUsage {
-                total_usage: cpu.total,
+                total_usage: cpu.usage,
                 percpu_usage: cpu.per_cpu.clone(),
-                usage_in_kernelmode: cpu.kernel,
+                usage_in_kernelmode: cpu.system,
                 usage_in_usermode: cpu.user,
             },
             system_cpu_usage: system_cpu(),
@@ -58,15 +58,15 @@ fn sample(named: Stats, measured: &runtime::cgroup::Stats, record: &Record) -> S
         memory_stats: MemoryStats {
             usage: memory.usage,
             max_usage: memory.max_usage,
-            stats: memory.stats.clone(),
-            failcnt: memory.failcnt,
+            stats: memory.stat.clone(),
+            failcnt: memory.fail_count,
             limit: memory.limit.min(host_memory()),
         },
         networks: devices(record),
-        pids_stats: PidsStats { current: measured.pids.current, limit: measured.pids.limit.unwrap_or(u64::MAX) },
+        pids_stats: PidsStats { current: measured.pids.current, limit: measured.pids.limit },
         blkio_stats: BlkioStats {
-            io_service_bytes_recursive: entries(&measured.blkio.service_bytes),
-            io_serviced_recursive: entries(&measured.blkio.serviced),
+            io_service_bytes_recursive: entries(&measured.block_io.bytes),
+            io_serviced_recursive: entries(&measured.block_io.operations),
             ..BlkioStats::default()
         },
         ..named

@@ -53,9 +53,9 @@ impl Container {
             if this.record().state.phase.is_up() {
                 let grace = timeout.unwrap_or_else(|| this.record().config.stop_timeout.unwrap_or(GRACE));
                 // A container with `--rm` lives through its own restart.
-                this.live().restarting_by_hand = true;
+                this.cell.live().restarting_by_hand = true;
                 let down = this.bring_down(number, grace).await;
-                this.live().restarting_by_hand = false;
+                this.cell.live().restarting_by_hand = false;
                 down?;
             }
             match this.start().await {

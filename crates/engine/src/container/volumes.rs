@@ -1,5 +1,6 @@
 //! What is mounted besides the image: binds are looked at, volumes made and held.
 
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 
 use api::container::MountPoint;
@@ -28,12 +29,12 @@ impl Container {
                         ..MountPoint::default()
                     }
                 }
-                Source::Volume { name, labels, copy_up, subpath } => {
+                Source::Volume { name, copy_up, subpath } => {
                     let anonymous = name.is_none();
                     let name = name.clone().unwrap_or_else(|| Id::random().to_string());
                     let volumes = &self.rooms.storage.volumes;
-                    let fresh = !volumes.exists(&name);
-                    let path = volumes.create(&name, labels)?;
+                    let fresh = volumes.path(&name).is_err();
+                    let path = volumes.create(&name)?;
                     if anonymous {
                         record.own_volumes.push(name.clone());
                     }
@@ -41,7 +42,7 @@ impl Container {
                         self.rooms.volume_event("create", &name);
                     }
                     if *copy_up && subpath.is_none() && is_empty(&path)? {
-                        self.copy_up(record, &mount.target, &path)?;
+                        self.copy_up(&mount.target, &path)?;
                     }
                     MountPoint {
                         r#type: "volume".to_owned(),
@@ -63,10 +64,19 @@ impl Container {
     }
 
     /// A new volume begins as a copy of what the image has at its place, owner and mode included.
-    fn copy_up(&self, record: &Record, target: &str, volume: &Path) -> Result<()> {
-        let view = self.rooms.storage.snapshots.view(record.id.as_str())?;
-        storage::layer::copy_tree(view.root(), target, volume)
-            .context(|| format!("cannot copy the image's {target} into its volume"))
+    fn copy_up(&self, target: &str, volume: &Path) -> Result<()> {
+        let context = || format!("cannot copy the image's {target} into its volume");
+        let tree = self.tree()?;
+        let Some(source) = super::tree::directory_in(&tree, target)? else { return Ok(()) };
+        let destination = std::fs::File::open(volume).context(context)?;
+        let (mut reader, mut writer) = std::io::pipe().context(context)?;
+        std::thread::scope(|scope| {
+            let packing = scope.spawn(move || storage::layer::export(source.as_fd(), &mut writer));
+            let applied = storage::layer::apply(destination.as_fd(), &mut reader, &storage::layer::Limits::default());
+            drop(reader);
+            let packed = packing.join().map_err(|_| Error::internal("packing panicked"))?;
+            applied.and(packed.map(drop)).context(context)
+        })
     }
 
     /// At each start: what the plan names, found anew, in the words `spec` understands.
@@ -93,7 +103,7 @@ impl Container {
                 let path = self.rooms.storage.volumes.path(&point.name)?;
                 let source = match subpath {
                     None => path,
-                    Some(below) => storage::volume::subpath(&path, below)?,
+                    Some(below) => subpath_of(&path, below)?,
                 };
                 What::Bind { source, propagation: String::new(), recursive: Recursive::Enabled }
             }
@@ -115,4 +125,14 @@ fn check_source(path: &str, missing: Missing) -> Result<()> {
 
 fn is_empty(path: &Path) -> Result<bool> {
     Ok(std::fs::read_dir(path).context(|| format!("cannot read {}", path.display()))?.next().is_none())
+}
+
+/// A directory of a volume. What a container wrote there must not lead out of it, so it is handed on as it was found.
+fn subpath_of(volume: &Path, below: &str) -> Result<PathBuf> {
+    let root = std::fs::File::open(volume).context(|| format!("cannot open {}", volume.display()))?;
+    let resolve = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
+    let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+    rustix::fs::openat2(&root, below, flags, rustix::fs::Mode::empty(), resolve)
+        .map_err(|_| Error::invalid(format!("cannot access path {}: it is not a plain path inside the volume", below)))?;
+    Ok(volume.join(below))
 }

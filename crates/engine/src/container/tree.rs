@@ -1,0 +1,54 @@
+//! A container's file system, for whoever reads it from outside: by descriptor, without a mount that anybody else can
+//! see or that could be left behind.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::mount::OpenTreeFlags;
+use stdx::{Context, Error, Result};
+use sys::process::CloneFlags;
+
+use super::Container;
+
+impl Container {
+    /// The root of its tree. Of one that is up, the very mount it sees, without what is mounted below: a second overlay
+    /// over the same writable layer would not be defined. Blocks.
+    pub(crate) fn tree(&self) -> Result<OwnedFd> {
+        let state = &self.record().state;
+        if !state.phase.is_up() {
+            return Ok(self.rooms.storage.snapshots.view(self.cell.id.as_str())?.root);
+        }
+        let pid = state.pid;
+        // A mount can be cloned only from inside its own mount namespace, and a thread that enters one never comes back.
+        let visitor = std::thread::Builder::new().name("visitor".to_owned()).spawn(move || clone_root(pid));
+        let visitor = visitor.context(|| "cannot start a thread".to_owned())?;
+        visitor.join().map_err(|_| Error::internal("the visitor of a container's mounts panicked"))?
+    }
+}
+
+fn clone_root(pid: u32) -> Result<OwnedFd> {
+    let context = || format!("cannot look into the mounts of process {pid}");
+    let open = |path: String| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context(context);
+    let namespace = open(format!("/proc/{pid}/ns/mnt"))?;
+    let root = open(format!("/proc/{pid}/root"))?;
+    // What a thread shares with its process keeps it from changing namespaces alone.
+    sys::ns::unshare(CloneFlags::FS).context(context)?;
+    sys::ns::setns(namespace.as_fd(), CloneFlags::NEWNS).context(context)?;
+    rustix::process::fchdir(&root).context(context)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
+    let clone = rustix::mount::open_tree(CWD, ".", flags).context(context)?;
+    Ok(clone)
+}
+
+/// A directory below `root`, which content cannot lead out of it; `None` when there is none.
+pub(crate) fn directory_in(root: &OwnedFd, path: &str) -> Result<Option<OwnedFd>> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let relative = path.trim_start_matches('/');
+    let relative = if relative.is_empty() { "." } else { relative };
+    match rustix::fs::openat2(root, relative, flags, Mode::empty(), resolve) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => Ok(None),
+        Err(errno) => Err(errno).context(|| format!("cannot open {path} in the container")),
+    }
+}

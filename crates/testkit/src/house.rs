@@ -1,0 +1,331 @@
+//! A daemon of a test's own: its own directories, socket, bridge, subnet and cgroup, gone without a trace when it ends.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use serde_json::Value;
+
+/// How long anything that must happen soon may take on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A running daemon and everything it owns.
+pub struct House {
+    dir: tempfile::TempDir,
+    /// Number of the subnet, which nobody else has as long as this lock is held.
+    subnet: u16,
+    _lock: File,
+    daemon: Option<Child>,
+    flags: Vec<String>,
+}
+
+/// An answer of the API.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: u16,
+    pub headers: Vec<(String, String)>,
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body, which must be JSON.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body)
+            .unwrap_or_else(|error| panic!("not JSON ({error}): {}", String::from_utf8_lossy(&self.body)))
+    }
+}
+
+impl Default for House {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl House {
+    /// Starts a daemon with nothing but its own places.
+    pub fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// Starts a daemon with more flags.
+    pub fn with(flags: &[&str]) -> Self {
+        let dir = tempfile::Builder::new().prefix("gt-").tempdir().expect("a place for a test");
+        let (subnet, lock) = reserve();
+        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+        let mut house = Self { dir, subnet, _lock: lock, daemon: None, flags };
+        house.start();
+        house
+    }
+
+    /// The built binary: `GANTRY` in the environment, else the one beside the tests.
+    pub fn binary() -> PathBuf {
+        #[allow(clippy::disallowed_methods, reason = "tests are told by their environment what to test")]
+        if let Some(path) = std::env::var_os("GANTRY") {
+            return path.into();
+        }
+        let test = std::env::current_exe().expect("a test knows where it is");
+        let beside = test.ancestors().find_map(|dir| Some(dir.join("gantry")).filter(|path| path.is_file()));
+        beside.expect("set GANTRY to the built binary, or run ./scripts/test")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn socket(&self) -> PathBuf {
+        self.path("s")
+    }
+
+    pub fn data_root(&self) -> PathBuf {
+        self.path("data")
+    }
+
+    pub fn exec_root(&self) -> PathBuf {
+        self.path("run")
+    }
+
+    pub fn bridge(&self) -> String {
+        format!("gt{}", self.subnet)
+    }
+
+    pub fn cgroup_parent(&self) -> String {
+        format!("/gantry-test-{}", self.subnet)
+    }
+
+    /// The address of the bridge.
+    pub fn gateway(&self) -> String {
+        format!("10.{}.{}.1", 128 + self.subnet / 256, self.subnet % 256)
+    }
+
+    /// The daemon's process id.
+    pub fn pid(&self) -> u32 {
+        self.daemon.as_ref().expect("the daemon runs").id()
+    }
+
+    /// Starts the daemon and returns when it has said that it is ready.
+    pub fn start(&mut self) {
+        let notify = self.path("notify");
+        let _absent = std::fs::remove_file(&notify);
+        let ready = UnixDatagram::bind(&notify).expect("a socket to be told on");
+        ready.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+        let log = File::options().create(true).append(true).open(self.path("log")).expect("a log");
+        let mut command = Command::new(Self::binary());
+        command
+            .arg("daemon")
+            .arg("-H")
+            .arg(format!("unix://{}", self.socket().display()))
+            .arg("--data-root")
+            .arg(self.data_root())
+            .arg("--exec-root")
+            .arg(self.exec_root())
+            .arg("--pidfile")
+            .arg(self.path("pid"))
+            .args(["--bridge", &self.bridge(), "--bip", &format!("{}/24", self.gateway())])
+            .args(["--cgroup-parent", &self.cgroup_parent()])
+            .args(&self.flags)
+            .env("NOTIFY_SOCKET", &notify)
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log);
+        let mut daemon = command.spawn().expect("the daemon starts");
+        let mut word = [0; 64];
+        if ready.recv(&mut word).is_err() {
+            let _dead = daemon.kill();
+            panic!("the daemon did not become ready:\n{}", self.log());
+        }
+        self.daemon = Some(daemon);
+    }
+
+    /// What the daemon has logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self) {
+        let mut daemon = self.daemon.take().expect("the daemon runs");
+        daemon.kill().expect("a living daemon can be killed");
+        daemon.wait().expect("a killed daemon can be waited for");
+    }
+
+    /// SIGTERM, and wait.
+    pub fn stop(&mut self) {
+        let mut daemon = self.daemon.take().expect("the daemon runs");
+        let pid = rustix::process::Pid::from_child(&daemon);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a living daemon can be asked");
+        daemon.wait().expect("a stopped daemon can be waited for");
+    }
+
+    /// The real docker CLI, pointed here.
+    pub fn docker(&self, args: &[&str]) -> Command {
+        self.client("docker", args)
+    }
+
+    /// Our own command, pointed here.
+    pub fn gantry(&self, args: &[&str]) -> Command {
+        self.client(Self::binary().to_str().expect("a path in UTF-8"), args)
+    }
+
+    fn client(&self, program: &str, args: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .env("DOCKER_HOST", format!("unix://{}", self.socket().display()))
+            .env("DOCKER_CONFIG", self.path("config"))
+            .env_remove("DOCKER_CONTEXT")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs docker and returns what it printed; it must succeed.
+    pub fn ok(&self, args: &[&str]) -> String {
+        succeed(self.docker(args))
+    }
+
+    /// Asks the API.
+    pub fn api(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
+        let body = body.map(Value::to_string).unwrap_or_default();
+        self.send(method, path, "application/json", body.as_bytes())
+    }
+
+    /// Asks the API with any body.
+    pub fn send(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> Answer {
+        let mut stream = UnixStream::connect(self.socket()).expect("the socket is there");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nHost: gantry\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).expect("a request can be sent");
+        stream.write_all(body).expect("a body can be sent");
+        read_answer(stream)
+    }
+
+    /// `docker load` of an image.
+    pub fn load(&self, archive: &[u8]) {
+        let answer = self.send("POST", "/images/load?quiet=1", "application/x-tar", archive);
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(answer.status == 200 && !text.contains("error"), "load: {} {text}", answer.status);
+    }
+
+    /// Records = kernel = disk, or the test fails.
+    pub fn check(&self) {
+        let answer = self.api("POST", "/gantry/system/check?strict=1", None);
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        let findings = answer.json()["findings"].clone();
+        assert_eq!(findings, Value::Array(Vec::new()), "\n{}", self.log());
+    }
+}
+
+/// The output of a command that must succeed.
+pub fn succeed(mut command: Command) -> String {
+    let output = command.output().expect("it can be executed");
+    assert!(output.status.success(), "{command:?}: {}\n{}", output.status, shown(&output));
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+/// Both streams, for messages.
+pub fn shown(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn read_answer(stream: UnixStream) -> Answer {
+    let mut reader = BufReader::new(stream);
+    let mut line = String::new();
+    reader.read_line(&mut line).expect("a status line");
+    let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status: {line:?}"));
+    let mut headers = Vec::new();
+    loop {
+        line.clear();
+        reader.read_line(&mut line).expect("headers");
+        match line.trim_end().split_once(": ") {
+            Some((name, value)) => headers.push((name.to_ascii_lowercase(), value.to_owned())),
+            None => break,
+        }
+    }
+    let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+    let mut body = Vec::new();
+    if chunked {
+        loop {
+            line.clear();
+            reader.read_line(&mut line).expect("a chunk's length");
+            let length = u64::from_str_radix(line.trim_end(), 16).unwrap_or(0);
+            if length == 0 {
+                break;
+            }
+            (&mut reader).take(length).read_to_end(&mut body).expect("a chunk");
+            reader.read_line(&mut line).expect("a chunk's end");
+        }
+    } else {
+        reader.read_to_end(&mut body).expect("a body");
+    }
+    Answer { status, headers, body }
+}
+
+/// A number below 16384 that nobody else on this machine holds.
+fn reserve() -> (u16, File) {
+    let dir = Path::new("/tmp/gantry-test-subnets");
+    std::fs::create_dir_all(dir).expect("a place for locks");
+    let start = (std::process::id() % 97) as u16;
+    for number in (0..16384).map(|step| (start + step) % 16384) {
+        let file = File::create(dir.join(number.to_string())).expect("a lock file");
+        if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
+            return (number, file);
+        }
+    }
+    panic!("all subnets for tests are taken")
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        if self.daemon.is_none() && !std::thread::panicking() {
+            self.start();
+        }
+        if self.daemon.is_some() {
+            if !std::thread::panicking() {
+                let list = self.api("GET", "/containers/json?all=1", None).json();
+                for container in list.as_array().into_iter().flatten() {
+                    let id = container["Id"].as_str().unwrap_or_default();
+                    self.api("DELETE", &format!("/containers/{id}?force=1&v=1"), None);
+                }
+                self.check();
+                self.stop();
+            } else {
+                eprintln!("the daemon's log:\n{}", self.log());
+                self.kill();
+            }
+        }
+        self.sweep();
+    }
+}
+
+impl House {
+    /// What a daemon leaves behind on purpose (its bridge and rules), and what a failed test left by accident.
+    fn sweep(&self) {
+        for controller in ["pids", "memory", "freezer", "devices", "cpu", "cpuacct", "cpuset", "blkio", "unified", ""] {
+            let dir = Path::new("/sys/fs/cgroup").join(controller).join(self.cgroup_parent().trim_start_matches('/'));
+            remove_cgroup(&dir);
+        }
+        let quiet = |program: &str, args: &[&str]| {
+            let _absent = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        };
+        quiet("ip", &["link", "delete", &self.bridge()]);
+        quiet("nft", &["delete", "table", "inet", &format!("gantry-{}", self.bridge())]);
+    }
+}
+
+/// Kills what lives in a cgroup of a test's own, and removes it.
+fn remove_cgroup(dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
+        remove_cgroup(&entry.path());
+    }
+    let procs = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+    for pid in procs.lines().filter_map(|line| rustix::process::Pid::from_raw(line.parse().ok()?)) {
+        let _dead = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    }
+    let _busy = std::fs::remove_dir(dir);
+}

@@ -1,0 +1,1 @@
+//! The built binary under real clients: everything is in `tests/it`.
