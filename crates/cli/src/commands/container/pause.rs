@@ -1,0 +1,20 @@
+//! `pause`: holds every process of a container still.
+
+use super::post;
+use crate::command::{Args, Call, Command};
+use crate::commands::for_each;
+use crate::failure::Result;
+
+pub static COMMAND: Command = Command {
+    names: &["container pause", "pause"],
+    usage: "CONTAINER [CONTAINER...]",
+    about: "Pause all processes within one or more containers",
+    args: Args::AtLeast(1),
+    run: |call| Box::pin(run(call)),
+    ..Command::NONE
+};
+
+async fn run(call: &Call<'_>) -> Result {
+    let client = call.cli.client()?;
+    for_each(call, |name| async move { post(client, &name, "pause").await }).await
+}

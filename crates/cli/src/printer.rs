@@ -1,0 +1,76 @@
+//! What users see. Everything shown passes here; a reader who has left is no reason to complain.
+
+use std::cell::RefCell;
+use std::io::{self, BufWriter, IsTerminal, Write};
+
+use crate::failure::{Failure, Result};
+
+/// Standard output and error of this process.
+pub struct Printer {
+    out: RefCell<BufWriter<io::Stdout>>,
+}
+
+impl Default for Printer {
+    fn default() -> Self {
+        Self { out: RefCell::new(BufWriter::with_capacity(32 << 10, io::stdout())) }
+    }
+}
+
+impl Printer {
+    /// Prints as it is.
+    pub fn text(&self, text: &str) -> Result {
+        self.bytes(text.as_bytes())
+    }
+
+    pub fn line(&self, text: &str) -> Result {
+        self.bytes(text.as_bytes())?;
+        self.bytes(b"\n")
+    }
+
+    pub fn bytes(&self, bytes: &[u8]) -> Result {
+        self.out.borrow_mut().write_all(bytes).map_err(|err| gone(&err))
+    }
+
+    /// What was printed is seen now.
+    pub fn flush(&self) -> Result {
+        self.out.borrow_mut().flush().map_err(|err| gone(&err))
+    }
+
+    /// One line on standard error, after all that was printed before.
+    pub fn complain(&self, text: &str) {
+        self.complain_text(&format!("{text}\n"));
+    }
+
+    /// Text on standard error. Nobody listening is not our failure.
+    pub fn complain_text(&self, text: &str) {
+        if self.flush().is_ok() {
+            eprint_quietly(text);
+        }
+    }
+
+    /// Bytes on standard error, after all that was printed before.
+    pub fn error_bytes(&self, bytes: &[u8]) -> Result {
+        self.flush()?;
+        io::stderr().write_all(bytes).map_err(|err| gone(&err))
+    }
+
+    pub fn out_is_terminal(&self) -> bool {
+        io::stdout().is_terminal()
+    }
+
+    pub fn err_is_terminal(&self) -> bool {
+        io::stderr().is_terminal()
+    }
+}
+
+fn eprint_quietly(text: &str) {
+    io::stderr().write_all(text.as_bytes()).unwrap_or_default();
+}
+
+/// 141 is what a shell reports for a program that died of SIGPIPE, as Docker's does.
+fn gone(err: &io::Error) -> Failure {
+    match err.kind() {
+        io::ErrorKind::BrokenPipe => Failure::quiet(141),
+        _ => Failure::new(1, format!("write /dev/stdout: {err}")),
+    }
+}
