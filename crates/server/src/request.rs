@@ -1,5 +1,6 @@
 //! What a request says: query parameters and bodies, read as Docker reads them.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use api::ApiVersion;
@@ -13,6 +14,7 @@ use engine::Filters;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use stdx::time::Timestamp;
 use stdx::{Error, Result};
@@ -96,6 +98,20 @@ impl Query {
         Filters::parse(self.get("filters").unwrap_or_default())
     }
 
+    /// The same as plain lists, for rooms that understand filters themselves.
+    pub(crate) fn filter_lists(&self) -> Result<BTreeMap<String, Vec<String>>> {
+        let Some(text) = self.get("filters") else { return Ok(BTreeMap::new()) };
+        let given: BTreeMap<String, Values> = serde_json::from_str(text)
+            .map_err(|cause| Error::invalid("invalid filter").caused_by(cause))?;
+        let list = |values| match values {
+            Values::List(list) => list,
+            Values::Set(set) => {
+                set.into_iter().filter_map(|(value, wanted)| wanted.then_some(value)).collect()
+            }
+        };
+        Ok(given.into_iter().map(|(name, values)| (name, list(values))).collect())
+    }
+
     /// A moment; `0` is none.
     pub(crate) fn moment(&self, name: &str) -> Result<Option<Timestamp>> {
         match self.get(name) {
@@ -103,6 +119,14 @@ impl Query {
             Some(text) => Timestamp::parse_api(text).map(Some),
         }
     }
+}
+
+/// The two spellings of a filter's values: `["exited"]` and `{"exited":true}`.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Values {
+    List(Vec<String>),
+    Set(BTreeMap<String, bool>),
 }
 
 /// Go's reasons.

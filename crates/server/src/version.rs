@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use api::ApiVersion;
 use api::container::LegacyNetworkSettings;
 use api::system::{DiskUsage, LegacyDiskUsage};
+use engine::Filters;
 use http::Uri;
 use stdx::{Error, Result};
 
@@ -178,6 +179,17 @@ pub(crate) fn network(network: &mut api::network::Network, version: ApiVersion) 
     if version < V1_52 {
         network.status = None;
     }
+}
+
+/// Before 1.42 all unused volumes went, named or not.
+pub(crate) fn volume_prune_filters(
+    mut filters: BTreeMap<String, Vec<String>>,
+    version: ApiVersion,
+) -> Result<Filters> {
+    if version < V1_42 {
+        filters.insert("all".to_owned(), vec!["true".to_owned()]);
+    }
+    Filters::parse(&serde_json::to_string(&filters).expect("text is always JSON"))
 }
 
 /// The fields at the top of an event that were there before there were actors.

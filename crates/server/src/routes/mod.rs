@@ -34,7 +34,7 @@ pub fn router(rooms: Rooms) -> Router {
         .merge(exec::routes(containers.clone()))
         .merge(images::routes(images))
         .merge(networks::routes(networks))
-        .merge(volumes::routes(containers))
+        .merge(volumes::routes(engine::Volumes::new(&containers)))
         .merge(distribution::routes())
 }
 
