@@ -49,7 +49,7 @@ impl House {
         }
         let program = fs::File::open(env!("CARGO_BIN_EXE_test-launcher")).unwrap();
         let launcher = Launcher::spawn(program.into()).unwrap();
-        Some(Self { dir, launcher, runtime: Some("/usr/sbin/runc".into()) })
+        Some(Self { dir, launcher, runtime: None })
     }
 
     pub(crate) fn with_runtime(self, program: &str) -> Self {
@@ -112,12 +112,15 @@ fn spec(id: &str, args: &[&str], rootfs: PathBuf) -> Spec {
             }),
             ..process(args)
         }),
-        mounts: vec![Mount {
-            destination: "/proc".into(),
-            kind: "proc".to_owned(),
-            source: Some("proc".into()),
-            ..Mount::default()
-        }],
+        mounts: vec![
+            mount("/proc", "proc", &[]),
+            mount("/dev", "tmpfs", &["nosuid", "mode=755"]),
+            mount(
+                "/dev/pts",
+                "devpts",
+                &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+            ),
+        ],
         linux: Some(Linux {
             cgroups_path: format!("/gantry-shim-test/{id}"),
             resources: Some(Resources::default()),
@@ -133,6 +136,16 @@ fn spec(id: &str, args: &[&str], rootfs: PathBuf) -> Spec {
             ..Linux::default()
         }),
         ..Spec::default()
+    }
+}
+
+fn mount(destination: &str, kind: &str, options: &[&str]) -> Mount {
+    Mount {
+        destination: destination.into(),
+        kind: kind.to_owned(),
+        source: Some(kind.into()),
+        options: options.iter().map(|option| (*option).to_owned()).collect(),
+        ..Mount::default()
     }
 }
 

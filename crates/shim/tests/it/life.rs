@@ -119,7 +119,7 @@ fn pausing() {
 #[test]
 fn processes_and_stats() {
     let Some(house) = House::open() else { return };
-    let container = house.launch(house.shell("sleep 1000 & sleep 1000"));
+    let container = house.launch(house.shell("sleep 1000 & sleep 1000; true"));
     eventually("all are there", || container.client.processes().unwrap().len() == 3);
     assert!(container.client.processes().unwrap().contains(&container.launched.pid));
     container.client.stats().unwrap();

@@ -34,7 +34,7 @@ fn a_program_that_is_not_there() {
     for (args, code, words) in [
         (["/bin/nosuch"], 127, "no such file or directory"),
         (["nosuch"], 127, "executable file not found in $PATH"),
-        (["/etc"], 126, "permission denied"),
+        (["/etc"], 126, "is a directory"),
     ] {
         let mut launch = house.shell("");
         launch.spec.process = Some(crate::house::process(&args));
