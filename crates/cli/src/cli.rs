@@ -12,31 +12,31 @@ use crate::failure::{Failure, Result};
 use crate::flags::Parsed;
 use crate::printer::Printer;
 
-pub struct Cli {
+pub(crate) struct Cli {
     /// What we are called: `gantry` or `docker`.
-    pub program: &'static str,
-    pub printer: Printer,
-    pub globals: Globals,
+    pub(crate) program: &'static str,
+    pub(crate) printer: Printer,
+    pub(crate) globals: Globals,
     config: OnceCell<ConfigFile>,
     client: OnceCell<Client>,
 }
 
 /// The flags before the command.
 #[derive(Clone, Debug, Default)]
-pub struct Globals {
-    pub config: Option<String>,
-    pub context: Option<String>,
-    pub debug: bool,
-    pub hosts: Vec<String>,
-    pub tls: bool,
-    pub tls_verify: bool,
-    pub tls_ca: Option<String>,
-    pub tls_cert: Option<String>,
-    pub tls_key: Option<String>,
+pub(crate) struct Globals {
+    pub(crate) config: Option<String>,
+    pub(crate) context: Option<String>,
+    pub(crate) debug: bool,
+    pub(crate) hosts: Vec<String>,
+    pub(crate) tls: bool,
+    pub(crate) tls_verify: bool,
+    pub(crate) tls_ca: Option<String>,
+    pub(crate) tls_cert: Option<String>,
+    pub(crate) tls_key: Option<String>,
 }
 
 impl Globals {
-    pub fn of(flags: &Parsed) -> Self {
+    pub(crate) fn of(flags: &Parsed) -> Self {
         let text = |name| flags.get(name).map(str::to_owned);
         Self {
             config: text("config"),
@@ -56,15 +56,13 @@ impl Globals {
 
 /// Where the daemon is, and how that was found out.
 #[derive(Clone, Debug)]
-pub struct Target {
-    /// The context's name; `default` when the host was given by flag or environment.
-    pub context: String,
-    pub host: String,
-    pub tls: Option<TlsFiles>,
+pub(crate) struct Target {
+    pub(crate) host: String,
+    pub(crate) tls: Option<TlsFiles>,
 }
 
 impl Cli {
-    pub fn new(program: &'static str, globals: Globals) -> Self {
+    pub(crate) fn new(program: &'static str, globals: Globals) -> Self {
         Self {
             program,
             printer: Printer::default(),
@@ -74,7 +72,7 @@ impl Cli {
         }
     }
 
-    pub fn config_directory(&self) -> PathBuf {
+    pub(crate) fn config_directory(&self) -> PathBuf {
         match &self.globals.config {
             Some(directory) => directory.into(),
             None => env::non_empty("DOCKER_CONFIG")
@@ -83,7 +81,7 @@ impl Cli {
     }
 
     /// The user's settings. A file that cannot be read is reported once and counts as empty.
-    pub fn config(&self) -> &ConfigFile {
+    pub(crate) fn config(&self) -> &ConfigFile {
         self.config.get_or_init(|| {
             let directory = self.config_directory();
             ConfigFile::load(&directory).unwrap_or_else(|err| {
@@ -94,12 +92,12 @@ impl Cli {
         })
     }
 
-    pub fn contexts(&self) -> context::Store {
+    pub(crate) fn contexts(&self) -> context::Store {
         context::Store::new(&self.config_directory())
     }
 
     /// The name of the context in use, by flag, environment or setting.
-    pub fn context_name(&self) -> String {
+    pub(crate) fn context_name(&self) -> String {
         if let Some(name) = &self.globals.context {
             return name.clone();
         }
@@ -116,7 +114,7 @@ impl Cli {
     }
 
     /// The address meant by the default context.
-    pub fn default_host(&self) -> String {
+    pub(crate) fn default_host(&self) -> String {
         if let Some(host) = self.globals.hosts.last() {
             return host.clone();
         }
@@ -137,7 +135,7 @@ impl Cli {
         format!("unix://{path}")
     }
 
-    pub fn target(&self) -> Result<Target> {
+    pub(crate) fn target(&self) -> Result<Target> {
         if self.globals.context.is_some() && !self.globals.hosts.is_empty() {
             return Err(Failure::words(
                 "conflicting options: cannot specify both --host and --context",
@@ -146,7 +144,7 @@ impl Cli {
         let name = self.context_name();
         if name == context::DEFAULT {
             let host = self.default_host();
-            return Ok(Target { context: name, host: complete(&host), tls: self.tls_of_flags() });
+            return Ok(Target { host: complete(&host), tls: self.tls_of_flags() });
         }
         let contexts = self.contexts();
         let stored = contexts.load(&name).map_err(|err| {
@@ -158,7 +156,7 @@ impl Cli {
         let tls = (ca.is_some() || cert.is_some() || endpoint.skip_tls_verify)
             .then_some(TlsFiles { ca, cert, key, skip_verify: endpoint.skip_tls_verify });
         let host = if endpoint.host.is_empty() { self.default_host() } else { endpoint.host };
-        Ok(Target { context: name, host: complete(&host), tls })
+        Ok(Target { host: complete(&host), tls })
     }
 
     fn tls_of_flags(&self) -> Option<TlsFiles> {
@@ -181,7 +179,7 @@ impl Cli {
     }
 
     /// The daemon. Nothing is sent until something is asked.
-    pub fn client(&self) -> Result<&Client> {
+    pub(crate) fn client(&self) -> Result<&Client> {
         if let Some(client) = self.client.get() {
             return Ok(client);
         }

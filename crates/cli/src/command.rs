@@ -8,27 +8,27 @@ use crate::failure::{Failure, Result};
 use crate::flags::{self, Flag, Order, Parsed, Stop};
 
 /// One thing a user can ask for.
-pub struct Command {
+pub(crate) struct Command {
     /// Every way to say it; the first is the proper one. `["container run", "run"]`
-    pub names: &'static [&'static str],
+    pub(crate) names: &'static [&'static str],
     /// What follows the name in the usage line. A second line is another form, with a name of its own.
-    pub usage: &'static str,
+    pub(crate) usage: &'static str,
     /// One line for lists.
-    pub about: &'static str,
+    pub(crate) about: &'static str,
     /// Said in the command's own help instead of `about`, when it is longer.
-    pub details: &'static str,
-    pub args: Args,
-    pub order: Order,
-    pub flags: &'static [Flag],
-    pub hidden: bool,
-    pub run: for<'a> fn(&'a Call<'a>) -> Run<'a>,
+    pub(crate) details: &'static str,
+    pub(crate) args: Args,
+    pub(crate) order: Order,
+    pub(crate) flags: &'static [Flag],
+    pub(crate) hidden: bool,
+    pub(crate) run: for<'a> fn(&'a Call<'a>) -> Run<'a>,
 }
 
-pub type Run<'a> = Pin<Box<dyn Future<Output = Result> + 'a>>;
+pub(crate) type Run<'a> = Pin<Box<dyn Future<Output = Result> + 'a>>;
 
 impl Command {
     /// What is left out in a table entry: `..Command::NONE`.
-    pub const NONE: Self = Self {
+    pub(crate) const NONE: Self = Self {
         names: &[],
         usage: "",
         about: "",
@@ -42,14 +42,14 @@ impl Command {
 }
 
 /// A noun with verbs under it.
-pub struct Group {
-    pub name: &'static str,
-    pub about: &'static str,
+pub(crate) struct Group {
+    pub(crate) name: &'static str,
+    pub(crate) about: &'static str,
 }
 
 /// How many arguments a command takes.
 #[derive(Clone, Copy, Debug)]
-pub enum Args {
+pub(crate) enum Args {
     None,
     Exactly(usize),
     AtLeast(usize),
@@ -81,26 +81,23 @@ impl Args {
 }
 
 /// A command being run: what it was given, and where it runs.
-pub struct Call<'a> {
-    pub cli: &'a Cli,
-    pub flags: Parsed,
-    pub command: &'static Command,
-    /// As called: `docker container run`.
-    pub path: String,
+pub(crate) struct Call<'a> {
+    pub(crate) cli: &'a Cli,
+    pub(crate) flags: Parsed,
 }
 
 impl Call<'_> {
-    pub fn args(&self) -> &[String] {
+    pub(crate) fn args(&self) -> &[String] {
         &self.flags.args
     }
 
-    pub fn arg(&self, index: usize) -> &str {
+    pub(crate) fn arg(&self, index: usize) -> &str {
         self.flags.args.get(index).map(String::as_str).unwrap_or_default()
     }
 }
 
 /// Parses the words behind a command's name and runs it.
-pub async fn dispatch(
+pub(crate) async fn dispatch(
     cli: &Cli,
     command: &'static Command,
     path: String,
@@ -125,12 +122,12 @@ pub async fn dispatch(
             program = cli.program
         )));
     }
-    let call = Call { cli, flags: parsed, command, path };
+    let call = Call { cli, flags: parsed };
     (command.run)(&call).await
 }
 
 /// A flag error: exit status 125 and the usage line.
-pub fn wrong_flag(words: &str, usage: &str, path: &str) -> Failure {
+pub(crate) fn wrong_flag(words: &str, usage: &str, path: &str) -> Failure {
     Failure::new(
         125,
         format!("{words}\n\nUsage:  {usage}\n\nRun '{path} --help' for more information"),
@@ -167,8 +164,8 @@ fn help(cli: &Cli, command: &Command, path: &str, columns: usize) -> String {
 }
 
 /// Words that many commands say of the same flag.
-pub mod about {
-    pub const FORMAT_TABLE: &str = "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates";
+pub(crate) mod about {
+    pub(crate) const FORMAT_TABLE: &str = "Format output using a custom template:\n'table':            Print output in table format with column headers (default)\n'table TEMPLATE':   Print output in table format using the given Go template\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates";
 
-    pub const FORMAT: &str = "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates";
+    pub(crate) const FORMAT: &str = "Format output using a custom template:\n'json':             Print in JSON format\n'TEMPLATE':         Print output using the given Go template.\nRefer to https://docs.docker.com/go/formatting/ for more information about formatting output with templates";
 }

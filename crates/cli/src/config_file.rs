@@ -9,14 +9,14 @@ use serde_json::{Map, Value};
 use stdx::{Context, Error, Result};
 
 #[derive(Debug)]
-pub struct ConfigFile {
+pub(crate) struct ConfigFile {
     path: PathBuf,
     values: Map<String, Value>,
 }
 
 impl ConfigFile {
     /// Reads the file of `directory`; one that is not there is empty.
-    pub fn load(directory: &Path) -> Result<Self> {
+    pub(crate) fn load(directory: &Path) -> Result<Self> {
         let path = directory.join("config.json");
         let values = match std::fs::read(&path) {
             Ok(bytes) if bytes.trim_ascii().is_empty() => Map::new(),
@@ -31,28 +31,28 @@ impl ConfigFile {
         Ok(Self { path, values })
     }
 
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         &self.path
     }
 
     /// A setting that is text (`psFormat`, `currentContext`, `credsStore` …), empty when absent.
-    pub fn text(&self, key: &str) -> &str {
+    pub(crate) fn text(&self, key: &str) -> &str {
         self.values.get(key).and_then(Value::as_str).unwrap_or_default()
     }
 
     /// A setting that maps text to text (`HttpHeaders`, `credHelpers`).
-    pub fn map(&self, key: &str) -> BTreeMap<String, String> {
+    pub(crate) fn map(&self, key: &str) -> BTreeMap<String, String> {
         let entries = self.values.get(key).and_then(Value::as_object);
         let pairs = entries.into_iter().flatten();
         pairs.filter_map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect()
     }
 
-    pub fn get(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         self.values.get(key)
     }
 
     /// Changes a setting; null takes it out.
-    pub fn set(&mut self, key: &str, value: Value) {
+    pub(crate) fn set(&mut self, key: &str, value: Value) {
         match value {
             Value::Null => self.values.remove(key),
             value => self.values.insert(key.to_owned(), value),
@@ -60,11 +60,11 @@ impl ConfigFile {
     }
 
     /// A member of a map of settings (`auths`).
-    pub fn member(&self, key: &str, name: &str) -> Option<&Value> {
+    pub(crate) fn member(&self, key: &str, name: &str) -> Option<&Value> {
         self.values.get(key)?.get(name)
     }
 
-    pub fn set_member(&mut self, key: &str, name: &str, value: Value) {
+    pub(crate) fn set_member(&mut self, key: &str, name: &str, value: Value) {
         let entry = self.values.entry(key).or_insert_with(|| Value::Object(Map::new()));
         if !entry.is_object() {
             *entry = Value::Object(Map::new());
@@ -78,7 +78,7 @@ impl ConfigFile {
     }
 
     /// Writes the whole file beside the old one and puts it in its place. A link stays a link.
-    pub fn save(&self) -> Result<()> {
+    pub(crate) fn save(&self) -> Result<()> {
         let target = std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
         let directory = target.parent().context(|| "config.json has no directory".to_owned())?;
         std::fs::create_dir_all(directory)

@@ -6,42 +6,42 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use stdx::{Context as _, Error, Kind, Result};
 
-pub const DEFAULT: &str = "default";
+pub(crate) const DEFAULT: &str = "default";
 
 /// The file of one context.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
-pub struct Stored {
-    pub name: String,
-    pub metadata: Map<String, Value>,
-    pub endpoints: std::collections::BTreeMap<String, EndpointMeta>,
+pub(crate) struct Stored {
+    pub(crate) name: String,
+    pub(crate) metadata: Map<String, Value>,
+    pub(crate) endpoints: std::collections::BTreeMap<String, EndpointMeta>,
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
-pub struct EndpointMeta {
+pub(crate) struct EndpointMeta {
     #[serde(rename = "Host", skip_serializing_if = "String::is_empty")]
-    pub host: String,
+    pub(crate) host: String,
     #[serde(rename = "SkipTLSVerify")]
-    pub skip_tls_verify: bool,
+    pub(crate) skip_tls_verify: bool,
 }
 
 impl Stored {
-    pub fn description(&self) -> &str {
+    pub(crate) fn description(&self) -> &str {
         self.metadata.get("Description").and_then(Value::as_str).unwrap_or_default()
     }
 
-    pub fn docker(&self) -> EndpointMeta {
+    pub(crate) fn docker(&self) -> EndpointMeta {
         self.endpoints.get("docker").cloned().unwrap_or_default()
     }
 }
 
-pub struct Store {
+pub(crate) struct Store {
     root: PathBuf,
 }
 
 impl Store {
-    pub fn new(config_directory: &Path) -> Self {
+    pub(crate) fn new(config_directory: &Path) -> Self {
         Self { root: config_directory.join("contexts") }
     }
 
@@ -49,15 +49,15 @@ impl Store {
         oci::Digest::of(name.as_bytes()).hex().to_owned()
     }
 
-    pub fn meta_directory(&self, name: &str) -> PathBuf {
+    pub(crate) fn meta_directory(&self, name: &str) -> PathBuf {
         self.root.join("meta").join(Self::folder(name))
     }
 
-    pub fn tls_directory(&self, name: &str) -> PathBuf {
+    pub(crate) fn tls_directory(&self, name: &str) -> PathBuf {
         self.root.join("tls").join(Self::folder(name))
     }
 
-    pub fn load(&self, name: &str) -> Result<Stored> {
+    pub(crate) fn load(&self, name: &str) -> Result<Stored> {
         let path = self.meta_directory(name).join("meta.json");
         let bytes = std::fs::read(&path).map_err(|err| {
             let missing = err.kind() == std::io::ErrorKind::NotFound;
@@ -71,7 +71,7 @@ impl Store {
     }
 
     /// All of them, by name.
-    pub fn list(&self) -> Result<Vec<Stored>> {
+    pub(crate) fn list(&self) -> Result<Vec<Stored>> {
         let mut all = Vec::new();
         let entries = match std::fs::read_dir(self.root.join("meta")) {
             Ok(entries) => entries,
@@ -89,7 +89,7 @@ impl Store {
         Ok(all)
     }
 
-    pub fn save(&self, stored: &Stored) -> Result<()> {
+    pub(crate) fn save(&self, stored: &Stored) -> Result<()> {
         let directory = self.meta_directory(&stored.name);
         std::fs::create_dir_all(&directory)
             .context(|| format!("cannot create {}", directory.display()))?;
@@ -101,7 +101,7 @@ impl Store {
             .context(|| format!("cannot write context {:?}", stored.name))
     }
 
-    pub fn remove(&self, name: &str) -> Result<()> {
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
         self.load(name)?;
         for directory in [self.meta_directory(name), self.tls_directory(name)] {
             match std::fs::remove_dir_all(&directory) {
@@ -115,12 +115,12 @@ impl Store {
     }
 
     /// The TLS files kept for an endpoint: `ca.pem`, `cert.pem`, `key.pem`.
-    pub fn tls_file(&self, name: &str, file: &str) -> Option<PathBuf> {
+    pub(crate) fn tls_file(&self, name: &str, file: &str) -> Option<PathBuf> {
         Some(self.tls_directory(name).join("docker").join(file)).filter(|path| path.exists())
     }
 }
 
-pub fn check_name(name: &str) -> Result<()> {
+pub(crate) fn check_name(name: &str) -> Result<()> {
     let mut bytes = name.bytes();
     let right = bytes.next().is_some_and(|c| c.is_ascii_alphanumeric())
         && name.len() > 1

@@ -12,19 +12,19 @@ use crate::cli::Cli;
 use crate::config_file::ConfigFile;
 
 /// Docker Hub's entry in every credentials store.
-pub const HUB: &str = "https://index.docker.io/v1/";
+pub(crate) const HUB: &str = "https://index.docker.io/v1/";
 
 /// What to show a registry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Credentials {
-    pub username: String,
-    pub password: String,
-    pub identity_token: String,
-    pub server: String,
+pub(crate) struct Credentials {
+    pub(crate) username: String,
+    pub(crate) password: String,
+    pub(crate) identity_token: String,
+    pub(crate) server: String,
 }
 
 impl Credentials {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.username.is_empty() && self.identity_token.is_empty()
     }
 
@@ -43,18 +43,18 @@ impl Credentials {
     }
 
     /// The body of `POST /auth`.
-    pub fn body(&self) -> Value {
+    pub(crate) fn body(&self) -> Value {
         self.document()
     }
 
     /// The `X-Registry-Auth` header.
-    pub fn header(&self) -> String {
+    pub(crate) fn header(&self) -> String {
         URL_SAFE.encode(self.document().to_string())
     }
 }
 
 /// The key under which credentials for an image's registry are kept.
-pub fn server_of(reference: &oci::Reference) -> String {
+pub(crate) fn server_of(reference: &oci::Reference) -> String {
     match reference.domain() {
         "docker.io" => HUB.to_owned(),
         domain => domain.to_owned(),
@@ -62,7 +62,7 @@ pub fn server_of(reference: &oci::Reference) -> String {
 }
 
 /// The header for a request about `reference`; empty credentials are sent too, as Docker does.
-pub fn header_for(cli: &Cli, reference: &oci::Reference) -> Result<String> {
+pub(crate) fn header_for(cli: &Cli, reference: &oci::Reference) -> Result<String> {
     let server = server_of(reference);
     let credentials = get(cli.config(), &server)?;
     Ok(credentials.header())
@@ -74,7 +74,7 @@ fn helper(config: &ConfigFile, server: &str) -> Option<String> {
     special.or_else(|| Some(config.text("credsStore").to_owned()).filter(|name| !name.is_empty()))
 }
 
-pub fn get(config: &ConfigFile, server: &str) -> Result<Credentials> {
+pub(crate) fn get(config: &ConfigFile, server: &str) -> Result<Credentials> {
     if let Some(name) = helper(config, server) {
         return from_helper(&name, server);
     }
@@ -114,7 +114,7 @@ fn host(server: &str) -> &str {
 }
 
 /// Keeps credentials; where they went, for the user to know.
-pub fn store(config: &mut ConfigFile, credentials: &Credentials) -> Result<Place> {
+pub(crate) fn store(config: &mut ConfigFile, credentials: &Credentials) -> Result<Place> {
     if let Some(name) = helper(config, &credentials.server) {
         let secret = if credentials.identity_token.is_empty() {
             &credentials.password
@@ -146,12 +146,12 @@ pub fn store(config: &mut ConfigFile, credentials: &Credentials) -> Result<Place
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Place {
+pub(crate) enum Place {
     Helper,
     File,
 }
 
-pub fn erase(config: &mut ConfigFile, server: &str) -> Result<()> {
+pub(crate) fn erase(config: &mut ConfigFile, server: &str) -> Result<()> {
     if let Some(name) = helper(config, server) {
         run_helper(&name, "erase", server)?;
     }

@@ -1,30 +1,20 @@
 //! The environment, read here and nowhere else in the command.
 
 #[expect(clippy::disallowed_methods, reason = "this is the command's one door to its environment")]
-pub fn var(name: &str) -> Option<String> {
+pub(crate) fn var(name: &str) -> Option<String> {
     std::env::var_os(name).map(|value| value.to_string_lossy().into_owned())
 }
 
 /// A variable that is there and says something.
-pub fn non_empty(name: &str) -> Option<String> {
+pub(crate) fn non_empty(name: &str) -> Option<String> {
     var(name).filter(|value| !value.is_empty())
 }
 
 /// `GANTRY_X`, else `DOCKER_X`.
-pub fn ours_or_dockers(name: &str) -> Option<String> {
+pub(crate) fn ours_or_dockers(name: &str) -> Option<String> {
     non_empty(&format!("GANTRY_{name}")).or_else(|| non_empty(&format!("DOCKER_{name}")))
 }
 
-pub fn home() -> std::path::PathBuf {
+pub(crate) fn home() -> std::path::PathBuf {
     non_empty("HOME").map_or_else(|| "/".into(), Into::into)
-}
-
-/// Every variable, for flags that name one by its beginning.
-#[expect(clippy::disallowed_methods, reason = "this is the command's one door to its environment")]
-pub fn all() -> Vec<(String, String)> {
-    std::env::vars_os()
-        .map(|(name, value)| {
-            (name.to_string_lossy().into_owned(), value.to_string_lossy().into_owned())
-        })
-        .collect()
 }

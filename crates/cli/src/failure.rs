@@ -2,42 +2,37 @@
 
 use stdx::Error;
 
-pub type Result<T = (), E = Failure> = std::result::Result<T, E>;
+pub(crate) type Result<T = (), E = Failure> = std::result::Result<T, E>;
 
 #[derive(Debug)]
-pub struct Failure {
-    pub status: u8,
+pub(crate) struct Failure {
+    pub(crate) status: u8,
     /// Printed on standard error at the end; `None` when all is said.
-    pub message: Option<String>,
+    pub(crate) message: Option<String>,
     /// The kind of the error this came from, for those who go on after some.
-    pub kind: Option<stdx::Kind>,
+    pub(crate) kind: Option<stdx::Kind>,
 }
 
 impl Failure {
-    pub fn new(status: u8, message: impl Into<String>) -> Self {
+    pub(crate) fn new(status: u8, message: impl Into<String>) -> Self {
         Self { status, message: Some(message.into()), kind: None }
     }
 
     /// Exit status 1 and a sentence.
-    pub fn words(message: impl Into<String>) -> Self {
+    pub(crate) fn words(message: impl Into<String>) -> Self {
         Self::new(1, message)
     }
 
     /// An exit status alone.
-    pub fn quiet(status: u8) -> Self {
+    pub(crate) fn quiet(status: u8) -> Self {
         Self { status, message: None, kind: None }
     }
 
-    pub fn with_status(mut self, status: u8) -> Self {
-        self.status = status;
-        self
-    }
-
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         self.message.as_deref().unwrap_or_default()
     }
 
-    pub fn is_not_found(&self) -> bool {
+    pub(crate) fn is_not_found(&self) -> bool {
         self.kind == Some(stdx::Kind::NotFound)
     }
 }
@@ -55,7 +50,7 @@ impl From<std::io::Error> for Failure {
 }
 
 /// Several things were asked for, some failed: their sentences, each on its line.
-pub fn joined(failures: Vec<Failure>) -> Result {
+pub(crate) fn joined(failures: Vec<Failure>) -> Result {
     if failures.is_empty() {
         return Ok(());
     }

@@ -10,7 +10,7 @@ use stdx::{Error, Result, duration, units};
 
 /// What sort of value a flag takes. The word shown in help is [`Kind::word`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub(crate) enum Kind {
     Switch,
     Text,
     /// May be given several times.
@@ -80,40 +80,35 @@ impl Kind {
 
 /// One flag of a command.
 #[derive(Debug)]
-pub struct Flag {
-    pub long: &'static str,
-    pub short: Option<char>,
-    pub kind: Kind,
-    pub about: &'static str,
-    pub hidden: bool,
+pub(crate) struct Flag {
+    pub(crate) long: &'static str,
+    pub(crate) short: Option<char>,
+    pub(crate) kind: Kind,
+    pub(crate) about: &'static str,
+    pub(crate) hidden: bool,
     /// Beyond the kind: what a value must look like.
-    pub check: Option<fn(&str) -> Result<()>>,
+    pub(crate) check: Option<fn(&str) -> Result<()>>,
     /// The flag whose older name this is.
-    pub alias_of: Option<&'static str>,
+    pub(crate) alias_of: Option<&'static str>,
 }
 
 impl Flag {
-    pub const fn new(long: &'static str, kind: Kind, about: &'static str) -> Self {
+    pub(crate) const fn new(long: &'static str, kind: Kind, about: &'static str) -> Self {
         Self { long, short: None, kind, about, hidden: false, check: None, alias_of: None }
     }
 
-    pub const fn short(mut self, letter: char) -> Self {
+    pub(crate) const fn short(mut self, letter: char) -> Self {
         self.short = Some(letter);
         self
     }
 
-    pub const fn hidden(mut self) -> Self {
-        self.hidden = true;
-        self
-    }
-
-    pub const fn check(mut self, check: fn(&str) -> Result<()>) -> Self {
+    pub(crate) const fn check(mut self, check: fn(&str) -> Result<()>) -> Self {
         self.check = Some(check);
         self
     }
 
     /// An older name of another flag of the same table, not shown in help.
-    pub const fn alias(long: &'static str, of: &'static str) -> Self {
+    pub(crate) const fn alias(long: &'static str, of: &'static str) -> Self {
         let mut flag = Self::new(long, Kind::List, "");
         flag.hidden = true;
         flag.alias_of = Some(of);
@@ -130,7 +125,7 @@ impl Flag {
 
 /// Whether flags may stand behind the first argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub(crate) enum Order {
     Mixed,
     /// Everything from the first argument on belongs to somebody else (`run`, `exec`, `docker` itself).
     FlagsFirst,
@@ -138,15 +133,15 @@ pub enum Order {
 
 /// What a command line came to.
 #[derive(Debug)]
-pub struct Parsed {
+pub(crate) struct Parsed {
     table: &'static [Flag],
     values: Vec<(usize, String)>,
-    pub args: Vec<String>,
+    pub(crate) args: Vec<String>,
 }
 
 /// Why parsing stopped.
 #[derive(Debug)]
-pub enum Stop {
+pub(crate) enum Stop {
     Help,
     /// `-h` where it is not a flag of the command: help, and a warning about its age.
     ShortHelp,
@@ -154,7 +149,11 @@ pub enum Stop {
 }
 
 impl Parsed {
-    pub fn parse(table: &'static [Flag], order: Order, words: &[String]) -> Result<Self, Stop> {
+    pub(crate) fn parse(
+        table: &'static [Flag],
+        order: Order,
+        words: &[String],
+    ) -> Result<Self, Stop> {
         let mut parsed = Self { table, values: Vec::new(), args: Vec::new() };
         let mut words = words.iter();
         while let Some(word) = words.next() {
@@ -282,36 +281,36 @@ impl Parsed {
     }
 
     /// A switch's state; off when not given.
-    pub fn on(&self, long: &str) -> bool {
+    pub(crate) fn on(&self, long: &str) -> bool {
         self.each(long).next_back().is_some_and(|value| parse_bool(value).unwrap_or(false))
     }
 
     /// A switch's state where not given means something of its own.
-    pub fn switch(&self, long: &str) -> Option<bool> {
+    pub(crate) fn switch(&self, long: &str) -> Option<bool> {
         self.each(long).next_back().map(|value| parse_bool(value).unwrap_or(false))
     }
 
     /// Whether any flag was given at all.
-    pub fn any(&self) -> bool {
+    pub(crate) fn any(&self) -> bool {
         !self.values.is_empty()
     }
 
-    pub fn given(&self, long: &str) -> bool {
+    pub(crate) fn given(&self, long: &str) -> bool {
         self.each(long).next().is_some()
     }
 
     /// The last value, if the flag was given.
-    pub fn get(&self, long: &str) -> Option<&str> {
+    pub(crate) fn get(&self, long: &str) -> Option<&str> {
         self.each(long).next_back()
     }
 
     /// The last value, or nothing.
-    pub fn text(&self, long: &str) -> &str {
+    pub(crate) fn text(&self, long: &str) -> &str {
         self.get(long).unwrap_or_default()
     }
 
     /// Every value, in the order given.
-    pub fn list(&self, long: &str) -> Vec<&str> {
+    pub(crate) fn list(&self, long: &str) -> Vec<&str> {
         match self.position(long).map(|index| self.table[index].kind) {
             Some(Kind::Strings) => self.each(long).flat_map(|value| value.split(',')).collect(),
             _ => self.each(long).collect(),
@@ -319,29 +318,22 @@ impl Parsed {
     }
 
     /// Every `key=value`; a key alone has an empty value.
-    pub fn map(&self, long: &str) -> Vec<(&str, &str)> {
+    pub(crate) fn map(&self, long: &str) -> Vec<(&str, &str)> {
         self.list(long).into_iter().map(|pair| pair.split_once('=').unwrap_or((pair, ""))).collect()
     }
 
-    pub fn int(&self, long: &str) -> Option<i64> {
+    pub(crate) fn int(&self, long: &str) -> Option<i64> {
         self.get(long).and_then(|value| parse_int(value).ok())
     }
 
-    pub fn bytes(&self, long: &str) -> Option<i64> {
+    pub(crate) fn bytes(&self, long: &str) -> Option<i64> {
         self.get(long).and_then(|value| {
             if value == "-1" { Some(-1) } else { units::ram_in_bytes(value).ok() }
         })
     }
 
-    /// A duration in nanoseconds, as the API carries it.
-    pub fn nanos(&self, long: &str) -> Option<i64> {
-        self.get(long)
-            .and_then(|value| duration::parse(value).ok())
-            .and_then(|value| value.as_nanos().try_into().ok())
-    }
-
     /// The `--filter` values as the API wants them: `{"status":{"running":true}}`. Empty when none was given.
-    pub fn filters(&self, long: &str) -> Filters {
+    pub(crate) fn filters(&self, long: &str) -> Filters {
         let mut filters = Filters::default();
         for (key, value) in
             self.list(long).into_iter().filter_map(|text| filter(text).ok().flatten())
@@ -354,27 +346,29 @@ impl Parsed {
 
 /// Conditions a listing is narrowed by.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Filters(std::collections::BTreeMap<String, std::collections::BTreeMap<String, bool>>);
+pub(crate) struct Filters(
+    std::collections::BTreeMap<String, std::collections::BTreeMap<String, bool>>,
+);
 
 impl Filters {
-    pub fn add(&mut self, key: &str, value: &str) {
+    pub(crate) fn add(&mut self, key: &str, value: &str) {
         self.0.entry(key.to_owned()).or_default().insert(value.to_owned(), true);
     }
 
-    pub fn has(&self, key: &str) -> bool {
+    pub(crate) fn has(&self, key: &str) -> bool {
         self.0.contains_key(key)
     }
 
-    pub fn values(&self, key: &str) -> impl Iterator<Item = &str> {
+    pub(crate) fn values(&self, key: &str) -> impl Iterator<Item = &str> {
         self.0.get(key).into_iter().flat_map(|values| values.keys()).map(String::as_str)
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
     /// The query parameter, if there is anything to say.
-    pub fn query(&self) -> Option<String> {
+    pub(crate) fn query(&self) -> Option<String> {
         (!self.0.is_empty())
             .then(|| serde_json::to_string(&self.0).expect("maps of text can be written"))
     }
@@ -445,7 +439,7 @@ fn number_error(function: &str, text: &str, kind: &std::num::IntErrorKind) -> Er
 }
 
 /// `1.5` CPUs as billionths of one.
-pub fn nano_cpus(text: &str) -> Result<i64> {
+pub(crate) fn nano_cpus(text: &str) -> Result<i64> {
     let bad = || Error::invalid(format!("failed to parse {text} as a rational number"));
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     if (whole.is_empty() && fraction.is_empty()) || !fraction.bytes().all(|c| c.is_ascii_digit()) {
@@ -463,13 +457,13 @@ pub fn nano_cpus(text: &str) -> Result<i64> {
 }
 
 /// The block of help that describes `table`, wrapped to `columns`.
-pub fn usage(table: &[Flag], columns: usize) -> String {
+pub(crate) fn usage(table: &[Flag], columns: usize) -> String {
     let abouts: Vec<&str> = table.iter().map(|flag| flag.about).collect();
     usage_with(table, &abouts, columns)
 }
 
 /// As [`usage`], with other words for each flag.
-pub fn usage_with(table: &[Flag], abouts: &[impl AsRef<str>], columns: usize) -> String {
+pub(crate) fn usage_with(table: &[Flag], abouts: &[impl AsRef<str>], columns: usize) -> String {
     let mut lines = Vec::new();
     for (flag, about) in table.iter().zip(abouts).filter(|(flag, _)| !flag.hidden) {
         let mut head = match flag.short {

@@ -10,12 +10,12 @@ const CHUNK: usize = 256 << 10;
 const WAITING: usize = 4;
 
 /// Everything `reader` gives, as a request's body. It is read on a thread of its own.
-pub fn body(mut reader: impl Read + Send + 'static) -> BodyStream {
+pub(crate) fn body(mut reader: impl Read + Send + 'static) -> BodyStream {
     produced(move |writer| io::copy(&mut reader, writer).map(drop))
 }
 
 /// What `produce` writes, as a request's body.
-pub fn produced(
+pub(crate) fn produced(
     produce: impl FnOnce(&mut Sender) -> io::Result<()> + Send + 'static,
 ) -> BodyStream {
     let (sender, receiver) = mpsc::channel(WAITING);
@@ -33,7 +33,7 @@ pub fn produced(
 }
 
 /// The writing end.
-pub struct Sender {
+pub(crate) struct Sender {
     sender: mpsc::Sender<io::Result<Bytes>>,
     buffer: Vec<u8>,
 }
@@ -57,7 +57,7 @@ impl Write for Sender {
 }
 
 /// An answer's body for a thread that reads.
-pub struct Receiver {
+pub(crate) struct Receiver {
     receiver: mpsc::Receiver<Bytes>,
     current: Bytes,
 }
@@ -77,7 +77,7 @@ impl Read for Receiver {
 }
 
 /// Lets `consume` read a whole answer on a thread where it may block.
-pub async fn consumed<T: Send + 'static>(
+pub(crate) async fn consumed<T: Send + 'static>(
     mut response: client::Response,
     consume: impl FnOnce(&mut Receiver) -> stdx::Result<T> + Send + 'static,
 ) -> stdx::Result<T> {

@@ -6,7 +6,7 @@ use std::io::{self, BufWriter, IsTerminal, Write};
 use crate::failure::{Failure, Result};
 
 /// Standard output and error of this process.
-pub struct Printer {
+pub(crate) struct Printer {
     out: RefCell<BufWriter<io::Stdout>>,
 }
 
@@ -18,47 +18,47 @@ impl Default for Printer {
 
 impl Printer {
     /// Prints as it is.
-    pub fn text(&self, text: &str) -> Result {
+    pub(crate) fn text(&self, text: &str) -> Result {
         self.bytes(text.as_bytes())
     }
 
-    pub fn line(&self, text: &str) -> Result {
+    pub(crate) fn line(&self, text: &str) -> Result {
         self.bytes(text.as_bytes())?;
         self.bytes(b"\n")
     }
 
-    pub fn bytes(&self, bytes: &[u8]) -> Result {
+    pub(crate) fn bytes(&self, bytes: &[u8]) -> Result {
         self.out.borrow_mut().write_all(bytes).map_err(|err| gone(&err))
     }
 
     /// What was printed is seen now.
-    pub fn flush(&self) -> Result {
+    pub(crate) fn flush(&self) -> Result {
         self.out.borrow_mut().flush().map_err(|err| gone(&err))
     }
 
     /// One line on standard error, after all that was printed before.
-    pub fn complain(&self, text: &str) {
+    pub(crate) fn complain(&self, text: &str) {
         self.complain_text(&format!("{text}\n"));
     }
 
     /// Text on standard error. Nobody listening is not our failure.
-    pub fn complain_text(&self, text: &str) {
+    pub(crate) fn complain_text(&self, text: &str) {
         if self.flush().is_ok() {
             eprint_quietly(text);
         }
     }
 
     /// Bytes on standard error, after all that was printed before.
-    pub fn error_bytes(&self, bytes: &[u8]) -> Result {
+    pub(crate) fn error_bytes(&self, bytes: &[u8]) -> Result {
         self.flush()?;
         io::stderr().write_all(bytes).map_err(|err| gone(&err))
     }
 
-    pub fn out_is_terminal(&self) -> bool {
+    pub(crate) fn out_is_terminal(&self) -> bool {
         io::stdout().is_terminal()
     }
 
-    pub fn err_is_terminal(&self) -> bool {
+    pub(crate) fn err_is_terminal(&self) -> bool {
         io::stderr().is_terminal()
     }
 }

@@ -10,37 +10,37 @@ use crate::failure::{Failure, Result};
 /// One message of the daemon's stream.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Message {
-    pub stream: Option<String>,
-    pub status: Option<String>,
-    pub id: Option<String>,
-    pub error: Option<String>,
+pub(crate) struct Message {
+    pub(crate) stream: Option<String>,
+    pub(crate) status: Option<String>,
+    pub(crate) id: Option<String>,
+    pub(crate) error: Option<String>,
     #[serde(rename = "errorDetail")]
-    pub error_detail: Option<ErrorDetail>,
+    pub(crate) error_detail: Option<ErrorDetail>,
     #[serde(rename = "progressDetail")]
-    pub detail: Option<Detail>,
-    pub aux: Option<serde_json::Value>,
+    pub(crate) detail: Option<Detail>,
+    pub(crate) aux: Option<serde_json::Value>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct ErrorDetail {
-    pub code: Option<i64>,
-    pub message: String,
+pub(crate) struct ErrorDetail {
+    pub(crate) code: Option<i64>,
+    pub(crate) message: String,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
-pub struct Detail {
-    pub current: Option<i64>,
-    pub total: Option<i64>,
-    pub start: Option<i64>,
-    pub hidecounts: bool,
-    pub units: String,
+pub(crate) struct Detail {
+    pub(crate) current: Option<i64>,
+    pub(crate) total: Option<i64>,
+    pub(crate) start: Option<i64>,
+    pub(crate) hidecounts: bool,
+    pub(crate) units: String,
 }
 
 /// Where lines are written to, and how.
-pub struct Display {
+pub(crate) struct Display {
     terminal: bool,
     columns: usize,
     /// Lines of the terminal by the id they belong to.
@@ -48,7 +48,7 @@ pub struct Display {
 }
 
 impl Display {
-    pub fn new(terminal: bool) -> Self {
+    pub(crate) fn new(terminal: bool) -> Self {
         Self {
             terminal,
             columns: crate::tty::size().map_or(80, |(_, columns)| usize::from(columns)),
@@ -57,7 +57,7 @@ impl Display {
     }
 
     /// What to print for a message.
-    pub fn render(&mut self, message: &Message) -> String {
+    pub(crate) fn render(&mut self, message: &Message) -> String {
         let progress = message.detail.as_ref().map(|detail| self.bar(detail)).unwrap_or_default();
         // Off a terminal the bars would only be noise.
         if !self.terminal && !progress.is_empty() {
@@ -160,11 +160,11 @@ impl Display {
 
 /// Takes a stream of JSON messages apart as its bytes arrive.
 #[derive(Default)]
-pub struct Lines(Vec<u8>);
+pub(crate) struct Lines(Vec<u8>);
 
 impl Lines {
     /// The whole documents that are there now. Documents may stand on lines of their own or not.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<Vec<Message>> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<Vec<Message>> {
         self.0.extend_from_slice(bytes);
         let mut documents = serde_json::Deserializer::from_slice(&self.0).into_iter::<Message>();
         let mut messages = Vec::new();
@@ -177,7 +177,9 @@ impl Lines {
                 }
                 Err(err) if err.is_eof() => break,
                 Err(err) => {
-                    return Err(Failure::words(format!("cannot read the daemon's progress: {err}")));
+                    return Err(Failure::words(format!(
+                        "cannot read the daemon's progress: {err}"
+                    )));
                 }
             }
         }
@@ -187,7 +189,7 @@ impl Lines {
 }
 
 /// Shows a whole answer; an error in it ends the command with its words.
-pub async fn show(
+pub(crate) async fn show(
     mut response: client::Response,
     terminal: bool,
     mut print: impl FnMut(&str) -> Result,

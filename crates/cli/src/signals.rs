@@ -26,10 +26,10 @@ const FORWARDED: [(&str, i32); 17] = [
 ];
 
 /// Everything that may arrive, from the moment this is made.
-pub struct Signals(Vec<(&'static str, Signal)>);
+pub(crate) struct Signals(Vec<(&'static str, Signal)>);
 
 impl Signals {
-    pub fn listen() -> Self {
+    pub(crate) fn listen() -> Self {
         let listen = |(name, number): (&'static str, i32)| {
             Some((name, signal(SignalKind::from_raw(number)).ok()?))
         };
@@ -37,7 +37,7 @@ impl Signals {
     }
 
     /// The next one's name.
-    pub async fn next(&mut self) -> &'static str {
+    pub(crate) async fn next(&mut self) -> &'static str {
         std::future::poll_fn(|cx| {
             for (name, signal) in &mut self.0 {
                 if let Poll::Ready(Some(())) = signal.poll_recv(cx) {
@@ -51,6 +51,6 @@ impl Signals {
 }
 
 /// The terminal's size has changed.
-pub fn window_changes() -> std::io::Result<Signal> {
+pub(crate) fn window_changes() -> std::io::Result<Signal> {
     signal(SignalKind::window_change())
 }

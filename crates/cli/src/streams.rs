@@ -12,18 +12,18 @@ use crate::tty::{self, Raw};
 
 /// Which streams are wanted, and how they travel.
 #[derive(Clone, Debug, Default)]
-pub struct Wanted {
-    pub stdin: bool,
-    pub stdout: bool,
-    pub stderr: bool,
-    pub tty: bool,
+pub(crate) struct Wanted {
+    pub(crate) stdin: bool,
+    pub(crate) stdout: bool,
+    pub(crate) stderr: bool,
+    pub(crate) tty: bool,
     /// Keys that leave the container running; see [`detach_keys`].
-    pub detach_keys: Vec<u8>,
+    pub(crate) detach_keys: Vec<u8>,
 }
 
 /// How holding the streams ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub(crate) enum Ended {
     Closed,
     /// The user typed the detach keys.
     Detached,
@@ -32,7 +32,7 @@ pub enum Ended {
 const CHUNK: usize = 32 << 10;
 
 /// Carries bytes both ways until the container's side is at its end, or the user detaches.
-pub async fn hold(connection: Hijacked, wanted: &Wanted) -> Result<Ended> {
+pub(crate) async fn hold(connection: Hijacked, wanted: &Wanted) -> Result<Ended> {
     // Dropped last, whatever happens: the user gets the terminal back.
     let _raw = match wanted.tty && wanted.stdin {
         true => Raw::enter(io::stdin()).map_err(Error::from)?,
@@ -111,15 +111,15 @@ async fn write_all(to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Resu
 }
 
 /// Tells the payloads of both streams apart. A terminal has one stream, unframed.
-pub struct Splitter(Option<Decoder>);
+pub(crate) struct Splitter(Option<Decoder>);
 
 impl Splitter {
-    pub fn new(tty: bool) -> Self {
+    pub(crate) fn new(tty: bool) -> Self {
         Self((!tty).then(Decoder::new))
     }
 
     /// Hands each payload to `each`; what the engine itself has to say ends it.
-    pub fn split<E: From<Error>>(
+    pub(crate) fn split<E: From<Error>>(
         &mut self,
         bytes: &[u8],
         mut each: impl FnMut(Stream, &[u8]) -> std::result::Result<(), E>,
@@ -143,7 +143,7 @@ impl Splitter {
 }
 
 /// Standard input in pieces, read by a thread of its own: a read of a terminal cannot be cancelled.
-pub fn read_stdin() -> mpsc::Receiver<Vec<u8>> {
+pub(crate) fn read_stdin() -> mpsc::Receiver<Vec<u8>> {
     let (sender, receiver) = mpsc::channel(4);
     std::thread::spawn(move || {
         let mut stdin = io::stdin().lock();
@@ -199,7 +199,7 @@ impl<'a> Keys<'a> {
 }
 
 /// `ctrl-p,ctrl-q` understood; the default when `text` is empty.
-pub fn detach_keys(text: &str) -> Result<Vec<u8>> {
+pub(crate) fn detach_keys(text: &str) -> Result<Vec<u8>> {
     let text = if text.is_empty() { "ctrl-p,ctrl-q" } else { text };
     text.split(',')
         .map(|key| {
@@ -221,7 +221,7 @@ pub fn detach_keys(text: &str) -> Result<Vec<u8>> {
 }
 
 /// Tells the daemon the size of our terminal, now and whenever it changes. Never ends by itself.
-pub async fn follow_size(client: &Client, path: &str) {
+pub(crate) async fn follow_size(client: &Client, path: &str) {
     let Ok(mut changes) = crate::signals::window_changes() else {
         return std::future::pending().await;
     };

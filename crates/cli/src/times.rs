@@ -4,12 +4,12 @@ use stdx::time::Timestamp;
 use stdx::{Error, Result, duration, units};
 
 /// `5 minutes ago`.
-pub fn ago(unix: i64) -> String {
+pub(crate) fn ago(unix: i64) -> String {
     format!("{} ago", units::human_duration(Timestamp::now().unix() - unix))
 }
 
 /// `2026-11-21 12:07:31 +0000 UTC`, as Go prints a moment.
-pub fn go(unix: i64) -> String {
+pub(crate) fn go(unix: i64) -> String {
     let at = Timestamp::from_unix_nanos(i128::from(unix) * 1_000_000_000).date_time();
     format!(
         "{:04}-{:02}-{:02} {:02}:{:02}:{:02} +0000 UTC",
@@ -23,7 +23,7 @@ pub fn go(unix: i64) -> String {
 }
 
 /// As [`go`], with the fraction of the second where there is one.
-pub fn go_with_fraction(text: &str) -> String {
+pub(crate) fn go_with_fraction(text: &str) -> String {
     match Timestamp::parse(text) {
         Ok(at) => {
             let whole = go(at.unix());
@@ -38,12 +38,12 @@ pub fn go_with_fraction(text: &str) -> String {
 }
 
 /// `2026-11-21T12:07:31Z`.
-pub fn rfc3339(unix: i64) -> String {
+pub(crate) fn rfc3339(unix: i64) -> String {
     Timestamp::from_unix_nanos(i128::from(unix) * 1_000_000_000).to_string()
 }
 
 /// A moment as the API takes it: an RFC 3339 time or date, seconds, or a duration before now (`10m`).
-pub fn moment(text: &str) -> Result<String> {
+pub(crate) fn moment(text: &str) -> Result<String> {
     if let Ok(before) = duration::parse(text)
         && !text.is_empty()
         && text != "0"

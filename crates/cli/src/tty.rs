@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::termios::{self, OptionalActions, Termios};
 
 /// Columns of the terminal on standard input, as Docker asks for them; `otherwise` where there is none.
-pub fn columns(otherwise: usize) -> usize {
+pub(crate) fn columns(otherwise: usize) -> usize {
     match termios::tcgetwinsize(io::stdin()) {
         Ok(size) if size.ws_col > 0 => usize::from(size.ws_col),
         _ => otherwise,
@@ -14,30 +14,26 @@ pub fn columns(otherwise: usize) -> usize {
 }
 
 /// Rows and columns of the terminal on standard output.
-pub fn size() -> Option<(u16, u16)> {
+pub(crate) fn size() -> Option<(u16, u16)> {
     termios::tcgetwinsize(io::stdout())
         .ok()
         .map(|size| (size.ws_row, size.ws_col))
         .filter(|(rows, columns)| (*rows, *columns) != (0, 0))
 }
 
-pub fn stdin_is_terminal() -> bool {
+pub(crate) fn stdin_is_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
-pub fn stdout_is_terminal() -> bool {
-    io::stdout().is_terminal()
-}
-
 /// A terminal in raw mode, until dropped.
-pub struct Raw {
+pub(crate) struct Raw {
     terminal: OwnedFd,
     before: Termios,
 }
 
 impl Raw {
     /// Makes the terminal behind `fd` raw. Without a terminal there is nothing to do.
-    pub fn enter(fd: impl AsFd) -> io::Result<Option<Self>> {
+    pub(crate) fn enter(fd: impl AsFd) -> io::Result<Option<Self>> {
         if !termios::isatty(&fd) {
             return Ok(None);
         }
@@ -50,7 +46,7 @@ impl Raw {
     }
 
     /// Asks for a secret: as typed, but not shown.
-    pub fn hide_input() -> io::Result<Option<Self>> {
+    pub(crate) fn hide_input() -> io::Result<Option<Self>> {
         let stdin = io::stdin();
         if !stdin.is_terminal() {
             return Ok(None);

@@ -121,7 +121,7 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
     welcome(&config.data_root, &images).await;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let rooms = server::Rooms { containers, system, images, networks, storage, journal: journal.clone() };
+    let rooms = server::Rooms { containers, system, images, networks, journal: journal.clone() };
     notify_ready();
     tracing::info!(version = engine::system::VERSION, "daemon has completed initialization");
     let shutdown = async move {

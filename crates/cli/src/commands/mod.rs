@@ -1,10 +1,10 @@
 //! Every command there is, and what several of them share. One file a verb, one folder a noun.
 
-pub mod container;
+pub(crate) mod container;
 mod context;
 mod image;
 mod network;
-pub mod system;
+pub(crate) mod system;
 mod volume;
 
 use std::rc::Rc;
@@ -18,7 +18,7 @@ use crate::format::listing::{self, Heading};
 use crate::format::{Row, Value};
 
 /// Every command. The order does not matter: help sorts.
-pub static ALL: &[&Command] = &[
+pub(crate) static ALL: &[&Command] = &[
     &container::attach::COMMAND,
     &container::commit::COMMAND,
     &container::cp::COMMAND,
@@ -87,7 +87,7 @@ pub static ALL: &[&Command] = &[
     &volume::rm::COMMAND,
 ];
 
-pub static GROUPS: &[Group] = &[
+pub(crate) static GROUPS: &[Group] = &[
     Group { name: "container", about: "Manage containers" },
     Group { name: "context", about: "Manage contexts" },
     Group { name: "image", about: "Manage images" },
@@ -173,7 +173,7 @@ fn confirmed(cli: &Cli, question: &str) -> Result<bool> {
 }
 
 /// Runs `docker-<name>` of the plugin folders, if there is one: compose and buildx live there. Its exit status.
-pub fn plugin(cli: &Cli, name: &str, words: &[String]) -> Result<Option<u8>> {
+pub(crate) fn plugin(cli: &Cli, name: &str, words: &[String]) -> Result<Option<u8>> {
     let plain = !name.is_empty()
         && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'-');
     if !plain {

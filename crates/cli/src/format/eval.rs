@@ -7,7 +7,7 @@ use super::value::Value;
 
 /// What a name that is not there means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Absent {
+pub(crate) enum Absent {
     /// `<no value>`, as with any map.
     NoValue,
     /// An error, as `inspect` wants it.
@@ -24,7 +24,7 @@ enum Flow {
     Continue,
 }
 
-pub struct Evaluator<'a> {
+pub(crate) struct Evaluator<'a> {
     text: &'a str,
     absent: Absent,
     variables: Vec<(String, Value)>,
@@ -32,7 +32,7 @@ pub struct Evaluator<'a> {
 }
 
 /// Runs `nodes` (parsed from `text`) over `data`. Errors are Go's: `template: :1:2: executing "" at <.X>: …`.
-pub fn run(text: &str, nodes: &[Node], data: &Value, absent: Absent) -> Result<String> {
+pub(crate) fn run(text: &str, nodes: &[Node], data: &Value, absent: Absent) -> Result<String> {
     let variables = vec![("$".to_owned(), data.clone())];
     let mut evaluator = Evaluator { text, absent, variables, out: String::new() };
     evaluator.nodes(nodes, data)?;

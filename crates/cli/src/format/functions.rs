@@ -119,17 +119,17 @@ fn find(name: &str) -> Option<&'static Function> {
     FUNCTIONS.iter().chain(std::iter::once(&TRUNCATE)).find(|function| function.name == name)
 }
 
-pub fn exists(name: &str) -> bool {
+pub(crate) fn exists(name: &str) -> bool {
     find(name).is_some()
 }
 
 /// Which functions Docker adds: over a table's headings they give back their first argument.
-pub fn is_dockers(name: &str) -> bool {
+pub(crate) fn is_dockers(name: &str) -> bool {
     matches!(name, "json" | "split" | "join" | "title" | "lower" | "upper" | "pad" | "truncate")
 }
 
 /// What is wrong with calling `name` with so many arguments.
-pub fn check_count(name: &str, given: usize) -> std::result::Result<(), String> {
+pub(crate) fn check_count(name: &str, given: usize) -> std::result::Result<(), String> {
     let Some(function) = find(name) else {
         return Err(format!("{name:?} is not a defined function"));
     };
@@ -145,7 +145,7 @@ pub fn check_count(name: &str, given: usize) -> std::result::Result<(), String> 
 }
 
 /// Calls a function whose argument count was checked. The error is its own sentence.
-pub fn call(name: &str, args: &[Value]) -> Result {
+pub(crate) fn call(name: &str, args: &[Value]) -> Result {
     match find(name) {
         Some(function) => (function.call)(args),
         None => Err(format!("{name:?} is not a defined function")),

@@ -7,14 +7,14 @@ use super::{Absent, Template, json};
 
 /// What `--format` asked for.
 #[derive(Debug)]
-pub enum Format {
+pub(crate) enum Format {
     /// The documents as the daemon sent them, in an indented list.
     Indented,
     Template(Template),
 }
 
 impl Format {
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let text = match text {
             "" => return Ok(Self::Indented),
             "json" => "{{json .}}",
@@ -26,7 +26,7 @@ impl Format {
     }
 
     /// The documents shown. A template's failure comes with what was shown before it.
-    pub fn show(&self, raws: &[String]) -> (String, Result<(), String>) {
+    pub(crate) fn show(&self, raws: &[String]) -> (String, Result<(), String>) {
         match self {
             Self::Indented => (indented(raws), Ok(())),
             Self::Template(template) => {
@@ -209,7 +209,7 @@ fn schema(parent: &str, key: &str) -> Schema {
 }
 
 /// Tells fields from data, and nil lists from nil maps and pointers. `parent` and `key` say where the value stands.
-pub fn shape(value: &Value, parent: &str, key: &str) -> Value {
+pub(crate) fn shape(value: &Value, parent: &str, key: &str) -> Value {
     match value {
         Value::Nil if MAPS.contains(&key) => Value::NilMap,
         Value::Nil if POINTERS.contains(&key) => Value::Nil,

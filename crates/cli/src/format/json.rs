@@ -1,7 +1,7 @@
 //! JSON laid out anew without being understood: what the daemon sent is shown as it was sent.
 
 /// As Go's `json.Indent` with four blanks; `prefix` stands before every line but the first.
-pub fn indent(raw: &str, prefix: &str) -> String {
+pub(crate) fn indent(raw: &str, prefix: &str) -> String {
     let mut out = String::with_capacity(raw.len() * 2);
     let mut depth = 0usize;
     let mut in_text = false;

@@ -4,10 +4,10 @@ use super::value::{Row, Value};
 use super::{Absent, Template};
 
 /// The name of a column and what stands above it.
-pub type Heading = (&'static str, &'static str);
+pub(crate) type Heading = (&'static str, &'static str);
 
 /// Renders `rows` by `format`, which is `table TEMPLATE`, `json`, or a template.
-pub fn render(format: &str, headings: &[Heading], rows: Vec<Row>) -> Result<String, String> {
+pub(crate) fn render(format: &str, headings: &[Heading], rows: Vec<Row>) -> Result<String, String> {
     let (table, text) = match format.strip_prefix("table") {
         Some(text) => (true, text),
         None if format == "json" => (false, "{{json .}}"),
@@ -32,7 +32,7 @@ pub fn render(format: &str, headings: &[Heading], rows: Vec<Row>) -> Result<Stri
 }
 
 /// A table that is there before its template is known to be right: the first error, if any.
-pub fn check(format: &str) -> Result<(), String> {
+pub(crate) fn check(format: &str) -> Result<(), String> {
     let text = format.strip_prefix("table").unwrap_or(format);
     Template::parse(text.trim_matches(' '))
         .map(drop)
@@ -43,12 +43,12 @@ const LEAST: usize = 10;
 const BETWEEN: usize = 3;
 
 /// Lines up cells ended by tabs, as Go's tabwriter does: a column is a run of lines that all have the cell.
-pub fn align(text: &str) -> String {
+pub(crate) fn align(text: &str) -> String {
     align_with(text, LEAST, BETWEEN)
 }
 
 /// As [`align`], with the least width of a column and the blanks between two.
-pub fn align_with(text: &str, least: usize, between: usize) -> String {
+pub(crate) fn align_with(text: &str, least: usize, between: usize) -> String {
     let lines: Vec<Vec<&str>> =
         text.split_terminator('\n').map(|line| line.split('\t').collect()).collect();
     let mut widths: Vec<Vec<usize>> = lines.iter().map(|cells| vec![0; cells.len()]).collect();

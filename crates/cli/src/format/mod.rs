@@ -5,30 +5,30 @@
 
 mod eval;
 mod functions;
-pub mod inspect;
-pub mod json;
-pub mod listing;
+pub(crate) mod inspect;
+pub(crate) mod json;
+pub(crate) mod listing;
 mod parse;
 mod print;
-pub mod value;
+pub(crate) mod value;
 
-pub use eval::Absent;
-pub use value::{Escape, Row, Value};
+pub(crate) use eval::Absent;
+pub(crate) use value::{Escape, Row, Value};
 
 /// A parsed template.
 #[derive(Debug)]
-pub struct Template {
+pub(crate) struct Template {
     text: String,
     nodes: Vec<parse::Node>,
 }
 
 impl Template {
     /// Go's sentence on failure: `template: :1: unclosed action`.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         Ok(Self { text: text.to_owned(), nodes: parse::parse(text)? })
     }
 
-    pub fn run(&self, data: &Value, absent: Absent) -> Result<String, String> {
+    pub(crate) fn run(&self, data: &Value, absent: Absent) -> Result<String, String> {
         eval::run(&self.text, &self.nodes, data, absent)
     }
 }

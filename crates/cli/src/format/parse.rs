@@ -3,7 +3,7 @@
 use super::value::Value;
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum Node {
+pub(crate) enum Node {
     Text(String),
     Action(Pipeline),
     If(Branch),
@@ -14,31 +14,31 @@ pub enum Node {
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Branch {
-    pub pipeline: Pipeline,
-    pub body: Vec<Node>,
-    pub otherwise: Vec<Node>,
+pub(crate) struct Branch {
+    pub(crate) pipeline: Pipeline,
+    pub(crate) body: Vec<Node>,
+    pub(crate) otherwise: Vec<Node>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Pipeline {
+pub(crate) struct Pipeline {
     /// Variables set by it: one, or two in a `range`.
-    pub variables: Vec<String>,
+    pub(crate) variables: Vec<String>,
     /// `:=` makes new ones, `=` sets what is there.
-    pub declares: bool,
-    pub commands: Vec<Vec<Operand>>,
+    pub(crate) declares: bool,
+    pub(crate) commands: Vec<Vec<Operand>>,
 }
 
 /// An operand with its place in the text, for messages.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Operand {
-    pub at: usize,
-    pub text: String,
-    pub kind: OperandKind,
+pub(crate) struct Operand {
+    pub(crate) at: usize,
+    pub(crate) text: String,
+    pub(crate) kind: OperandKind,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub enum OperandKind {
+pub(crate) enum OperandKind {
     Dot,
     Nil,
     Constant(Value),
@@ -82,7 +82,7 @@ struct Spot {
 /// Where parsing failed: line and sentence, joined to Go's `template: :1: …`.
 type Result<T> = std::result::Result<T, String>;
 
-pub fn parse(text: &str) -> Result<Vec<Node>> {
+pub(crate) fn parse(text: &str) -> Result<Vec<Node>> {
     let tokens = Lexer { text, at: 0, tokens: Vec::new() }.run()?;
     let mut parser = Parser { text, tokens, next: 0, variables: vec!["$".to_owned()], loops: 0 };
     let (nodes, end) = parser.block("")?;

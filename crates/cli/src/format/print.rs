@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::value::Value;
 
 /// As `print` and a template's output show it.
-pub fn show(value: &Value) -> String {
+pub(crate) fn show(value: &Value) -> String {
     match value {
         Value::Missing => "<no value>".to_owned(),
         value => plain(value),
@@ -45,7 +45,7 @@ fn joined(parts: impl Iterator<Item = String>) -> String {
 }
 
 /// A float as `%v` and JSON write it: no exponent until it is needed.
-pub fn float(value: f64) -> String {
+pub(crate) fn float(value: f64) -> String {
     let size = value.abs();
     if size != 0.0 && !(1e-5..1e21).contains(&size) {
         let text = format!("{value:e}");
@@ -60,7 +60,7 @@ pub fn float(value: f64) -> String {
 }
 
 /// `print`: spaces only between operands that are both not text.
-pub fn sprint(values: &[Value]) -> String {
+pub(crate) fn sprint(values: &[Value]) -> String {
     let mut out = String::new();
     for (index, value) in values.iter().enumerate() {
         let between_texts = index > 0
@@ -74,12 +74,12 @@ pub fn sprint(values: &[Value]) -> String {
 }
 
 /// `println`.
-pub fn sprintln(values: &[Value]) -> String {
+pub(crate) fn sprintln(values: &[Value]) -> String {
     format!("{}\n", joined(values.iter().map(plain)))
 }
 
 /// `printf`.
-pub fn sprintf(format: &str, values: &[Value]) -> String {
+pub(crate) fn sprintf(format: &str, values: &[Value]) -> String {
     let mut out = String::new();
     let mut values = values.iter();
     let mut rest = format;

@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// A value as Go would have it.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Value {
+pub(crate) enum Value {
     /// What is not there: `<no value>`.
     Missing,
     /// A nil pointer or interface: `<nil>`.
@@ -31,32 +31,32 @@ pub enum Value {
 
 /// One line of a listing.
 #[derive(Debug, PartialEq)]
-pub struct Row {
+pub(crate) struct Row {
     /// Go's name for it, in error messages.
-    pub type_name: &'static str,
-    pub columns: Vec<(&'static str, Value)>,
-    pub labels: Vec<(String, String)>,
+    pub(crate) type_name: &'static str,
+    pub(crate) columns: Vec<(&'static str, Value)>,
+    pub(crate) labels: Vec<(String, String)>,
 }
 
 impl Value {
-    pub fn text(text: impl AsRef<str>) -> Self {
+    pub(crate) fn text(text: impl AsRef<str>) -> Self {
         Self::Text(text.as_ref().into())
     }
 
-    pub fn list(items: impl IntoIterator<Item = Value>) -> Self {
+    pub(crate) fn list(items: impl IntoIterator<Item = Value>) -> Self {
         Self::List(items.into_iter().collect())
     }
 
-    pub fn map<K: AsRef<str>>(entries: impl IntoIterator<Item = (K, Value)>) -> Self {
+    pub(crate) fn map<K: AsRef<str>>(entries: impl IntoIterator<Item = (K, Value)>) -> Self {
         Self::Map(entries.into_iter().map(|(key, value)| (key.as_ref().into(), value)).collect())
     }
 
-    pub fn fields<K: AsRef<str>>(entries: impl IntoIterator<Item = (K, Value)>) -> Self {
+    pub(crate) fn fields<K: AsRef<str>>(entries: impl IntoIterator<Item = (K, Value)>) -> Self {
         Self::Struct(entries.into_iter().map(|(key, value)| (key.as_ref().into(), value)).collect())
     }
 
     /// Looks a key up in what has keys.
-    pub fn get(&self, key: &str) -> Option<&Value> {
+    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         match self {
             Self::Map(entries) | Self::Struct(entries) => {
                 entries.iter().find(|(name, _)| &**name == key).map(|(_, value)| value)
@@ -69,11 +69,11 @@ impl Value {
     }
 
     /// Follows `A.B.C`.
-    pub fn at(&self, path: &str) -> Option<&Value> {
+    pub(crate) fn at(&self, path: &str) -> Option<&Value> {
         path.split('.').try_fold(self, |value, key| value.get(key))
     }
 
-    pub fn as_str(&self) -> Option<&str> {
+    pub(crate) fn as_str(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
             _ => None,
@@ -81,11 +81,11 @@ impl Value {
     }
 
     /// The text at `A.B.C`, empty when there is none.
-    pub fn str_at(&self, path: &str) -> &str {
+    pub(crate) fn str_at(&self, path: &str) -> &str {
         self.at(path).and_then(Value::as_str).unwrap_or_default()
     }
 
-    pub fn int_at(&self, path: &str) -> i64 {
+    pub(crate) fn int_at(&self, path: &str) -> i64 {
         match self.at(path) {
             Some(Self::Int(value)) => *value,
             Some(Self::Float(value)) => *value as i64,
@@ -93,34 +93,34 @@ impl Value {
         }
     }
 
-    pub fn bool_at(&self, path: &str) -> bool {
+    pub(crate) fn bool_at(&self, path: &str) -> bool {
         matches!(self.at(path), Some(Self::Bool(true)))
     }
 
-    pub fn items(&self) -> &[Value] {
+    pub(crate) fn items(&self) -> &[Value] {
         match self {
             Self::List(items) => items,
             _ => &[],
         }
     }
 
-    pub fn items_at(&self, path: &str) -> &[Value] {
+    pub(crate) fn items_at(&self, path: &str) -> &[Value] {
         self.at(path).map(Value::items).unwrap_or_default()
     }
 
-    pub fn entries(&self) -> &[(Rc<str>, Value)] {
+    pub(crate) fn entries(&self) -> &[(Rc<str>, Value)] {
         match self {
             Self::Map(entries) | Self::Struct(entries) => entries,
             _ => &[],
         }
     }
 
-    pub fn entries_at(&self, path: &str) -> &[(Rc<str>, Value)] {
+    pub(crate) fn entries_at(&self, path: &str) -> &[(Rc<str>, Value)] {
         self.at(path).map(Value::entries).unwrap_or_default()
     }
 
     /// Whether `if` and `and` take it for true.
-    pub fn is_true(&self) -> bool {
+    pub(crate) fn is_true(&self) -> bool {
         match self {
             Self::Missing | Self::Nil | Self::NilList | Self::NilMap => false,
             Self::Bool(value) => *value,
@@ -134,7 +134,7 @@ impl Value {
     }
 
     /// Go's name of the type, for messages.
-    pub fn type_name(&self) -> &'static str {
+    pub(crate) fn type_name(&self) -> &'static str {
         match self {
             Self::Missing | Self::Nil => "interface {}",
             Self::NilList | Self::List(_) => "[]interface {}",
@@ -149,7 +149,7 @@ impl Value {
     }
 
     /// The whole value as JSON on one line.
-    pub fn to_json(&self, escape: Escape) -> String {
+    pub(crate) fn to_json(&self, escape: Escape) -> String {
         let mut out = String::new();
         self.write_json(&mut out, escape);
         out
@@ -206,7 +206,7 @@ fn write_object(entries: &[(&str, &Value)], out: &mut String, escape: Escape) {
 
 /// Whether `<`, `>` and `&` are written as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Escape {
+pub(crate) enum Escape {
     Plain,
     Html,
 }

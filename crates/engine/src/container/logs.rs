@@ -64,7 +64,11 @@ impl Container {
         let mut frame = Frame { tty, request };
         let mut records = self.cell.subscribe();
         let wake = match reader.wake() {
-            Some(descriptor) => Some(AsyncFd::register(descriptor.try_clone_to_owned()?).map_err(std::io::Error::from)?),
+            Some(descriptor) => {
+                #[allow(deprecated, reason = "its successor is unsafe; an OwnedFd keeps the promise that one asks for")]
+                let registered = AsyncFd::new(descriptor.try_clone_to_owned()?)?;
+                Some(registered)
+            }
             None => None,
         };
         loop {

@@ -136,7 +136,7 @@ impl Stage {
     fn perform(&self, case: &Case) -> Outcome {
         let dir = self.dir.path();
         fs::write(dir.join("case.json"), serde_json::to_vec(case).unwrap()).unwrap();
-        let output = Command::new(std::env::current_exe().unwrap())
+        let output = Command::new("/proc/self/exe") // also when it has been built anew meanwhile
             .args(["--exact", "stage::stage", "--ignored", "--nocapture", "--test-threads=1"])
             .current_dir(dir)
             .output()

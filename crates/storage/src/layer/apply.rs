@@ -18,7 +18,7 @@ use rustix::fs::{
 use rustix::io::Errno;
 use stdx::{Context, Error, Kind as ErrorKind, Result};
 
-use super::Limits;
+use super::{Limits, copy};
 use super::limits::exceeded;
 use super::tree::{self, Checksum, Sum, Summary};
 use super::whiteout::{self, Marker};
@@ -310,7 +310,7 @@ impl<'a> Extractor<'a> {
             }
         })?;
         if entry.segments.is_some() {
-            rustix::fs::ftruncate(&file, entry.size).map_err(too_large)?;
+            rustix::fs::ftruncate(&file, entry.size).map_err(their_fault)?;
             if summed {
                 sum.zeros(entry.size - end);
             }
@@ -619,6 +619,12 @@ impl<'a> Extractor<'a> {
             Err(errno) => return Err(errno).on_disk(),
         };
         let stat = rustix::fs::fstat(&directory).on_disk()?;
+        if self.options.whiteouts == Whiteouts::Delete {
+            // Filling a directory is not describing it: it keeps its times.
+            let times = Some(copy::times(&stat));
+            let kept = Finish { times, ..Finish::default() };
+            self.directories.entry(path.to_owned()).or_insert(kept);
+        }
         let set_group = stat.st_mode & 0o2000 != 0;
         let parent =
             Rc::new(Parent { path: path.to_owned(), directory, inode: stat.st_ino, set_group });
@@ -838,10 +844,13 @@ fn tolerate(outcome: Result<(), Errno>) -> Result<(), Errno> {
     }
 }
 
-/// A sparse file may claim more than a file can hold.
-fn too_large(errno: Errno) -> Error {
+/// What the kernel refuses because of what the stream says: links in a circle, or a file larger than files can be.
+fn their_fault(errno: Errno) -> Error {
     let error = disk_error(errno);
-    if errno == Errno::FBIG { error.with_kind(ErrorKind::Invalid) } else { error }
+    match errno {
+        Errno::LOOP | Errno::FBIG | Errno::NAMETOOLONG => error.with_kind(ErrorKind::Invalid),
+        _ => error,
+    }
 }
 
 fn lossy(bytes: &[u8]) -> std::borrow::Cow<'_, str> {

@@ -10,6 +10,8 @@
 mod containers;
 mod layers;
 mod overlay;
+#[cfg(test)]
+mod suite;
 mod vfs;
 
 use std::io::{Read, Write};

@@ -31,8 +31,8 @@ const WORK: &str = "work";
 pub struct Overlay {
     layers: Layers,
     containers: Containers,
-    /// A lower directory for images without layers: overlayfs wants one.
-    empty: PathBuf,
+    /// Lower directories for images with fewer layers than overlayfs wants: one under an upper directory, two without.
+    empty: [PathBuf; 2],
     /// Only one at a time changes the layers that wait for those below them.
     settling: Mutex<()>,
 }
@@ -41,8 +41,9 @@ impl Overlay {
     pub(crate) fn open(root: &Path, ground: &Ground) -> Result<Self> {
         let root = root.join("overlay2");
         durable::directory(&root)?;
-        let empty = root.join("empty");
-        durable::directory(&empty)?;
+        durable::directory(&root.join("empty"))?;
+        let empty = ["empty/0", "empty/1"].map(|name| root.join(name));
+        empty.iter().try_for_each(|empty| durable::directory(empty).map(drop))?;
         let driver = Self {
             layers: Layers::open(&root, ground)?,
             containers: Containers::open(&root, ground)?,
@@ -90,7 +91,7 @@ impl Overlay {
             )));
         }
         if lowers.is_empty() {
-            lowers.push(self.empty.clone());
+            lowers.push(self.empty[0].clone());
         }
         Ok(lowers)
     }
@@ -289,7 +290,7 @@ impl Driver for Overlay {
         let mut lowers = self.lowers(chain)?;
         if lowers.len() == 1 {
             // Without an upper directory overlayfs wants two lower ones.
-            lowers.push(self.empty.clone());
+            lowers.push(self.empty[1].clone());
         }
         Ok(View { root: mount(&lowers, None)? })
     }

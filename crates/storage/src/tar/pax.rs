@@ -211,7 +211,7 @@ mod tests {
         for bad in [
             &b"9 path=a"[..],
             b"8 path=a\n",
-            b"10 path=a\n",
+            b"11 path=a\n",
             b"99 path=a\n",
             b"-9 path=a\n",
             b"7 path\n",

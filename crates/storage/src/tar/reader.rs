@@ -165,13 +165,10 @@ impl<'a> Reader<'a> {
                         Some(header::text(&self.extension(&block, &mut extended)?).to_owned())
                 }
                 _ => {
-                    let mut entry = self.understand(&block, format, pax)?;
-                    if let Some(name) = long_name.filter(|name| !name.is_empty()) {
-                        entry.path = name;
-                    }
-                    if let Some(link) = long_link.filter(|link| !link.is_empty()) {
-                        entry.link = link;
-                    }
+                    // GNU's long names count more than the records, as Go has it.
+                    pax.path = long_name.filter(|name: &Vec<u8>| !name.is_empty()).or(pax.path);
+                    pax.link = long_link.filter(|link: &Vec<u8>| !link.is_empty()).or(pax.link);
+                    let entry = self.understand(&block, format, pax)?;
                     self.measure(&entry)?;
                     return Ok(Some(entry));
                 }

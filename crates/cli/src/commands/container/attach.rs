@@ -10,7 +10,7 @@ use crate::signals::Signals;
 use crate::streams::{self, Ended, Wanted};
 use crate::tty;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container attach", "attach"],
     usage: "[OPTIONS] CONTAINER",
     about: "Attach local standard input, output, and error streams to a running container",

@@ -6,7 +6,7 @@ use crate::command::{Args, Call, Command};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container commit", "commit"],
     usage: "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]",
     about: "Create a new image from a container's changes",

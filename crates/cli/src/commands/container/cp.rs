@@ -17,7 +17,7 @@ use crate::flags::{Flag, Kind};
 use crate::format::Value;
 use crate::pipes;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container cp", "cp"],
     usage: "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\ncp [OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
     about: "Copy files/folders between a container and the local filesystem",

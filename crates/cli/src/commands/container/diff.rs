@@ -6,7 +6,7 @@ use crate::failure::{Failure, Result};
 use crate::format::listing::{self, Heading};
 use crate::format::{Row, Value};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container diff", "diff"],
     usage: "CONTAINER",
     about: "Inspect changes to files or directories on a container's filesystem",

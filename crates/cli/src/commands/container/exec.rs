@@ -11,7 +11,7 @@ use crate::flags::{Flag, Kind, Order};
 use crate::streams::{self, Ended, Wanted};
 use crate::tty;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container exec", "exec"],
     usage: "[OPTIONS] CONTAINER COMMAND [ARG...]",
     about: "Execute a command in a running container",

@@ -6,7 +6,7 @@ use crate::commands::image::save::write_out;
 use crate::failure::Result;
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container export", "export"],
     usage: "[OPTIONS] CONTAINER",
     about: "Export a container's filesystem as a tar archive",

@@ -6,7 +6,7 @@ use crate::commands::system::inspect::{Documents, raw};
 use crate::failure::Result;
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container inspect"],
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
     about: "Display detailed information on one or more containers",

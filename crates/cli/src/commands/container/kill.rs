@@ -6,7 +6,7 @@ use crate::commands::for_each;
 use crate::failure::Result;
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container kill", "kill"],
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
     about: "Kill one or more running containers",

@@ -7,7 +7,7 @@ use crate::flags::{Flag, Kind};
 use crate::streams::Splitter;
 use crate::times;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container logs", "logs"],
     usage: "[OPTIONS] CONTAINER",
     about: "Fetch the logs of a container",

@@ -10,7 +10,7 @@ use crate::format::listing::{self, Heading};
 use crate::format::{Row, Value};
 use crate::times;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container ls", "container list", "container ps", "ps"],
     usage: "[OPTIONS]",
     about: "List containers",

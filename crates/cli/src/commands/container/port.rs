@@ -5,7 +5,7 @@ use crate::command::{Args, Call, Command};
 use crate::failure::{Failure, Result};
 use crate::format::Value;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container port", "port"],
     usage: "CONTAINER [PRIVATE_PORT[/PROTO]]",
     about: "List port mappings or a specific mapping for the container",

@@ -4,7 +4,7 @@ use super::path;
 use crate::command::{Args, Call, Command};
 use crate::failure::{Failure, Result};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container rename", "rename"],
     usage: "CONTAINER NEW_NAME",
     about: "Rename a container",

@@ -6,7 +6,7 @@ use crate::commands::for_each;
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container rm", "container remove", "rm"],
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
     about: "Remove one or more containers",

@@ -13,7 +13,7 @@ use crate::signals::Signals;
 use crate::streams::{self, Ended, Wanted};
 use crate::tty;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container run", "run"],
     usage: "[OPTIONS] IMAGE [COMMAND] [ARG...]",
     about: "Create and run a new container from an image",

@@ -8,7 +8,7 @@ use crate::flags::{Flag, Kind};
 use crate::streams::{self, Wanted};
 use crate::tty;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container start", "start"],
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
     about: "Start one or more stopped containers",

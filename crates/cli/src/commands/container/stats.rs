@@ -11,7 +11,7 @@ use crate::flags::{Flag, Kind};
 use crate::format::listing::{self, Heading};
 use crate::format::{Row, Value};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container stats", "stats"],
     usage: "[OPTIONS] [CONTAINER...]",
     about: "Display a live stream of container(s) resource usage statistics",

@@ -7,7 +7,7 @@ use crate::flags::Order;
 use crate::format::Value;
 use crate::format::listing::align_with;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container top", "top"],
     usage: "CONTAINER [ps OPTIONS]",
     about: "Display the running processes of a container",

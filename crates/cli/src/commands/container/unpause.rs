@@ -5,7 +5,7 @@ use crate::command::{Args, Call, Command};
 use crate::commands::for_each;
 use crate::failure::Result;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container unpause", "unpause"],
     usage: "CONTAINER [CONTAINER...]",
     about: "Unpause all processes within one or more containers",

@@ -9,7 +9,7 @@ use crate::failure::{Failure, Result, joined};
 use crate::flags::{Flag, Kind};
 use crate::format::Value;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container update", "update"],
     usage: "[OPTIONS] CONTAINER [CONTAINER...]",
     about: "Update configuration of one or more containers",

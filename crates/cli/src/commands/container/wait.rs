@@ -5,7 +5,7 @@ use super::run::wait_for;
 use crate::command::{Args, Call, Command};
 use crate::failure::{Failure, Result, joined};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["container wait", "wait"],
     usage: "CONTAINER [CONTAINER...]",
     about: "Block until one or more containers stop, then print their exit codes",

@@ -6,7 +6,7 @@ use crate::context::{DEFAULT, EndpointMeta, Stored, check_name};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["context create"],
     usage: "[OPTIONS] CONTEXT",
     about: "Create a context",

@@ -8,7 +8,7 @@ use crate::context::DEFAULT;
 use crate::failure::Result;
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["context inspect"],
     usage: "[OPTIONS] [CONTEXT] [CONTEXT...]",
     about: "Display detailed information on one or more contexts",

@@ -9,7 +9,7 @@ use crate::flags::{Flag, Kind};
 use crate::format::listing::{self, Heading};
 use crate::format::{Row, Value};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["context ls", "context list"],
     usage: "[OPTIONS]",
     about: "List contexts",

@@ -1,12 +1,12 @@
 //! Contexts: which daemon is meant.
 
-pub mod create;
-pub mod inspect;
-pub mod ls;
-pub mod rm;
-pub mod show;
-pub mod update;
-pub mod r#use;
+pub(crate) mod create;
+pub(crate) mod inspect;
+pub(crate) mod ls;
+pub(crate) mod rm;
+pub(crate) mod show;
+pub(crate) mod update;
+pub(crate) mod r#use;
 
 use crate::context::EndpointMeta;
 use crate::failure::{Failure, Result};

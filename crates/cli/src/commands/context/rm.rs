@@ -5,7 +5,7 @@ use crate::context::DEFAULT;
 use crate::failure::{Failure, Result, joined};
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["context rm", "context remove"],
     usage: "CONTEXT [CONTEXT...]",
     about: "Remove one or more contexts",

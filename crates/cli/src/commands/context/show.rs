@@ -3,7 +3,7 @@
 use crate::command::{Call, Command};
 use crate::failure::Result;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["context show"],
     about: "Print the name of the current context",
     run: |call| Box::pin(run(call)),

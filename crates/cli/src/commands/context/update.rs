@@ -6,7 +6,7 @@ use crate::context::check_name;
 use crate::failure::Result;
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["context update"],
     usage: "[OPTIONS] CONTEXT",
     about: "Update a context",

@@ -5,7 +5,7 @@ use crate::context::{DEFAULT, check_name};
 use crate::env;
 use crate::failure::Result;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["context use"],
     usage: "CONTEXT",
     about: "Set the current docker context",

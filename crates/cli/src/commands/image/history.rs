@@ -12,7 +12,7 @@ use crate::format::listing::Heading;
 use crate::format::{Row, Value};
 use crate::times;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["image history", "history"],
     usage: "[OPTIONS] IMAGE",
     about: "Show the history of an image",

@@ -8,7 +8,7 @@ use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 use crate::pipes;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["image import", "import"],
     usage: "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]",
     about: "Import the contents from a tarball to create a filesystem image",

@@ -7,7 +7,7 @@ use crate::commands::system::inspect::{Documents, raw};
 use crate::failure::Result;
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["image inspect"],
     usage: "[OPTIONS] IMAGE [IMAGE...]",
     about: "Display detailed information on one or more images",

@@ -9,7 +9,7 @@ use crate::flags::{Flag, Kind};
 use crate::pipes;
 use crate::tty;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["image load", "load"],
     usage: "[OPTIONS]",
     about: "Load an image from a tar archive or STDIN",

@@ -10,7 +10,7 @@ use crate::format::listing::Heading;
 use crate::format::{Row, Value};
 use crate::times;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["image ls", "image list", "images"],
     usage: "[OPTIONS] [REPOSITORY[:TAG]]",
     about: "List images",

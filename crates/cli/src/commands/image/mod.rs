@@ -1,16 +1,16 @@
 //! Images: from registries, files and containers.
 
-pub mod history;
-pub mod import;
-pub mod inspect;
-pub mod load;
-pub mod ls;
-pub mod prune;
-pub mod pull;
-pub mod push;
-pub mod rm;
-pub mod save;
-pub mod tag;
+pub(crate) mod history;
+pub(crate) mod import;
+pub(crate) mod inspect;
+pub(crate) mod load;
+pub(crate) mod ls;
+pub(crate) mod prune;
+pub(crate) mod pull;
+pub(crate) mod push;
+pub(crate) mod rm;
+pub(crate) mod save;
+pub(crate) mod tag;
 
 use crate::command::Call;
 use crate::failure::Result;

@@ -5,7 +5,7 @@ use crate::commands::system::prune::{Report, prune};
 use crate::failure::Result;
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["image prune"],
     usage: "[OPTIONS]",
     about: "Remove unused images",

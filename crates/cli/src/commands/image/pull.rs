@@ -8,7 +8,7 @@ use crate::commands::container::create::tag_or_digest;
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["image pull", "pull"],
     usage: "[OPTIONS] NAME[:TAG|@DIGEST]",
     about: "Download an image from a registry",

@@ -8,7 +8,7 @@ use crate::command::{Args, Call, Command};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["image push", "push"],
     usage: "[OPTIONS] NAME[:TAG]",
     about: "Upload an image to a registry",

@@ -7,7 +7,7 @@ use crate::failure::{Failure, Result, joined};
 use crate::flags::{Flag, Kind};
 use crate::format::Value;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["image rm", "image remove", "rmi"],
     usage: "[OPTIONS] IMAGE [IMAGE...]",
     about: "Remove one or more images",

@@ -9,7 +9,7 @@ use crate::command::{Args, Call, Command};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["image save", "save"],
     usage: "[OPTIONS] IMAGE [IMAGE...]",
     about: "Save one or more images to a tar archive (streamed to STDOUT by default)",

@@ -6,7 +6,7 @@ use oci::Reference;
 use crate::command::{Args, Call, Command};
 use crate::failure::{Failure, Result};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["image tag", "tag"],
     usage: "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
     about: "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE",

@@ -7,7 +7,7 @@ use crate::command::{Args, Call, Command};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["network connect"],
     usage: "[OPTIONS] NETWORK CONTAINER",
     about: "Connect a container to a network",

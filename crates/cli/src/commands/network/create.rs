@@ -9,7 +9,7 @@ use crate::command::{Args, Call, Command};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind, Parsed};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["network create"],
     usage: "[OPTIONS] NETWORK",
     about: "Create a network",
@@ -134,7 +134,9 @@ fn pools(flags: &Parsed) -> Result<Vec<IpamConfig>> {
                 pool.auxiliary_addresses.insert(name.to_owned(), address.to_owned());
             }
             None => {
-                return Err(Failure::words(format!("no matching subnet for aux-address {address}")));
+                return Err(Failure::words(format!(
+                    "no matching subnet for aux-address {address}"
+                )));
             }
         }
     }

@@ -7,7 +7,7 @@ use crate::command::{Args, Call, Command};
 use crate::failure::Result;
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["network disconnect"],
     usage: "[OPTIONS] NETWORK CONTAINER",
     about: "Disconnect a container from a network",

@@ -8,7 +8,7 @@ use crate::format::listing::Heading;
 use crate::format::{Row, Value};
 use crate::times;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["network ls", "network list"],
     usage: "[OPTIONS]",
     about: "List networks",

@@ -1,12 +1,12 @@
 //! Networks.
 
-pub mod connect;
-pub mod create;
-pub mod disconnect;
-pub mod inspect;
-pub mod ls;
-pub mod prune;
-pub mod rm;
+pub(crate) mod connect;
+pub(crate) mod create;
+pub(crate) mod disconnect;
+pub(crate) mod inspect;
+pub(crate) mod ls;
+pub(crate) mod prune;
+pub(crate) mod rm;
 
 use client::path_escape;
 

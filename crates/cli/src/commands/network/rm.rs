@@ -5,7 +5,7 @@ use crate::command::{Args, Call, Command};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["network rm", "network remove"],
     usage: "NETWORK [NETWORK...]",
     about: "Remove one or more networks",

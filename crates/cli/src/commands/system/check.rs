@@ -6,7 +6,7 @@ use crate::flags::{Flag, Kind};
 use crate::format::Value;
 use crate::format::listing::align;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["system check"],
     usage: "[OPTIONS]",
     about: "Verify that the engine's records, the kernel and the disk agree",

@@ -12,7 +12,7 @@ use crate::format::listing::{self, Heading};
 use crate::format::{Row, Value};
 use crate::times;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["system df"],
     usage: "[OPTIONS]",
     about: "Show docker disk usage",

@@ -7,7 +7,7 @@ use crate::command::{Call, Command};
 use crate::failure::{Failure, Result};
 use crate::streams::read_stdin;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["system dial-stdio"],
     about: "Proxy the stdio stream to the daemon connection. Should not be invoked manually.",
     hidden: true,

@@ -8,7 +8,7 @@ use crate::flags::{Flag, Kind};
 use crate::format::{Absent, Template, Value};
 use crate::times;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["system events", "events"],
     usage: "[OPTIONS]",
     about: "Get real time events from the server",

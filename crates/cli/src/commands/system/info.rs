@@ -7,7 +7,7 @@ use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 use crate::format::{Absent, Template, Value};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["system info", "info"],
     usage: "[OPTIONS]",
     about: "Display system-wide information",
@@ -54,7 +54,8 @@ async fn run(call: &Call<'_>) -> Result {
         }
         None => {
             call.cli.printer.text(&client_text(call))?;
-            let server = if failure.is_none() { server_text(&info) } else { "\nServer:\n".to_owned() };
+            let server =
+                if failure.is_none() { server_text(&info) } else { "\nServer:\n".to_owned() };
             call.cli.printer.text(&server)?;
             for warning in info.items_at("Warnings").iter().filter_map(Value::as_str) {
                 call.cli.printer.complain(warning);

@@ -10,7 +10,7 @@ use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 use crate::format::inspect::Format;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["inspect"],
     usage: "[OPTIONS] NAME|ID [NAME|ID...]",
     about: "Return low-level information on Docker objects",

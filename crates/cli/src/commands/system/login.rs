@@ -10,7 +10,7 @@ use crate::flags::{Flag, Kind};
 use crate::format::Value;
 use crate::tty::{self, Raw};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["login"],
     usage: "[OPTIONS] [SERVER]",
     about: "Authenticate to a registry",

@@ -6,7 +6,7 @@ use crate::config_file::ConfigFile;
 use crate::credentials::erase;
 use crate::failure::Result;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["logout"],
     usage: "[SERVER]",
     about: "Log out from a registry",

@@ -1,13 +1,13 @@
 //! The engine as a whole, and what has no noun of its own: version, events, login, search.
 
-pub mod check;
-pub mod df;
-pub mod dial_stdio;
-pub mod events;
-pub mod info;
-pub mod inspect;
-pub mod login;
-pub mod logout;
-pub mod prune;
-pub mod search;
-pub mod version;
+pub(crate) mod check;
+pub(crate) mod df;
+pub(crate) mod dial_stdio;
+pub(crate) mod events;
+pub(crate) mod info;
+pub(crate) mod inspect;
+pub(crate) mod login;
+pub(crate) mod logout;
+pub(crate) mod prune;
+pub(crate) mod search;
+pub(crate) mod version;

@@ -8,7 +8,7 @@ use crate::failure::{Failure, Result};
 use crate::flags::{Filters, Flag, Kind};
 use crate::format::Value;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["system prune"],
     usage: "[OPTIONS]",
     about: "Remove unused data",

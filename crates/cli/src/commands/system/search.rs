@@ -9,7 +9,7 @@ use crate::flags::{Flag, Kind};
 use crate::format::listing::Heading;
 use crate::format::{Row, Value};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["search"],
     usage: "[OPTIONS] TERM",
     about: "Search Docker Hub for images",

@@ -7,7 +7,7 @@ use crate::flags::{Flag, Kind};
 use crate::format::listing::align_with;
 use crate::format::{Absent, Template, Value};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["version"],
     usage: "[OPTIONS]",
     about: "Show the Docker version information",
@@ -19,7 +19,7 @@ pub static COMMAND: Command = Command {
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// `docker --version`.
-pub fn print_short(cli: &Cli) -> Result {
+pub(crate) fn print_short(cli: &Cli) -> Result {
     match cli.program {
         "docker" => cli.printer.line(&format!("Docker version {VERSION}, build gantry")),
         _ => cli.printer.line(&format!("gantry version {VERSION}")),

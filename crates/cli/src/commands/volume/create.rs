@@ -7,7 +7,7 @@ use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 use crate::format::Value;
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["volume create"],
     usage: "[OPTIONS] [VOLUME]",
     about: "Create a volume",

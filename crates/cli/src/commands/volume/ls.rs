@@ -10,7 +10,7 @@ use crate::flags::{Flag, Kind};
 use crate::format::listing::Heading;
 use crate::format::{Row, Value};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["volume ls", "volume list"],
     usage: "[OPTIONS]",
     about: "List volumes",

@@ -1,10 +1,10 @@
 //! Volumes.
 
-pub mod create;
-pub mod inspect;
-pub mod ls;
-pub mod prune;
-pub mod rm;
+pub(crate) mod create;
+pub(crate) mod inspect;
+pub(crate) mod ls;
+pub(crate) mod prune;
+pub(crate) mod rm;
 
 use client::path_escape;
 

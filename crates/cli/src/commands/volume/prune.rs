@@ -5,7 +5,7 @@ use crate::commands::system::prune::{Report, prune};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["volume prune"],
     usage: "[OPTIONS]",
     about: "Remove unused local volumes",

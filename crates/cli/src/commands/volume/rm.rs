@@ -6,7 +6,7 @@ use crate::commands::for_each;
 use crate::failure::Result;
 use crate::flags::{Flag, Kind};
 
-pub static COMMAND: Command = Command {
+pub(crate) static COMMAND: Command = Command {
     names: &["volume rm", "volume remove"],
     usage: "[OPTIONS] VOLUME [VOLUME...]",
     about: "Remove one or more volumes",

@@ -1,0 +1,12 @@
+//! The room on a real file system: hostile streams, full disks, damage, and what must work beside them.
+//!
+//! Needs root: layers have owners, devices and attributes that nobody else may make.
+
+mod bombs;
+mod content;
+mod damage;
+mod full;
+mod hostile;
+mod readings;
+mod round_trip;
+mod support;
