@@ -450,6 +450,11 @@ impl Container {
                 self.news.push(Event::Exit(exit.clone()));
                 self.phase = Phase::Recorded { exit, cgroup: Remains::Yes };
             }
+            // Somebody has removed the directory: there is no place for a record, and nobody to look there for one.
+            Err(_) if !self.dir.exists() => {
+                self.news.push(Event::Exit(exit.clone()));
+                self.phase = Phase::Recorded { exit, cgroup: Remains::Yes };
+            }
             Err(error) => {
                 crate::server::report(&self.dir, &error);
                 self.phase = Phase::Unrecorded { exit, again: now + Duration::from_secs(1) };

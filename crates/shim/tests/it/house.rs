@@ -43,7 +43,7 @@ impl House {
         fs::copy("/bin/busybox", rootfs.join("bin/busybox")).expect("busybox-static is installed");
         for name in [
             "sh", "echo", "cat", "sleep", "head", "tail", "dd", "true", "false", "stty", "seq",
-            "kill", "yes", "ps",
+            "kill", "yes", "ps", "tr",
         ] {
             symlink("busybox", rootfs.join("bin").join(name)).unwrap();
         }
@@ -213,6 +213,22 @@ impl Drop for Container {
             eprintln!("shim.log: {note}");
         }
         let _ended = self.client.kill(9, shim::Whom::Init);
+        let mut over = self.exit.is_some();
+        while !over {
+            over = match self.watch.next() {
+                Ok(Some(Event::State(state))) => state.exit.is_some(),
+                Ok(Some(Event::Exit(_)) | None) | Err(_) => true,
+                Ok(Some(_)) => false,
+            };
+        }
+        // Refused by shims that were killed: what they left is for a daemon to find, and here for us.
+        let _deleted = self.client.delete();
+        let name = self.dir.file_name().unwrap().to_string_lossy().into_owned();
+        let location =
+            runtime::cgroup::Location::of(&format!("/gantry-shim-test/{name}"), &name).unwrap();
+        if let Ok(left) = runtime::cgroup::Handle::open(&location) {
+            left.destroy().unwrap();
+        }
     }
 }
 

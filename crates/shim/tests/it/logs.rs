@@ -37,6 +37,33 @@ fn a_follower_sees_every_line_once_while_files_are_rotated() {
     );
 }
 
+/// A measurement: `cargo test --release -p shim --test it -- --ignored --nocapture speed`.
+#[test]
+#[ignore = "a measurement, not a test"]
+fn speed() {
+    const LINES: u32 = 400_000;
+    let Some(house) = House::open() else { return };
+    // Lines of 60 bytes.
+    let script = format!("yes $(seq 100 114 | tr '\\n' ' ') | head -n {LINES}");
+    let mut launch = house.shell(&script);
+    launch.logs.max_size = None;
+    let begin = std::time::Instant::now();
+    let mut container = house.launch(launch);
+    assert_eq!(container.wait().code, 0);
+    let written = begin.elapsed();
+    let begin = std::time::Instant::now();
+    let mut reader = Reader::of(&container.log, Options::default()).unwrap();
+    let (mut lines, mut bytes) = (0, 0);
+    while let Next::Entry(entry) = reader.next().unwrap() {
+        (lines, bytes) = (lines + 1, bytes + entry.line.len());
+    }
+    assert_eq!(lines, LINES);
+    eprintln!(
+        "{lines} lines, {bytes} bytes: written in {written:?}, read in {:?}",
+        begin.elapsed()
+    );
+}
+
 #[test]
 fn another_runtime_makes_no_difference() {
     const RUNC: &str = "/usr/sbin/runc";

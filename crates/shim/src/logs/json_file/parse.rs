@@ -46,7 +46,9 @@ pub(super) fn parse(line: &[u8], text: &mut Vec<u8>) -> Option<Parsed> {
                 });
             }
             b"attrs" => attrs = Some(scan.value()?),
-            _ => drop(scan.value()?),
+            _ => {
+                scan.value()?;
+            }
         }
         match scan.next()? {
             b',' => {}

@@ -78,6 +78,10 @@ impl Reader {
     }
 
     /// The next record, or what to do until there is one.
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "it fails, and what it lends is the reader's"
+    )]
     pub fn next(&mut self) -> Result<Next<'_>> {
         let step =
             self.step().context(|| format!("cannot read the log {}", self.path.display()))?;
@@ -217,7 +221,7 @@ fn tail(mut segments: VecDeque<Segment>, wanted: u64) -> io::Result<VecDeque<Seg
         if missing == 0 {
             // A follower still needs the newest file, from its end on.
             if kept.is_empty() {
-                segment.to_end()?;
+                segment.seek_to_end()?;
                 kept.push_front(segment);
             }
             break;

@@ -68,7 +68,7 @@ impl Segment {
         self.file.metadata().is_ok_and(|metadata| metadata.mtime() < moment.unix() - 1)
     }
 
-    pub(super) fn to_end(&mut self) -> io::Result<()> {
+    pub(super) fn seek_to_end(&mut self) -> io::Result<()> {
         self.file.seek(SeekFrom::End(0)).map(drop)
     }
 
