@@ -32,7 +32,8 @@ const FLOORS: [(&str, u8); 19] = [
 const SIBLINGS: [(&str, &str); 2] = [("sys", "stdx"), ("api", "stdx")];
 
 /// Rooms that block must not know the runtime that awaits.
-const WITHOUT_TOKIO: [&str; 8] = ["stdx", "sys", "oci", "api", "state", "storage", "runtime", "shim"];
+const WITHOUT_TOKIO: [&str; 8] =
+    ["stdx", "sys", "oci", "api", "state", "storage", "runtime", "shim"];
 
 /// Files too long to be read in one sitting must be tables, or have a reason here.
 const LONGEST: usize = 1200;
@@ -55,10 +56,15 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
 fn crates(root: &Path) -> Result<BTreeMap<String, PathBuf>> {
     let mut found = BTreeMap::new();
     for folder in ["crates", "tests"] {
-        for entry in std::fs::read_dir(root.join(folder)).with_context(|| format!("cannot read {folder}"))? {
+        for entry in
+            std::fs::read_dir(root.join(folder)).with_context(|| format!("cannot read {folder}"))?
+        {
             let dir = entry?.path();
             if dir.join("Cargo.toml").exists() {
-                found.insert(dir.file_name().unwrap_or_default().to_string_lossy().into_owned(), dir);
+                found.insert(
+                    dir.file_name().unwrap_or_default().to_string_lossy().into_owned(),
+                    dir,
+                );
             }
         }
     }
@@ -72,7 +78,9 @@ fn dependencies(manifest: &str) -> Vec<String> {
         .skip_while(|line| line.trim() != "[dependencies]")
         .skip(1)
         .take_while(|line| !line.starts_with('['))
-        .filter_map(|line| line.split(['.', ' ', '=']).next().filter(|name| !name.is_empty()).map(str::to_owned))
+        .filter_map(|line| {
+            line.split(['.', ' ', '=']).next().filter(|name| !name.is_empty()).map(str::to_owned)
+        })
         .collect()
 }
 
@@ -86,13 +94,16 @@ fn check_dependencies(name: &str, uses: &[String]) -> Vec<String> {
     };
     let mut complaints = Vec::new();
     for used in uses {
-        if WITHOUT_TOKIO.contains(&name) && ["tokio", "tokiox", "axum", "hyper"].contains(&used.as_str()) {
+        if WITHOUT_TOKIO.contains(&name)
+            && ["tokio", "tokiox", "axum", "hyper"].contains(&used.as_str())
+        {
             complaints.push(format!("{name} blocks and must not know {used}"));
         }
         let Some(theirs) = floor(used) else { continue };
         let sibling = SIBLINGS.contains(&(name, used));
         if theirs >= own && !sibling {
-            complaints.push(format!("{name} must not depend on {used}: it is not on a floor below"));
+            complaints
+                .push(format!("{name} must not depend on {used}: it is not on a floor below"));
         }
     }
     complaints
@@ -115,13 +126,21 @@ fn check_source(name: &str, file: &str, text: &str) -> Vec<String> {
     for (number, line) in text.lines().enumerate() {
         let code = line.split("//").next().unwrap_or_default();
         let mut at = |what: &str| complaints.push(format!("{file}:{}: {what}", number + 1));
-        if name != "sys" && !test && code.contains("unsafe ") && !code.contains("unsafe_code") && !code.contains('"') {
+        if name != "sys"
+            && !test
+            && code.contains("unsafe ")
+            && !code.contains("unsafe_code")
+            && !code.contains('"')
+        {
             at("`unsafe` lives in sys");
         }
         if line.contains("todo!(") || line.contains("unimplemented!(") {
             at("unfinished");
         }
-        if ["engine", "image", "network", "storage", "state"].contains(&name) && code.contains("StatusCode::") && !file.contains("distribution") {
+        if ["engine", "image", "network", "storage", "state"].contains(&name)
+            && code.contains("StatusCode::")
+            && !file.contains("distribution")
+        {
             at("only the door knows HTTP codes");
         }
     }
@@ -158,9 +177,12 @@ mod tests {
     #[test]
     fn looking_upward_is_noticed() {
         let complaints = check_dependencies("storage", &["engine".to_owned(), "tokio".to_owned()]);
-        assert_eq!(complaints, [
-            "storage must not depend on engine: it is not on a floor below",
-            "storage blocks and must not know tokio",
-        ]);
+        assert_eq!(
+            complaints,
+            [
+                "storage must not depend on engine: it is not on a floor below",
+                "storage blocks and must not know tokio",
+            ]
+        );
     }
 }

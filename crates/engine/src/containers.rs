@@ -93,7 +93,10 @@ impl Containers {
             let size = container.size_rw().await.unwrap_or(0);
             match container.remove(RemoveRequest::default()).await {
                 Ok(()) => {
-                    report.containers_deleted.get_or_insert_default().push(container.id().to_string());
+                    report
+                        .containers_deleted
+                        .get_or_insert_default()
+                        .push(container.id().to_string());
                     report.space_reclaimed += size;
                 }
                 // Started or removed meanwhile: not ours to prune any more.
@@ -118,13 +121,27 @@ struct Wanted<'a> {
 impl<'a> Wanted<'a> {
     fn of(containers: &Containers, options: &'a ListOptions) -> Result<Self> {
         const KNOWN: &[&str] = &[
-            "ancestor", "before", "exited", "expose", "health", "id", "is-task", "isolation", "label", "name", "network",
-            "publish", "since", "status", "volume",
+            "ancestor",
+            "before",
+            "exited",
+            "expose",
+            "health",
+            "id",
+            "is-task",
+            "isolation",
+            "label",
+            "name",
+            "network",
+            "publish",
+            "since",
+            "status",
+            "volume",
         ];
         let filters = &options.filters;
         filters.allow(KNOWN)?;
         for status in filters.values("status") {
-            const STATES: [&str; 7] = ["created", "dead", "exited", "paused", "removing", "restarting", "running"];
+            const STATES: [&str; 7] =
+                ["created", "dead", "exited", "paused", "removing", "restarting", "running"];
             if !STATES.contains(&status) {
                 return Err(stdx::Error::invalid(format!("invalid filter 'status={status}'")));
             }
@@ -135,7 +152,10 @@ impl<'a> Wanted<'a> {
         };
         let exited = filters
             .values("exited")
-            .map(|text| text.parse().map_err(|_| stdx::Error::invalid(format!("invalid filter 'exited={text}'"))))
+            .map(|text| {
+                text.parse()
+                    .map_err(|_| stdx::Error::invalid(format!("invalid filter 'exited={text}'")))
+            })
             .collect::<Result<Vec<i32>>>()?;
         // An image's name means the image it names now, and whatever was made from a name spelt so.
         let ancestors = filters
@@ -148,7 +168,10 @@ impl<'a> Wanted<'a> {
         Ok(Self {
             filters,
             // A filter that can only hold for containers that do not run implies them.
-            all: options.all || options.limit.is_some() || filters.has("status") || filters.has("exited"),
+            all: options.all
+                || options.limit.is_some()
+                || filters.has("status")
+                || filters.has("exited"),
             ancestors,
             before: made("before")?,
             since: made("since")?,
@@ -165,9 +188,12 @@ impl<'a> Wanted<'a> {
         Ok((self.all || up)
             && filters.exact("status", state.phase.name())
             && (self.exited.is_empty()
-                || (!state.phase.is_up() && !state.finished_at.is_never() && self.exited.contains(&state.exit_code)))
+                || (!state.phase.is_up()
+                    && !state.finished_at.is_never()
+                    && self.exited.contains(&state.exit_code)))
             && filters.any("name", |wanted| {
-                let bare = wanted.trim_start_matches('^').trim_end_matches('$').trim_start_matches('/');
+                let bare =
+                    wanted.trim_start_matches('^').trim_end_matches('$').trim_start_matches('/');
                 match (wanted.starts_with('^'), wanted.ends_with('$')) {
                     (true, true) => record.name == bare,
                     (true, false) => record.name.starts_with(bare),
@@ -178,12 +204,22 @@ impl<'a> Wanted<'a> {
             && filters.any("id", |wanted| record.id.as_str().starts_with(wanted))
             && filters.labels("label", &record.labels())
             && (!filters.has("ancestor")
-                || self.ancestors.iter().any(|wanted| *wanted == image || *wanted == record.config.image))
+                || self
+                    .ancestors
+                    .iter()
+                    .any(|wanted| *wanted == image || *wanted == record.config.image))
             && self.before.is_none_or(|at| record.created < at)
             && self.since.is_none_or(|at| record.created > at)
-            && filters.any("network", |wanted| record.endpoints.iter().any(|(name, endpoint)| name == wanted || endpoint.network_id.starts_with(wanted)))
+            && filters.any("network", |wanted| {
+                record.endpoints.iter().any(|(name, endpoint)| {
+                    name == wanted || endpoint.network_id.starts_with(wanted)
+                })
+            })
             && filters.any("volume", |wanted| {
-                record.mounts.iter().any(|mount| mount.destination == wanted || mount.name == wanted)
+                record
+                    .mounts
+                    .iter()
+                    .any(|mount| mount.destination == wanted || mount.name == wanted)
             })
             && filters.any("expose", |wanted| exposes(&record, wanted))
             && filters.any("publish", |_| false)

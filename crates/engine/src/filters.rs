@@ -24,11 +24,13 @@ impl Filters {
         if text.is_empty() {
             return Ok(Self::default());
         }
-        let map: BTreeMap<String, Values> =
-            serde_json::from_str(text).map_err(|cause| Error::invalid("invalid filter").caused_by(cause))?;
+        let map: BTreeMap<String, Values> = serde_json::from_str(text)
+            .map_err(|cause| Error::invalid("invalid filter").caused_by(cause))?;
         let values = |values| match values {
             Values::List(list) => list.into_iter().collect(),
-            Values::Set(set) => set.into_iter().filter_map(|(value, wanted)| wanted.then_some(value)).collect(),
+            Values::Set(set) => {
+                set.into_iter().filter_map(|(value, wanted)| wanted.then_some(value)).collect()
+            }
         };
         Ok(Self(map.into_iter().map(|(name, wanted)| (name, values(wanted))).collect()))
     }
@@ -100,7 +102,10 @@ mod tests {
     #[test]
     fn both_spellings() {
         let list = Filters::parse(r#"{"status":["exited","created"]}"#).unwrap();
-        assert_eq!(list, Filters::parse(r#"{"status":{"created":true,"exited":true,"dead":false}}"#).unwrap());
+        assert_eq!(
+            list,
+            Filters::parse(r#"{"status":{"created":true,"exited":true,"dead":false}}"#).unwrap()
+        );
         assert!(list.exact("status", "exited"));
         assert!(!list.exact("status", "running"));
         assert!(list.exact("name", "whatever"));
@@ -109,7 +114,12 @@ mod tests {
     #[test]
     fn labels_must_all_hold() {
         let filters = Filters::from_iter([("label", "a"), ("label", "b=2")]);
-        let labels = |text: &str| text.split(' ').filter_map(|l| l.split_once('=')).map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        let labels = |text: &str| {
+            text.split(' ')
+                .filter_map(|l| l.split_once('='))
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect()
+        };
         assert!(filters.labels("label", &labels("a=1 b=2")));
         assert!(!filters.labels("label", &labels("a=1 b=3")));
     }

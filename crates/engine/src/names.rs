@@ -3,26 +3,74 @@
 use stdx::{Error, Result};
 
 const MANNERS: [&str; 48] = [
-    "agile", "amber", "brave", "bright", "brisk", "calm", "candid", "clever", "cosmic", "crisp", "daring", "deft",
-    "eager", "early", "fair", "fleet", "gentle", "glad", "golden", "hardy", "honest", "jolly", "keen", "kind", "lively",
-    "lucid", "lunar", "mellow", "merry", "mighty", "modest", "noble", "patient", "plucky", "polite", "proud", "quick",
-    "quiet", "ready", "sharp", "silver", "solid", "steady", "sunny", "tidy", "vivid", "warm", "witty",
+    "agile", "amber", "brave", "bright", "brisk", "calm", "candid", "clever", "cosmic", "crisp",
+    "daring", "deft", "eager", "early", "fair", "fleet", "gentle", "glad", "golden", "hardy",
+    "honest", "jolly", "keen", "kind", "lively", "lucid", "lunar", "mellow", "merry", "mighty",
+    "modest", "noble", "patient", "plucky", "polite", "proud", "quick", "quiet", "ready", "sharp",
+    "silver", "solid", "steady", "sunny", "tidy", "vivid", "warm", "witty",
 ];
 
 /// People whose work ships, ports and loads stand on.
 const PEOPLE: [&str; 48] = [
-    "archimedes", "babbage", "bernoulli", "borg", "brunel", "carnot", "chips", "codd", "cray", "curie", "darby",
-    "dijkstra", "eiffel", "erlang", "euler", "faraday", "fermi", "fourier", "galileo", "gauss", "hamilton", "hollerith",
-    "hopper", "hypatia", "joule", "kepler", "knuth", "lamarr", "lamport", "liskov", "lovelace", "maxwell", "mclean",
-    "meitner", "newton", "noether", "otis", "pascal", "perlman", "ritchie", "shannon", "stevin", "telford", "thompson",
-    "torvalds", "turing", "volta", "watt",
+    "archimedes",
+    "babbage",
+    "bernoulli",
+    "borg",
+    "brunel",
+    "carnot",
+    "chips",
+    "codd",
+    "cray",
+    "curie",
+    "darby",
+    "dijkstra",
+    "eiffel",
+    "erlang",
+    "euler",
+    "faraday",
+    "fermi",
+    "fourier",
+    "galileo",
+    "gauss",
+    "hamilton",
+    "hollerith",
+    "hopper",
+    "hypatia",
+    "joule",
+    "kepler",
+    "knuth",
+    "lamarr",
+    "lamport",
+    "liskov",
+    "lovelace",
+    "maxwell",
+    "mclean",
+    "meitner",
+    "newton",
+    "noether",
+    "otis",
+    "pascal",
+    "perlman",
+    "ritchie",
+    "shannon",
+    "stevin",
+    "telford",
+    "thompson",
+    "torvalds",
+    "turing",
+    "volta",
+    "watt",
 ];
 
 /// A name nobody chose; `attempt` makes later tries longer, as the short ones may be taken.
 pub(crate) fn random(attempt: usize) -> String {
     let mut bytes = [0u8; 4];
     stdx::id::fill_random(&mut bytes);
-    let name = format!("{}_{}", MANNERS[bytes[0] as usize % MANNERS.len()], PEOPLE[bytes[1] as usize % PEOPLE.len()]);
+    let name = format!(
+        "{}_{}",
+        MANNERS[bytes[0] as usize % MANNERS.len()],
+        PEOPLE[bytes[1] as usize % PEOPLE.len()]
+    );
     match attempt {
         0 => name,
         _ => format!("{name}{}", u16::from_le_bytes([bytes[2], bytes[3]])),

@@ -56,8 +56,10 @@ impl Containers {
     fn sweep(&self) -> Result<()> {
         let rooms = &self.rooms;
         let all = self.all();
-        let known: BTreeSet<String> = all.iter().map(|container| container.id().to_string()).collect();
-        let up: Vec<Id> = all.iter().filter(|c| c.record().state.phase.is_up()).map(|c| c.id().clone()).collect();
+        let known: BTreeSet<String> =
+            all.iter().map(|container| container.id().to_string()).collect();
+        let up: Vec<Id> =
+            all.iter().filter(|c| c.record().state.phase.is_up()).map(|c| c.id().clone()).collect();
         rooms.networks.recover(&up)?;
         for (holder, image) in rooms.images.holders() {
             if !known.contains(&holder) {
@@ -70,8 +72,12 @@ impl Containers {
                 rooms.storage.snapshots.remove(&name)?;
             }
         }
-        for dir in [rooms.settings.exec_root.join("containers"), rooms.settings.data_root.join("containers")] {
-            let entries = std::fs::read_dir(&dir).context(|| format!("cannot read {}", dir.display()))?;
+        for dir in [
+            rooms.settings.exec_root.join("containers"),
+            rooms.settings.data_root.join("containers"),
+        ] {
+            let entries =
+                std::fs::read_dir(&dir).context(|| format!("cannot read {}", dir.display()))?;
             for entry in entries {
                 let entry = entry?;
                 let name = entry.file_name();
@@ -111,7 +117,8 @@ impl Container {
             Found::Ended(exit) if self.record().state.phase.is_up() => self.exited(exit).await,
             Found::Nothing if self.record().state.phase.is_up() => {
                 let at = Timestamp::now();
-                self.exited(Exit { code: LOST_WITH_THE_HOST, at, oom_killed: false, reason: None }).await
+                self.exited(Exit { code: LOST_WITH_THE_HOST, at, oom_killed: false, reason: None })
+                    .await
             }
             Found::Ended(_) | Found::Nothing => {
                 self.release().await;
@@ -162,7 +169,9 @@ impl Container {
         let record = self.record();
         let wanted = match record.state.phase {
             Phase::Restarting => true,
-            Phase::Exited => exit::policy(&record).wants_boot(record.stopped_by_hand, record.state.exit_code),
+            Phase::Exited => {
+                exit::policy(&record).wants_boot(record.stopped_by_hand, record.state.exit_code)
+            }
             _ => false,
         };
         if !wanted {

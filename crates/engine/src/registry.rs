@@ -46,10 +46,13 @@ impl Registry {
         if word.is_empty() || !word.bytes().all(|c| c.is_ascii_hexdigit()) {
             return Err(missing());
         }
-        let mut starting = index.cells.range(word.to_owned()..).take_while(|(id, _)| id.starts_with(word));
+        let mut starting =
+            index.cells.range(word.to_owned()..).take_while(|(id, _)| id.starts_with(word));
         match (starting.next(), starting.next()) {
             (Some((_, cell)), None) => Ok(Arc::clone(cell)),
-            (Some(_), Some(_)) => Err(Error::invalid(format!("multiple IDs found with provided prefix: {word}"))),
+            (Some(_), Some(_)) => {
+                Err(Error::invalid(format!("multiple IDs found with provided prefix: {word}")))
+            }
             (None, _) => Err(missing()),
         }
     }
@@ -62,9 +65,18 @@ impl Registry {
                 "Conflict. The container name \"/{name}\" is already in use by container \"{holder}\". You have to remove (or rename) that container to be able to reuse that name."
             )));
         }
-        let hex = name.len() >= 12 && name.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
-        if hex && index.cells.range(name.to_owned()..).next().is_some_and(|(other, _)| other.starts_with(name)) {
-            return Err(Error::conflict(format!("Conflict. The container name \"/{name}\" is the id of another container")));
+        let hex = name.len() >= 12
+            && name.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
+        if hex
+            && index
+                .cells
+                .range(name.to_owned()..)
+                .next()
+                .is_some_and(|(other, _)| other.starts_with(name))
+        {
+            return Err(Error::conflict(format!(
+                "Conflict. The container name \"/{name}\" is the id of another container"
+            )));
         }
         index.names.insert(name.to_owned(), id.clone());
         Ok(())

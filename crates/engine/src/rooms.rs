@@ -93,7 +93,12 @@ impl Rooms {
         self.journal.append(EventKind::Volume, action, Actor { id: name.to_owned(), attributes });
     }
 
-    pub(crate) fn event(&self, action: impl Into<String>, id: &Id, attributes: BTreeMap<String, String>) {
+    pub(crate) fn event(
+        &self,
+        action: impl Into<String>,
+        id: &Id,
+        attributes: BTreeMap<String, String>,
+    ) {
         self.journal.append(EventKind::Container, action, Actor { id: id.to_string(), attributes });
     }
 }

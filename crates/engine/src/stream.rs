@@ -55,7 +55,9 @@ impl std::io::Write for ByteWriter {
             return Ok(());
         }
         let piece = std::mem::replace(&mut self.buffer, Vec::with_capacity(Self::PIECE));
-        self.sender.blocking_send(Ok(Bytes::from(piece))).map_err(|_| std::io::ErrorKind::BrokenPipe.into())
+        self.sender
+            .blocking_send(Ok(Bytes::from(piece)))
+            .map_err(|_| std::io::ErrorKind::BrokenPipe.into())
     }
 }
 

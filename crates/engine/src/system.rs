@@ -4,7 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use api::system::{Commit, Component, DiskUsage, Info, Platform, Plugins, RegistryConfig, Runtime, Swarm, Usage, Version};
+use api::system::{
+    Commit, Component, DiskUsage, Info, Platform, Plugins, RegistryConfig, Runtime, Swarm, Usage,
+    Version,
+};
 use serde::Serialize;
 use stdx::time::Timestamp;
 use stdx::{Context, Id, Result};
@@ -66,7 +69,10 @@ impl System {
         let engine = Component {
             name: "Engine".to_owned(),
             version: VERSION.to_owned(),
-            details: details.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+            details: details
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect(),
         };
         Version {
             platform: Platform { name: "Gantry Engine".to_owned() },
@@ -85,21 +91,33 @@ impl System {
         let rooms = self.rooms();
         let settings = &rooms.settings;
         let all = self.containers.all();
-        let count = |wanted: fn(Phase) -> bool| all.iter().filter(|c| wanted(c.record().state.phase)).count() as i64;
+        let count = |wanted: fn(Phase) -> bool| {
+            all.iter().filter(|c| wanted(c.record().state.phase)).count() as i64
+        };
         let v2 = runtime::cgroup::Mode::detect()? == runtime::cgroup::Mode::V2;
         let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         let mut runtimes: BTreeMap<String, Runtime> = settings
             .runtimes
             .iter()
-            .map(|(name, path)| (name.clone(), Runtime { path: path.to_string_lossy().into_owned(), ..Runtime::default() }))
+            .map(|(name, path)| {
+                (
+                    name.clone(),
+                    Runtime { path: path.to_string_lossy().into_owned(), ..Runtime::default() },
+                )
+            })
             .collect();
-        runtimes.insert("gantry".to_owned(), Runtime { path: "gantry".to_owned(), ..Runtime::default() });
+        runtimes.insert(
+            "gantry".to_owned(),
+            Runtime { path: "gantry".to_owned(), ..Runtime::default() },
+        );
         Ok(Info {
             id: self.id.clone(),
             containers: all.len() as i64,
             containers_running: count(|phase| matches!(phase, Phase::Running | Phase::Restarting)),
             containers_paused: count(|phase| phase == Phase::Paused),
-            containers_stopped: count(|phase| !matches!(phase, Phase::Running | Phase::Paused | Phase::Restarting)),
+            containers_stopped: count(|phase| {
+                !matches!(phase, Phase::Running | Phase::Paused | Phase::Restarting)
+            }),
             images: rooms.images.count() as i64,
             driver: rooms.storage.snapshots.name().to_owned(),
             plugins: Plugins {
@@ -109,19 +127,25 @@ impl System {
                 log: names(&["json-file", "none"]),
             },
             memory_limit: true,
-            swap_limit: v2 || Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
+            swap_limit: v2
+                || Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
             cpu_cfs_period: true,
             cpu_cfs_quota: true,
             cpu_shares: true,
             cpu_set: true,
             pids_limit: true,
             ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",
-            bridge_nf_iptables: Some(read("/proc/sys/net/bridge/bridge-nf-call-iptables").trim() == "1"),
-            bridge_nf_ip6tables: Some(read("/proc/sys/net/bridge/bridge-nf-call-ip6tables").trim() == "1"),
+            bridge_nf_iptables: Some(
+                read("/proc/sys/net/bridge/bridge-nf-call-iptables").trim() == "1",
+            ),
+            bridge_nf_ip6tables: Some(
+                read("/proc/sys/net/bridge/bridge-nf-call-ip6tables").trim() == "1",
+            ),
             debug: settings.debug,
             n_fd: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64),
             oom_kill_disable: !v2,
-            n_goroutines: std::fs::read_dir("/proc/self/task").map_or(0, |entries| entries.count() as i64),
+            n_goroutines: std::fs::read_dir("/proc/self/task")
+                .map_or(0, |entries| entries.count() as i64),
             system_time: Timestamp::now().to_string(),
             logging_driver: settings.log_driver.clone(),
             cgroup_driver: "cgroupfs".to_owned(),
@@ -150,17 +174,28 @@ impl System {
             live_restore_enabled: true,
             init_binary: "gantry".to_owned(),
             containerd_commit: Commit::default(),
-            security_options: if v2 { names(&["name=seccomp,profile=builtin", "name=cgroupns"]) } else { names(&["name=seccomp,profile=builtin"]) },
+            security_options: if v2 {
+                names(&["name=seccomp,profile=builtin", "name=cgroupns"])
+            } else {
+                names(&["name=seccomp,profile=builtin"])
+            },
             warnings: None,
             ..Info::default()
         })
     }
 
     pub async fn disk_usage(&self) -> Result<DiskUsage> {
-        let containers = self.containers.list(ListOptions { all: true, size: true, ..ListOptions::default() }).await?;
+        let containers = self
+            .containers
+            .list(ListOptions { all: true, size: true, ..ListOptions::default() })
+            .await?;
         let images = self.rooms().images.usage().await?;
-        let sum = |items: &[api::container::Summary]| items.iter().map(|item| item.size_rw).sum::<i64>();
-        let (up, idle): (Vec<_>, Vec<_>) = containers.iter().cloned().partition(|c| matches!(c.state.as_str(), "running" | "paused" | "restarting"));
+        let sum =
+            |items: &[api::container::Summary]| items.iter().map(|item| item.size_rw).sum::<i64>();
+        let (up, idle): (Vec<_>, Vec<_>) = containers
+            .iter()
+            .cloned()
+            .partition(|c| matches!(c.state.as_str(), "running" | "paused" | "restarting"));
         let container_usage = Usage {
             active_count: up.len() as i64,
             total_count: containers.len() as i64,
@@ -178,12 +213,15 @@ impl System {
 
     async fn volume_usage(&self) -> Result<Usage<api::volume::Volume>> {
         let rooms = Arc::clone(self.rooms());
-        let used: BTreeMap<String, i64> = self.containers.all().iter().fold(BTreeMap::new(), |mut used, container| {
-            for mount in container.record().mounts.iter().filter(|mount| mount.r#type == "volume") {
-                *used.entry(mount.name.clone()).or_default() += 1;
-            }
-            used
-        });
+        let used: BTreeMap<String, i64> =
+            self.containers.all().iter().fold(BTreeMap::new(), |mut used, container| {
+                for mount in
+                    container.record().mounts.iter().filter(|mount| mount.r#type == "volume")
+                {
+                    *used.entry(mount.name.clone()).or_default() += 1;
+                }
+                used
+            });
         tokiox::blocking(move || {
             let mut usage = Usage::default();
             for name in rooms.storage.volumes.list()? {
@@ -223,7 +261,8 @@ impl System {
     fn check_rooms(&self, options: CheckOptions) -> Result<Vec<Finding>> {
         let rooms = self.rooms();
         let all = self.containers.all();
-        let up: Vec<Id> = all.iter().filter(|c| c.record().state.phase.is_up()).map(|c| c.id().clone()).collect();
+        let up: Vec<Id> =
+            all.iter().filter(|c| c.record().state.phase.is_up()).map(|c| c.id().clone()).collect();
         let mut findings = Vec::new();
         rooms.networks.settle();
         for found in rooms.networks.check(&up)? {
@@ -260,9 +299,14 @@ impl System {
         let cgroups = cgroups_below(&settings.cgroup_parent);
         let run = names_in(&settings.exec_root.join("containers"))?;
         let data = names_in(&settings.data_root.join("containers"))?;
-        for (what, names) in [("cgroup", cgroups), ("run directory", run), ("data directory", data)] {
+        for (what, names) in [("cgroup", cgroups), ("run directory", run), ("data directory", data)]
+        {
             for name in names.into_iter().filter(|name| !known.contains(name.as_str())) {
-                findings.push(Finding::new("I2", format!("{what} {name}"), "belongs to no container".to_owned()));
+                findings.push(Finding::new(
+                    "I2",
+                    format!("{what} {name}"),
+                    "belongs to no container".to_owned(),
+                ));
             }
         }
         Ok(findings)
@@ -272,12 +316,22 @@ impl System {
     fn mounts_on_the_host(&self) -> Result<Vec<Finding>> {
         let settings = &self.rooms().settings;
         let table = std::fs::read_to_string("/proc/self/mountinfo")?;
-        let ours = |target: &str| [&settings.data_root, &settings.exec_root].iter().any(|root| Path::new(target).starts_with(root) && Path::new(target) != root.as_path());
+        let ours = |target: &str| {
+            [&settings.data_root, &settings.exec_root].iter().any(|root| {
+                Path::new(target).starts_with(root) && Path::new(target) != root.as_path()
+            })
+        };
         Ok(table
             .lines()
             .filter_map(|line| line.split(' ').nth(4))
             .filter(|target| ours(target))
-            .map(|target| Finding::new("I3", format!("mount {target}"), "is on the host's mount table".to_owned()))
+            .map(|target| {
+                Finding::new(
+                    "I3",
+                    format!("mount {target}"),
+                    "is on the host's mount table".to_owned(),
+                )
+            })
             .collect())
     }
 }
@@ -294,7 +348,9 @@ fn cgroups_below(parent: &str) -> Vec<String> {
     let hierarchies = ["pids", "memory", "freezer", "unified", ""];
     let mut names: Vec<String> = hierarchies
         .iter()
-        .filter_map(|hierarchy| std::fs::read_dir(Path::new("/sys/fs/cgroup").join(hierarchy).join(parent)).ok())
+        .filter_map(|hierarchy| {
+            std::fs::read_dir(Path::new("/sys/fs/cgroup").join(hierarchy).join(parent)).ok()
+        })
         .flatten()
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))

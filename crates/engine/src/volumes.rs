@@ -66,10 +66,14 @@ impl Volumes {
     pub async fn create(&self, body: CreateBody) -> Result<Volume> {
         if !matches!(body.driver.as_str(), "" | "default" | "local") {
             let driver = body.driver;
-            return Err(Error::not_found(format!("error looking up volume plugin {driver}: plugin \"{driver}\" not found")));
+            return Err(Error::not_found(format!(
+                "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
+            )));
         }
         if !body.driver_opts.is_empty() {
-            return Err(Error::not_implemented("options of the local volume driver are not supported yet"));
+            return Err(Error::not_implemented(
+                "options of the local volume driver are not supported yet",
+            ));
         }
         self.blocking(move |rooms| {
             let mut labels = body.labels;
@@ -82,7 +86,11 @@ impl Volumes {
             };
             if rooms.storage.volumes.path(&name).is_err() {
                 rooms.storage.volumes.create(&name).context(|| format!("create {name}"))?;
-                rooms.store.put(&Record { name: name.clone(), created: Timestamp::now(), labels })?;
+                rooms.store.put(&Record {
+                    name: name.clone(),
+                    created: Timestamp::now(),
+                    labels,
+                })?;
                 rooms.volume_event("create", &name);
             }
             picture(rooms, &name)
@@ -139,7 +147,10 @@ impl Volumes {
     fn remove_unused(&self, rooms: &Rooms, name: &str) -> Result<()> {
         if let Some(users) = self.users().get(name) {
             let users: Vec<&str> = users.iter().map(String::as_str).collect();
-            return Err(Error::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))));
+            return Err(Error::conflict(format!(
+                "remove {name}: volume is in use - [{}]",
+                users.join(", ")
+            )));
         }
         rooms.storage.volumes.remove(name).context(|| format!("remove {name}"))?;
         rooms.store.delete::<Record>(name)?;
@@ -159,7 +170,10 @@ impl Volumes {
         users
     }
 
-    async fn blocking<T: Send + 'static>(&self, work: impl FnOnce(&Rooms) -> Result<T> + Send + 'static) -> Result<T> {
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Rooms) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
         let rooms = Arc::clone(&self.containers.rooms);
         tokiox::to_the_end(async move { tokiox::blocking(move || work(&rooms)).await }).await
     }
@@ -177,7 +191,9 @@ fn picture(rooms: &Rooms, name: &str) -> Result<Volume> {
         None => {
             let anonymous = Id::parse(name).map(|_| (ANONYMOUS.to_owned(), String::new()));
             let made = path.parent().and_then(|path| path.metadata().ok()?.modified().ok());
-            let made = made.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
+            let made = made
+                .and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok())
+                .unwrap_or_default();
             // To the second, as Docker tells it.
             let created = Timestamp::from_unix_nanos(i128::from(made.as_secs()) * 1_000_000_000);
             Record { name: name.to_owned(), created, labels: anonymous.into_iter().collect() }

@@ -128,11 +128,22 @@ struct Setting {
     help: &'static str,
 }
 
-const fn setting(flag: &'static str, key: &'static str, shape: Shape, help: &'static str) -> Setting {
+const fn setting(
+    flag: &'static str,
+    key: &'static str,
+    shape: Shape,
+    help: &'static str,
+) -> Setting {
     Setting { flag, short: None, key, shape, help }
 }
 
-const fn short(flag: &'static str, short: char, key: &'static str, shape: Shape, help: &'static str) -> Setting {
+const fn short(
+    flag: &'static str,
+    short: char,
+    key: &'static str,
+    shape: Shape,
+    help: &'static str,
+) -> Setting {
     Setting { flag, short: Some(short), key, shape, help }
 }
 
@@ -147,8 +158,18 @@ const SETTINGS: &[Setting] = &[
     setting("containerd", "containerd", One, "Accepted for compatibility; there is no containerd"),
     setting("data-root", "data-root", One, "Root directory of persistent state"),
     short("debug", 'D', "debug", Switch, "Enable debug mode"),
-    setting("default-address-pool", "default-address-pools", Many, "Default address pools for local networks"),
-    setting("default-gateway", "default-gateway", One, "Default gateway IPv4 address for the default bridge"),
+    setting(
+        "default-address-pool",
+        "default-address-pools",
+        Many,
+        "Default address pools for local networks",
+    ),
+    setting(
+        "default-gateway",
+        "default-gateway",
+        One,
+        "Default gateway IPv4 address for the default bridge",
+    ),
     setting("default-runtime", "default-runtime", One, "Default OCI runtime for containers"),
     setting("default-shm-size", "default-shm-size", One, "Default shm size for containers"),
     setting("default-ulimit", "default-ulimits", Pairs, "Default ulimits for containers"),
@@ -162,32 +183,88 @@ const SETTINGS: &[Setting] = &[
     short("group", 'G', "group", One, "Group for the unix socket"),
     short("host", 'H', "hosts", Many, "Daemon socket(s) to connect to"),
     setting("icc", "icc", Switch, "Enable inter-container communication on the default bridge"),
-    setting("init", "init", Switch, "Run an init in the container to forward signals and reap processes"),
-    setting("insecure-registry", "insecure-registries", Many, "Enable insecure registry communication"),
+    setting(
+        "init",
+        "init",
+        Switch,
+        "Run an init in the container to forward signals and reap processes",
+    ),
+    setting(
+        "insecure-registry",
+        "insecure-registries",
+        Many,
+        "Enable insecure registry communication",
+    ),
     setting("ip", "ip", One, "Host IP for port publishing from the default bridge"),
     setting("ip-forward", "ip-forward", Switch, "Enable IP forwarding in system configuration"),
-    setting("ip-masq", "ip-masq", Switch, "Enable IP masquerading for the default bridge's IP range"),
+    setting(
+        "ip-masq",
+        "ip-masq",
+        Switch,
+        "Enable IP masquerading for the default bridge's IP range",
+    ),
     setting("iptables", "iptables", Switch, "Enable addition of firewall rules"),
     setting("label", "labels", Many, "Set key=value labels to the daemon"),
-    setting("live-restore", "live-restore", Switch, "Accepted for compatibility; containers always outlive the daemon"),
+    setting(
+        "live-restore",
+        "live-restore",
+        Switch,
+        "Accepted for compatibility; containers always outlive the daemon",
+    ),
     setting("log-driver", "log-driver", One, "Default driver for container logs"),
-    short("log-level", 'l', "log-level", One, "Set the logging level (\"debug\"|\"info\"|\"warn\"|\"error\"|\"fatal\")"),
+    short(
+        "log-level",
+        'l',
+        "log-level",
+        One,
+        "Set the logging level (\"debug\"|\"info\"|\"warn\"|\"error\"|\"fatal\")",
+    ),
     setting("log-opt", "log-opts", Pairs, "Default log driver options for containers"),
-    setting("max-concurrent-downloads", "max-concurrent-downloads", One, "Set the max concurrent downloads"),
-    setting("max-download-attempts", "max-download-attempts", One, "Set the max download attempts for each pull"),
+    setting(
+        "max-concurrent-downloads",
+        "max-concurrent-downloads",
+        One,
+        "Set the max concurrent downloads",
+    ),
+    setting(
+        "max-download-attempts",
+        "max-download-attempts",
+        One,
+        "Set the max download attempts for each pull",
+    ),
     setting("mtu", "mtu", One, "Set the MTU for the default bridge network"),
-    setting("no-new-privileges", "no-new-privileges", Switch, "Set no-new-privileges by default for new containers"),
+    setting(
+        "no-new-privileges",
+        "no-new-privileges",
+        Switch,
+        "Set no-new-privileges by default for new containers",
+    ),
     short("pidfile", 'p', "pidfile", One, "Path to use for daemon PID file"),
     setting("registry-mirror", "registry-mirrors", Many, "Preferred registry mirror"),
-    setting("seccomp-profile", "seccomp-profile", One, "Path to seccomp profile, or \"unconfined\""),
-    setting("shutdown-timeout", "shutdown-timeout", One, "Accepted for compatibility; containers are not stopped with the daemon"),
+    setting(
+        "seccomp-profile",
+        "seccomp-profile",
+        One,
+        "Path to seccomp profile, or \"unconfined\"",
+    ),
+    setting(
+        "shutdown-timeout",
+        "shutdown-timeout",
+        One,
+        "Accepted for compatibility; containers are not stopped with the daemon",
+    ),
     short("storage-driver", 's', "storage-driver", One, "Storage driver to use"),
     setting("tls", "tls", Switch, "Use TLS; implied by --tlsverify"),
     setting("tlscacert", "tlscacert", One, "Trust certs signed only by this CA"),
     setting("tlscert", "tlscert", One, "Path to TLS certificate file"),
     setting("tlskey", "tlskey", One, "Path to TLS key file"),
     setting("tlsverify", "tlsverify", Switch, "Use TLS and verify the remote"),
-    setting("userland-proxy", "userland-proxy", Switch, "Accepted for compatibility; there is no userland proxy"),
+    setting(
+        "userland-proxy",
+        "userland-proxy",
+        Switch,
+        "Accepted for compatibility; there is no userland proxy",
+    ),
 ];
 
 /// What a command line asks for.
@@ -221,7 +298,10 @@ pub(crate) fn read(args: &[String]) -> Result<Asked> {
             None => name.strip_prefix('-').and_then(|rest| {
                 let mut letters = rest.chars();
                 let letter = letters.next()?;
-                letters.as_str().is_empty().then(|| SETTINGS.iter().find(|setting| setting.short == Some(letter)))?
+                letters
+                    .as_str()
+                    .is_empty()
+                    .then(|| SETTINGS.iter().find(|setting| setting.short == Some(letter)))?
             }),
         };
         let Some(setting) = found else {
@@ -233,9 +313,10 @@ pub(crate) fn read(args: &[String]) -> Result<Asked> {
         let value = match (setting.shape, inline) {
             (_, Some(value)) => value,
             (Switch, None) => "true".to_owned(),
-            (_, None) => {
-                words.next().cloned().ok_or_else(|| Error::invalid(format!("flag needs an argument: {name}")))?
-            }
+            (_, None) => words
+                .next()
+                .cloned()
+                .ok_or_else(|| Error::invalid(format!("flag needs an argument: {name}")))?,
         };
         said.entry(setting.flag).or_default().push(value);
     }
@@ -246,7 +327,8 @@ pub(crate) fn read(args: &[String]) -> Result<Asked> {
         let text = std::fs::read_to_string(file)
             .context(|| format!("unable to configure the Docker daemon with file {file}"))?;
         let in_file = understand(&text, file)?;
-        let twice: BTreeSet<_> = in_file.keys().filter(|flag| said.contains_key(*flag)).copied().collect();
+        let twice: BTreeSet<_> =
+            in_file.keys().filter(|flag| said.contains_key(*flag)).copied().collect();
         if let Some(flag) = twice.first() {
             return Err(Error::invalid(format!(
                 "unable to configure the Docker daemon with file {file}: the following directives are specified both as a flag and in the configuration file: {flag}: (from flag: {}, from file: {})",
@@ -269,15 +351,21 @@ pub(crate) fn read(args: &[String]) -> Result<Asked> {
 
 /// The file's keys as the flags' words.
 fn understand(text: &str, file: &str) -> Result<BTreeMap<&'static str, Vec<String>>> {
-    let fail = |why: String| Error::invalid(format!("unable to configure the Docker daemon with file {file}: {why}"));
+    let fail = |why: String| {
+        Error::invalid(format!("unable to configure the Docker daemon with file {file}: {why}"))
+    };
     if text.trim().is_empty() {
         return Ok(BTreeMap::new());
     }
-    let object: serde_json::Map<String, Value> = serde_json::from_str(text).map_err(|cause| fail(cause.to_string()))?;
+    let object: serde_json::Map<String, Value> =
+        serde_json::from_str(text).map_err(|cause| fail(cause.to_string()))?;
     let mut said = BTreeMap::new();
     for (key, value) in object {
-        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key && !key.is_empty()) else {
-            return Err(fail(format!("the following directives don't match any configuration option: {key}")));
+        let Some(setting) = SETTINGS.iter().find(|setting| setting.key == key && !key.is_empty())
+        else {
+            return Err(fail(format!(
+                "the following directives don't match any configuration option: {key}"
+            )));
         };
         let plain = |value: &Value| match value {
             Value::String(text) => Some(text.clone()),
@@ -286,8 +374,12 @@ fn understand(text: &str, file: &str) -> Result<BTreeMap<&'static str, Vec<Strin
             _ => None,
         };
         let words = match (&value, setting.shape) {
-            (Value::Array(list), Many) => list.iter().map(|one| plain(one).or_else(|| pool(one))).collect(),
-            (Value::Object(map), Pairs) => map.iter().map(|(key, value)| pair(key, value)).collect(),
+            (Value::Array(list), Many) => {
+                list.iter().map(|one| plain(one).or_else(|| pool(one))).collect()
+            }
+            (Value::Object(map), Pairs) => {
+                map.iter().map(|(key, value)| pair(key, value)).collect()
+            }
             (value, _) => plain(value).map(|word| vec![word]),
         };
         let words: Option<Vec<String>> = words;
@@ -339,12 +431,21 @@ impl Config {
             "default-runtime" => self.default_runtime = text(),
             "default-shm-size" => self.shm_size = units::ram_in_bytes(value)? as u64,
             "default-ulimit" => self.ulimits.push(ulimit(value)?),
-            "dns" => self.dns.push(value.parse::<std::net::IpAddr>().map_err(|_| Error::invalid(format!("{value} is not an ip address")))?.to_string()),
+            "dns" => self.dns.push(
+                value
+                    .parse::<std::net::IpAddr>()
+                    .map_err(|_| Error::invalid(format!("{value} is not an ip address")))?
+                    .to_string(),
+            ),
             "dns-opt" => self.dns_options.push(text()),
             "dns-search" => self.dns_search.push(text()),
             "exec-opt" => match value {
                 "native.cgroupdriver=cgroupfs" => {}
-                other => return Err(Error::not_implemented(format!("exec-opt {other} is not supported yet"))),
+                other => {
+                    return Err(Error::not_implemented(format!(
+                        "exec-opt {other} is not supported yet"
+                    )));
+                }
             },
             "exec-root" => self.exec_root = PathBuf::from(value),
             "fixed-cidr" => self.fixed_cidr = Some(text()),
@@ -367,7 +468,9 @@ impl Config {
                 let (name, option) = two(value)?;
                 self.log_opts.insert(name.to_owned(), option.to_owned());
             }
-            "max-concurrent-downloads" => self.max_concurrent_downloads = number::<usize>(value)?.max(1),
+            "max-concurrent-downloads" => {
+                self.max_concurrent_downloads = number::<usize>(value)?.max(1)
+            }
             "max-download-attempts" => self.max_download_attempts = number::<u32>(value)?.max(1),
             "mtu" => self.mtu = number(value)?,
             "no-new-privileges" => self.no_new_privileges = switch(value)?,
@@ -377,7 +480,8 @@ impl Config {
                 self.seccomp_profile = match value {
                     "unconfined" => text(),
                     "builtin" | "" => String::new(),
-                    file => std::fs::read_to_string(file).context(|| format!("opening seccomp profile ({file}) failed"))?,
+                    file => std::fs::read_to_string(file)
+                        .context(|| format!("opening seccomp profile ({file}) failed"))?,
                 }
             }
             "storage-driver" => self.storage_driver = Some(text()),
@@ -386,7 +490,8 @@ impl Config {
             "tlscert" => self.tls_cert = PathBuf::from(value),
             "tlskey" => self.tls_key = PathBuf::from(value),
             "tlsverify" => self.tls_verify = switch(value)?,
-            "containerd" | "experimental" | "live-restore" | "shutdown-timeout" | "userland-proxy" => {
+            "containerd" | "experimental" | "live-restore" | "shutdown-timeout"
+            | "userland-proxy" => {
                 self.remarks.push(format!("--{flag} is accepted and means nothing here"));
             }
             other => unreachable!("--{other} is in the table and not understood"),
@@ -455,7 +560,9 @@ pub(crate) fn notify_socket() -> Option<String> {
 
 /// `--help`.
 pub(crate) fn usage(program: &str) -> String {
-    let mut text = format!("Usage:  {program} [OPTIONS]\n\nA self-sufficient engine for containers.\n\nOptions:\n");
+    let mut text = format!(
+        "Usage:  {program} [OPTIONS]\n\nA self-sufficient engine for containers.\n\nOptions:\n"
+    );
     for setting in SETTINGS {
         let letter = setting.short.map_or("    ".to_owned(), |letter| format!("-{letter}, "));
         let value = match setting.shape {
@@ -502,7 +609,10 @@ mod tests {
 
     #[test]
     fn flags_in_all_their_spellings() {
-        let config = run("-H unix:///a --host=unix:///b -D --data-root /x --icc=false --log-opt max-size=1m").unwrap();
+        let config = run(
+            "-H unix:///a --host=unix:///b -D --data-root /x --icc=false --log-opt max-size=1m",
+        )
+        .unwrap();
         assert_eq!(config.hosts, ["unix:///a", "unix:///b"]);
         assert!(config.debug && !config.icc);
         assert_eq!(config.log_opts["max-size"], "1m");
@@ -511,10 +621,17 @@ mod tests {
 
     #[test]
     fn the_files_words() {
-        let said = understand(r#"{"debug": true, "dns": ["1.1.1.1"], "runtimes": {"x": {"path": "/x"}}}"#, "f").unwrap();
+        let said = understand(
+            r#"{"debug": true, "dns": ["1.1.1.1"], "runtimes": {"x": {"path": "/x"}}}"#,
+            "f",
+        )
+        .unwrap();
         assert_eq!(said["debug"], ["true"]);
         assert_eq!(said["add-runtime"], ["x=/x"]);
         let error = understand(r#"{"nope": 1}"#, "f").unwrap_err();
-        assert!(error.to_string().ends_with("don't match any configuration option: nope"), "{error}");
+        assert!(
+            error.to_string().ends_with("don't match any configuration option: nope"),
+            "{error}"
+        );
     }
 }

@@ -26,7 +26,8 @@ const CHORES: Duration = Duration::from_secs(5);
 
 /// `gantry daemon`, `gantryd`, `dockerd`.
 pub(crate) fn main(program: &str, args: Vec<OsString>) -> ExitCode {
-    let args: Vec<String> = args.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let args: Vec<String> =
+        args.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
     let config = match config::read(&args) {
         Ok(Asked::Help) => return say(&config::usage(program)),
         Ok(Asked::Version) => return say(&format!("Gantry version {}\n", engine::system::VERSION)),
@@ -64,8 +65,13 @@ fn log_to_stderr(config: &Config) {
     };
     // Libraries below are heard from warnings on.
     let ours = "gantry,engine,image,network,server,shim,runtime,state,storage,tokiox,cli";
-    let filter = ours.split(',').fold("warn".to_owned(), |filter, room| format!("{filter},{room}={level}"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+    let filter =
+        ours.split(',').fold("warn".to_owned(), |filter, room| format!("{filter},{room}={level}"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
 }
 
 fn run(config: Config) -> Result<()> {
@@ -80,7 +86,8 @@ fn run(config: Config) -> Result<()> {
     let _exec_lock = lock(&config.exec_root)?;
     write_pid(&config.pidfile)?;
     // While there is one thread still: the launcher, and every shim it forks, run from this sealed copy.
-    let program = sys::memfd::seal_self("gantry").context(|| "cannot seal a copy of our program".to_owned())?;
+    let program = sys::memfd::seal_self("gantry")
+        .context(|| "cannot seal a copy of our program".to_owned())?;
     let launcher = Arc::new(Launcher::spawn(program)?);
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -103,7 +110,8 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
     let listeners = listen(config)?;
     let store = Store::open(&config.data_root.join("state.db"))?;
     let journal = Journal::open(&store)?;
-    let storage = Arc::new(Storage::open(&config.data_root, config.storage_driver.as_deref(), &store)?);
+    let storage =
+        Arc::new(Storage::open(&config.data_root, config.storage_driver.as_deref(), &store)?);
     let images = Images::open(&store, Arc::clone(&storage), &journal, registries(config))?;
     let networks = Networks::open(networking(config)?, &store, &journal)?;
     let containers = Containers::open(Parts {
@@ -150,7 +158,10 @@ fn listen(config: &Config) -> Result<Vec<Listener>> {
     let mut listeners = Vec::new();
     for host in &config.hosts {
         if host.starts_with("tcp://") && matches!(security, TcpSecurity::Plain) {
-            tracing::warn!(host, "[DEPRECATION NOTICE] API is accessible over TCP without TLS: whoever can connect is root on this host");
+            tracing::warn!(
+                host,
+                "[DEPRECATION NOTICE] API is accessible over TCP without TLS: whoever can connect is root on this host"
+            );
         }
         listeners.extend(Listener::open(host, Some(&security), &inherited)?);
     }
@@ -196,11 +207,17 @@ fn networking(config: &Config) -> Result<NetworkConfig> {
     let default = NetworkConfig::default();
     let subnet = |text: &Option<String>, flag: &str| {
         text.as_ref()
-            .map(|text| text.parse().map_err(|_| Error::invalid(format!("invalid CIDR address for --{flag}: {text}"))))
+            .map(|text| {
+                text.parse().map_err(|_| {
+                    Error::invalid(format!("invalid CIDR address for --{flag}: {text}"))
+                })
+            })
             .transpose()
     };
     let pool = |(base, size): &(String, u8)| {
-        let base = base.parse().map_err(|_| Error::invalid(format!("invalid base of an address pool: {base}")))?;
+        let base = base
+            .parse()
+            .map_err(|_| Error::invalid(format!("invalid base of an address pool: {base}")))?;
         Ok(AddressPool { base, size: *size })
     };
     let pools = config.address_pools.iter().map(pool).collect::<Result<Vec<_>>>()?;
@@ -209,7 +226,9 @@ fn networking(config: &Config) -> Result<NetworkConfig> {
             None | Some("") => default.bridge,
             Some("none") => Bridge::Disabled,
             // One that is there already is the operator's; else it is ours to make.
-            Some(name) if Path::new("/sys/class/net").join(name).exists() && !config.bridge_is_ours() => {
+            Some(name)
+                if Path::new("/sys/class/net").join(name).exists() && !config.bridge_is_ours() =>
+            {
                 Bridge::Existing(name.to_owned())
             }
             Some(name) => Bridge::Ours(name.to_owned()),
@@ -248,7 +267,9 @@ async fn welcome(data_root: &Path, images: &Images) {
     }
     match images.load_embedded().await {
         Ok(()) => drop(File::create(mark)),
-        Err(error) => tracing::warn!(error = %error.chain(), "cannot load the image that comes with the engine"),
+        Err(error) => {
+            tracing::warn!(error = %error.chain(), "cannot load the image that comes with the engine")
+        }
     }
 }
 
@@ -267,9 +288,14 @@ fn identity(data_root: &Path) -> Result<String> {
 }
 
 fn make_dir(path: &Path, mode: u32) -> Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).context(|| format!("cannot make {}", path.display()))?;
+    std::fs::DirBuilder::new()
+        .recursive(true)
+        .mode(mode)
+        .create(path)
+        .context(|| format!("cannot make {}", path.display()))?;
     let permissions = std::fs::Permissions::from_mode(mode);
-    std::fs::set_permissions(path, permissions).context(|| format!("cannot protect {}", path.display()))
+    std::fs::set_permissions(path, permissions)
+        .context(|| format!("cannot protect {}", path.display()))
 }
 
 /// One daemon per directory. The kernel lets go of the lock with the process, whatever kills it; no pid is believed.
@@ -285,7 +311,8 @@ fn write_pid(path: &Path) -> Result<()> {
     if let Some(dir) = path.parent() {
         std::fs::create_dir_all(dir).context(|| format!("cannot make {}", dir.display()))?;
     }
-    std::fs::write(path, std::process::id().to_string()).context(|| format!("cannot write {}", path.display()))
+    std::fs::write(path, std::process::id().to_string())
+        .context(|| format!("cannot write {}", path.display()))
 }
 
 /// Tells systemd that the API answers.
@@ -294,7 +321,10 @@ fn notify_ready() {
     let told = std::os::unix::net::UnixDatagram::unbound().and_then(|from| {
         use std::os::linux::net::SocketAddrExt;
         match socket.strip_prefix('@') {
-            Some(name) => from.send_to_addr(b"READY=1", &std::os::unix::net::SocketAddr::from_abstract_name(name)?),
+            Some(name) => from.send_to_addr(
+                b"READY=1",
+                &std::os::unix::net::SocketAddr::from_abstract_name(name)?,
+            ),
             None => from.send_to(b"READY=1", &socket),
         }
     });

@@ -12,7 +12,9 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let mut args: Vec<OsString> = std::env::args_os().collect();
-    let called = args.first().map(|name| Path::new(name).file_name().unwrap_or_default().to_string_lossy().into_owned());
+    let called = args
+        .first()
+        .map(|name| Path::new(name).file_name().unwrap_or_default().to_string_lossy().into_owned());
     let called = called.unwrap_or_default();
     match called.as_str() {
         shim::launcher::NAME => return shim::launcher::main(),

@@ -72,13 +72,12 @@ impl Catalog {
         self.names.get(&stored_form(reference))
     }
 
-    /// All names of an image, in order.
+    /// All names of an image, in the order of their texts, as Docker lists them: tags before digests.
     pub(crate) fn names_of(&self, id: &Digest) -> Vec<Reference> {
-        self.names
-            .iter()
-            .filter(|(_, image)| *image == id)
-            .map(|(reference, _)| reference.clone())
-            .collect()
+        let of_it = self.names.iter().filter(|(_, image)| *image == id);
+        let mut names: Vec<Reference> = of_it.map(|(reference, _)| reference.clone()).collect();
+        names.sort_by_cached_key(Reference::to_string);
+        names
     }
 
     pub(crate) fn has_names(&self, id: &Digest) -> bool {
@@ -292,9 +291,12 @@ pub(crate) mod tests {
         for seed in 0..40 {
             add(&mut catalog, &seed.to_string(), None, &[]);
         }
-        let first = catalog.images.keys().next().unwrap().hex()[..1].to_owned();
-        let second = catalog.images.keys().nth(1).unwrap().hex()[..1].to_owned();
-        assert_eq!(first, second, "of forty IDs the first two begin with the same digit");
+        let firsts: Vec<&str> = catalog.images.keys().map(|id| &id.hex()[..1]).collect();
+        let twice = firsts
+            .windows(2)
+            .find(|pair| pair[0] == pair[1])
+            .expect("forty IDs have sixteen first digits");
+        let first = twice[0].to_owned();
         assert_eq!(
             catalog.resolve(&first).map(|_| ()).unwrap_err().to_string(),
             format!("ambiguous reference: {first}")

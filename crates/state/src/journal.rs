@@ -93,8 +93,13 @@ impl Journal {
     pub fn append(&self, kind: EventKind, action: impl Into<String>, actor: Actor) {
         let event = {
             let mut ring = self.ring();
-            let event =
-                Arc::new(Event { sequence: ring.next, at: Timestamp::now(), kind, action: action.into(), actor });
+            let event = Arc::new(Event {
+                sequence: ring.next,
+                at: Timestamp::now(),
+                kind,
+                action: action.into(),
+                actor,
+            });
             ring.next += 1;
             if ring.events.len() == RING {
                 ring.events.pop_front();
@@ -131,12 +136,23 @@ impl Journal {
         for event in &pending {
             let value = serde_json::to_vec(&**event).unwrap_or_default();
             transaction
-                .prepare_cached("INSERT OR REPLACE INTO events (sequence, nanos, value) VALUES (?1, ?2, ?3)")
-                .and_then(|mut insert| insert.execute(params![event.sequence as i64, event.at.unix_nanos() as i64, value]))
+                .prepare_cached(
+                    "INSERT OR REPLACE INTO events (sequence, nanos, value) VALUES (?1, ?2, ?3)",
+                )
+                .and_then(|mut insert| {
+                    insert.execute(params![
+                        event.sequence as i64,
+                        event.at.unix_nanos() as i64,
+                        value
+                    ])
+                })
                 .map_err(failed)?;
         }
         transaction
-            .execute("DELETE FROM events WHERE sequence <= (SELECT max(sequence) FROM events) - ?1", params![KEPT])
+            .execute(
+                "DELETE FROM events WHERE sequence <= (SELECT max(sequence) FROM events) - ?1",
+                params![KEPT],
+            )
             .map_err(failed)?;
         transaction.commit().map_err(failed)
     }
@@ -147,7 +163,9 @@ impl Journal {
         let subscription = self.subscribe();
         let connection = self.store.lock();
         let mut statement = connection
-            .prepare_cached("SELECT value FROM events WHERE nanos >= ?1 AND sequence < ?2 ORDER BY sequence")
+            .prepare_cached(
+                "SELECT value FROM events WHERE nanos >= ?1 AND sequence < ?2 ORDER BY sequence",
+            )
             .map_err(failed)?;
         let since = i64::try_from(since.unix_nanos()).unwrap_or(i64::MIN);
         let rows = statement

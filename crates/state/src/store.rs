@@ -31,13 +31,16 @@ pub struct Store {
 impl Store {
     /// Opens or makes the store in `file`, whose directory exists.
     pub fn open(file: &Path) -> Result<Self> {
-        let connection = Connection::open(file).map_err(failed).context(|| format!("cannot open {}", file.display()))?;
+        let connection = Connection::open(file)
+            .map_err(failed)
+            .context(|| format!("cannot open {}", file.display()))?;
         Self::prepare(connection).context(|| format!("cannot use {}", file.display()))
     }
 
     /// A store that lives in memory only, for tests.
     pub fn in_memory() -> Self {
-        let connection = Connection::open_in_memory().expect("SQLite needs no outside help in memory");
+        let connection =
+            Connection::open_in_memory().expect("SQLite needs no outside help in memory");
         Self::prepare(connection).expect("an empty store has the right shape")
     }
 
@@ -50,7 +53,8 @@ impl Store {
                  PRAGMA trusted_schema = OFF;",
             )
             .map_err(failed)?;
-        let found: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
+        let found: i64 =
+            connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
         if found > SCHEMA {
             return Err(Error::internal(format!(
                 "the state was written by a later version (schema {found}, this version knows {SCHEMA})"
@@ -79,7 +83,10 @@ impl Store {
 
     /// All records of a kind, in the order of their keys.
     pub fn list<R: Record>(&self) -> Result<Vec<R>> {
-        list(&self.lock(), R::TABLE)?.iter().map(|(key, value)| understand(R::TABLE, key, value)).collect()
+        list(&self.lock(), R::TABLE)?
+            .iter()
+            .map(|(key, value)| understand(R::TABLE, key, value))
+            .collect()
     }
 
     pub fn put<R: Record>(&self, record: &R) -> Result<()> {
@@ -93,7 +100,9 @@ impl Store {
     /// Runs `work` as one transaction: all of it is kept, or, when it fails, nothing.
     pub fn transaction<T>(&self, work: impl FnOnce(&Transaction<'_>) -> Result<T>) -> Result<T> {
         let mut connection = self.lock();
-        let inner = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Immediate).map_err(failed)?;
+        let inner = connection
+            .transaction_with_behavior(rusqlite::TransactionBehavior::Immediate)
+            .map_err(failed)?;
         let transaction = Transaction { inner };
         let value = work(&transaction)?;
         transaction.inner.commit().map_err(failed)?;
@@ -118,12 +127,16 @@ impl Transaction<'_> {
     }
 
     pub fn list<R: Record>(&self) -> Result<Vec<R>> {
-        list(&self.inner, R::TABLE)?.iter().map(|(key, value)| understand(R::TABLE, key, value)).collect()
+        list(&self.inner, R::TABLE)?
+            .iter()
+            .map(|(key, value)| understand(R::TABLE, key, value))
+            .collect()
     }
 
     pub fn put<R: Record>(&self, record: &R) -> Result<()> {
-        let value = serde_json::to_vec(record)
-            .map_err(|cause| Error::internal(format!("cannot write a record of {}", R::TABLE)).caused_by(cause))?;
+        let value = serde_json::to_vec(record).map_err(|cause| {
+            Error::internal(format!("cannot write a record of {}", R::TABLE)).caused_by(cause)
+        })?;
         put(&self.inner, R::TABLE, &record.key(), &value)
     }
 
@@ -139,7 +152,9 @@ impl Transaction<'_> {
 fn get(connection: &Connection, kind: &str, key: &str) -> Result<Option<Vec<u8>>> {
     connection
         .prepare_cached("SELECT value FROM records WHERE kind = ?1 AND key = ?2")
-        .and_then(|mut statement| statement.query_row(params![kind, key], |row| row.get(0)).optional())
+        .and_then(|mut statement| {
+            statement.query_row(params![kind, key], |row| row.get(0)).optional()
+        })
         .map_err(failed)
 }
 
@@ -147,7 +162,8 @@ fn list(connection: &Connection, kind: &str) -> Result<Vec<(String, Vec<u8>)>> {
     let mut statement = connection
         .prepare_cached("SELECT key, value FROM records WHERE kind = ?1 ORDER BY key")
         .map_err(failed)?;
-    let rows = statement.query_map(params![kind], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
+    let rows =
+        statement.query_map(params![kind], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
     rows.collect::<rusqlite::Result<_>>().map_err(failed)
 }
 
@@ -160,8 +176,9 @@ fn put(connection: &Connection, kind: &str, key: &str, value: &[u8]) -> Result<(
 }
 
 fn understand<R: Record>(kind: &str, key: &str, value: &[u8]) -> Result<R> {
-    serde_json::from_slice(value)
-        .map_err(|cause| Error::internal(format!("the record {key} of {kind} is damaged")).caused_by(cause))
+    serde_json::from_slice(value).map_err(|cause| {
+        Error::internal(format!("the record {key} of {kind} is damaged")).caused_by(cause)
+    })
 }
 
 /// A full disk is worth its own kind: it may pass.

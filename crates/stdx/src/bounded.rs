@@ -21,6 +21,9 @@ mod tests {
     #[test]
     fn the_limit_is_kept() {
         assert_eq!(read_to_end(&b"abc"[..], 3, "it").unwrap(), b"abc");
-        assert_eq!(read_to_end(&b"abcd"[..], 3, "it").unwrap_err().to_string(), "it is larger than 3 bytes");
+        assert_eq!(
+            read_to_end(&b"abcd"[..], 3, "it").unwrap_err().to_string(),
+            "it is larger than 3 bytes"
+        );
     }
 }

@@ -37,7 +37,9 @@ pub fn parse(text: &str) -> Result<Duration> {
             return Err(Error::invalid(format!("time: missing unit in duration {text:?}")));
         }
         let Some((_, nanos)) = UNITS.iter().find(|(name, _)| *name == unit) else {
-            return Err(Error::invalid(format!("time: unknown unit {unit:?} in duration {text:?}")));
+            return Err(Error::invalid(format!(
+                "time: unknown unit {unit:?} in duration {text:?}"
+            )));
         };
         total += number * *nanos as f64;
     }
@@ -81,7 +83,10 @@ mod tests {
         }
         assert_eq!(parse("1.5h").unwrap(), Duration::from_secs(5400));
         assert_eq!(parse("5").unwrap_err().to_string(), "time: missing unit in duration \"5\"");
-        assert_eq!(parse("5x").unwrap_err().to_string(), "time: unknown unit \"x\" in duration \"5x\"");
+        assert_eq!(
+            parse("5x").unwrap_err().to_string(),
+            "time: unknown unit \"x\" in duration \"5x\""
+        );
         assert_eq!(parse("").unwrap_err().to_string(), "time: invalid duration \"\"");
     }
 }

@@ -212,7 +212,9 @@ mod tests {
     #[test]
     fn a_chain_reads_like_dockers() {
         let io = std::io::Error::from_raw_os_error(2);
-        let error = Err::<(), _>(io).context(|| "cannot open /x".to_owned()).context(|| "cannot start".to_owned());
+        let error = Err::<(), _>(io)
+            .context(|| "cannot open /x".to_owned())
+            .context(|| "cannot start".to_owned());
         let error = error.unwrap_err();
         assert_eq!(error.to_string(), "cannot start");
         assert_eq!(error.chain(), "cannot start: cannot open /x: no such file or directory");
@@ -221,7 +223,8 @@ mod tests {
 
     #[test]
     fn context_keeps_the_kind() {
-        let error = Err::<(), _>(Error::not_found("No such image: x")).context(|| "cannot create".to_owned());
+        let error = Err::<(), _>(Error::not_found("No such image: x"))
+            .context(|| "cannot create".to_owned());
         assert_eq!(error.unwrap_err().kind(), Kind::NotFound);
     }
 }

@@ -25,7 +25,8 @@ impl Id {
 
     /// Understands a full identifier; anything else is `None`.
     pub fn parse(text: &str) -> Option<Self> {
-        let right = text.len() == 64 && text.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
+        let right = text.len() == 64
+            && text.bytes().all(|c| c.is_ascii_digit() || (b'a'..=b'f').contains(&c));
         right.then(|| Self(text.to_owned()))
     }
 

@@ -2,9 +2,9 @@
 
 use std::fmt;
 
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use ::time::OffsetDateTime;
 use ::time::format_description::well_known::Rfc3339;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Error, Result};
 
@@ -122,7 +122,9 @@ mod tests {
 
     #[test]
     fn as_go_writes_them() {
-        for text in ["2026-11-21T10:00:00Z", "2026-11-21T10:00:00.5Z", "2026-11-21T10:00:00.000000001Z"] {
+        for text in
+            ["2026-11-21T10:00:00Z", "2026-11-21T10:00:00.5Z", "2026-11-21T10:00:00.000000001Z"]
+        {
             assert_eq!(Timestamp::parse(text).unwrap().to_string(), text);
         }
         assert_eq!(Timestamp::NEVER.to_string(), "0001-01-01T00:00:00Z");
@@ -130,7 +132,10 @@ mod tests {
 
     #[test]
     fn as_the_api_carries_them() {
-        assert_eq!(Timestamp::parse_api("1700000000.000000005").unwrap().unix_nanos(), 1_700_000_000_000_000_005);
+        assert_eq!(
+            Timestamp::parse_api("1700000000.000000005").unwrap().unix_nanos(),
+            1_700_000_000_000_000_005
+        );
         assert_eq!(Timestamp::parse_api("1700000000").unwrap().unix(), 1_700_000_000);
         assert!(Timestamp::parse_api("yesterday").is_err());
     }

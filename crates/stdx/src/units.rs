@@ -35,7 +35,11 @@ pub fn significant(value: f64, digits: usize) -> String {
     let exponent: i32 = exponent.rsplit('e').next().and_then(|e| e.parse().ok()).unwrap_or(0);
     let decimals = (digits as i32 - 1 - exponent).max(0) as usize;
     let text = format!("{value:.decimals$}");
-    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+    if text.contains('.') {
+        text.trim_end_matches('0').trim_end_matches('.').to_owned()
+    } else {
+        text
+    }
 }
 
 /// Reads `512m`, `1.5GiB`, `2 kB`, `100`: powers of 1024 whatever the spelling, as `--memory` takes them.

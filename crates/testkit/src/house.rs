@@ -33,8 +33,9 @@ pub struct Answer {
 impl Answer {
     /// The body, which must be JSON.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body)
-            .unwrap_or_else(|error| panic!("not JSON ({error}): {}", String::from_utf8_lossy(&self.body)))
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| {
+            panic!("not JSON ({error}): {}", String::from_utf8_lossy(&self.body))
+        })
     }
 }
 
@@ -62,12 +63,16 @@ impl House {
 
     /// The built binary: `GANTRY` in the environment, else the one beside the tests.
     pub fn binary() -> PathBuf {
-        #[allow(clippy::disallowed_methods, reason = "tests are told by their environment what to test")]
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "tests are told by their environment what to test"
+        )]
         if let Some(path) = std::env::var_os("GANTRY") {
             return path.into();
         }
         let test = std::env::current_exe().expect("a test knows where it is");
-        let beside = test.ancestors().find_map(|dir| Some(dir.join("gantry")).filter(|path| path.is_file()));
+        let beside =
+            test.ancestors().find_map(|dir| Some(dir.join("gantry")).filter(|path| path.is_file()));
         beside.expect("set GANTRY to the built binary, or run ./scripts/test")
     }
 
@@ -155,7 +160,8 @@ impl House {
     pub fn stop(&mut self) {
         let mut daemon = self.daemon.take().expect("the daemon runs");
         let pid = rustix::process::Pid::from_child(&daemon);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("a living daemon can be asked");
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
+            .expect("a living daemon can be asked");
         daemon.wait().expect("a stopped daemon can be waited for");
     }
 
@@ -229,14 +235,22 @@ pub fn succeed(mut command: Command) -> String {
 
 /// Both streams, for messages.
 pub fn shown(output: &Output) -> String {
-    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    )
 }
 
 fn read_answer(stream: UnixStream) -> Answer {
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
     reader.read_line(&mut line).expect("a status line");
-    let status = line.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or_else(|| panic!("no status: {line:?}"));
+    let status = line
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or_else(|| panic!("no status: {line:?}"));
     let mut headers = Vec::new();
     loop {
         line.clear();
@@ -246,7 +260,8 @@ fn read_answer(stream: UnixStream) -> Answer {
             None => break,
         }
     }
-    let chunked = headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+    let chunked =
+        headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
     let mut body = Vec::new();
     if chunked {
         loop {
@@ -305,12 +320,21 @@ impl Drop for House {
 impl House {
     /// What a daemon leaves behind on purpose (its bridge and rules), and what a failed test left by accident.
     fn sweep(&self) {
-        for controller in ["pids", "memory", "freezer", "devices", "cpu", "cpuacct", "cpuset", "blkio", "unified", ""] {
-            let dir = Path::new("/sys/fs/cgroup").join(controller).join(self.cgroup_parent().trim_start_matches('/'));
+        for controller in [
+            "pids", "memory", "freezer", "devices", "cpu", "cpuacct", "cpuset", "blkio", "unified",
+            "",
+        ] {
+            let dir = Path::new("/sys/fs/cgroup")
+                .join(controller)
+                .join(self.cgroup_parent().trim_start_matches('/'));
             remove_cgroup(&dir);
         }
         let quiet = |program: &str, args: &[&str]| {
-            let _absent = Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
+            let _absent = Command::new(program)
+                .args(args)
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .status();
         };
         quiet("ip", &["link", "delete", &self.bridge()]);
         quiet("nft", &["delete", "table", "inet", &format!("gantry-{}", self.bridge())]);

@@ -26,7 +26,9 @@ pub async fn to_the_end<T: Send + 'static>(
 ) -> Result<T> {
     match tokio::spawn(work.in_current_span()).await {
         Ok(outcome) => outcome,
-        Err(failure) if failure.is_panic() => Err(Error::internal("internal error: a request panicked; see the daemon's log")),
+        Err(failure) if failure.is_panic() => {
+            Err(Error::internal("internal error: a request panicked; see the daemon's log"))
+        }
         Err(_) => Err(Error::unavailable("the daemon is shutting down")),
     }
 }

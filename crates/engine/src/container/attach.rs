@@ -36,7 +36,10 @@ impl Container {
         let record = self.record();
         match record.state.phase {
             Phase::Paused => {
-                return Err(Error::conflict(format!("container {} is paused, unpause the container before attach", record.id)));
+                return Err(Error::conflict(format!(
+                    "container {} is paused, unpause the container before attach",
+                    record.id
+                )));
             }
             Phase::Restarting => {
                 return Err(Error::conflict(format!(
@@ -63,8 +66,15 @@ impl Container {
                 phase if phase.is_up() => {
                     self.with_shim(move |shim| shim.attach(options, &theirs)).await?;
                 }
-                Phase::Created | Phase::Exited => self.cell.live().waiting_attaches.push((options, theirs)),
-                _ => return Err(Error::conflict(format!("container {} is being removed", record.id))),
+                Phase::Created | Phase::Exited => {
+                    self.cell.live().waiting_attaches.push((options, theirs))
+                }
+                _ => {
+                    return Err(Error::conflict(format!(
+                        "container {} is being removed",
+                        record.id
+                    )));
+                }
             }
         }
         self.event("attach", &[]);

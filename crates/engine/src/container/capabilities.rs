@@ -71,7 +71,8 @@ pub const ALL: [&str; 41] = [
 pub fn resolve(add: &[String], drop: &[String], privileged: bool) -> Result<BTreeSet<String>> {
     let add = normalize(add, "CapAdd")?;
     let drop = normalize(drop, "CapDrop")?;
-    let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<String>>();
+    let owned =
+        |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect::<BTreeSet<String>>();
     if privileged {
         return Ok(owned(&ALL));
     }
@@ -92,7 +93,11 @@ fn normalize(names: &[String], what: &str) -> Result<BTreeSet<String>> {
         .iter()
         .map(|name| {
             let upper = name.to_ascii_uppercase();
-            let full = if upper == "ALL" || upper.starts_with("CAP_") { upper } else { format!("CAP_{upper}") };
+            let full = if upper == "ALL" || upper.starts_with("CAP_") {
+                upper
+            } else {
+                format!("CAP_{upper}")
+            };
             if full == "ALL" || ALL.contains(&full.as_str()) {
                 Ok(full)
             } else {

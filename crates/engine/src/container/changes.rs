@@ -20,7 +20,13 @@ impl Container {
                 storage::layer::ChangeKind::Added => ChangeKind::Added,
                 storage::layer::ChangeKind::Deleted => ChangeKind::Deleted,
             };
-            Ok(changes.into_iter().map(|change| Change { kind: word(change.kind), path: change.path.to_string_lossy().into_owned() }).collect())
+            Ok(changes
+                .into_iter()
+                .map(|change| Change {
+                    kind: word(change.kind),
+                    path: change.path.to_string_lossy().into_owned(),
+                })
+                .collect())
         })
         .await
     }

@@ -17,12 +17,21 @@ impl Container {
         if record.state.phase.is_up() {
             match self.with_shim(shim::Client::state).await {
                 Ok(state) if state.pid != record.state.pid => {
-                    found("I1", format!("the record says pid {}, the shim {}", record.state.pid, state.pid));
+                    found(
+                        "I1",
+                        format!("the record says pid {}, the shim {}", record.state.pid, state.pid),
+                    );
                 }
                 Ok(_) => {}
                 // It may have ended between the two looks.
                 Err(_) if !self.record().state.phase.is_up() => {}
-                Err(error) => found("I1", format!("it is recorded as up, and its shim does not answer: {}", error.chain())),
+                Err(error) => found(
+                    "I1",
+                    format!(
+                        "it is recorded as up, and its shim does not answer: {}",
+                        error.chain()
+                    ),
+                ),
             }
         } else if self.rooms.exec_dir(&record.id).exists() && !self.record().state.phase.is_up() {
             found("I1", "it is not up and still has a run directory".to_owned());

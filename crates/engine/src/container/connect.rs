@@ -25,7 +25,12 @@ pub(crate) fn endpoints(
         .and_then(|config| config.endpoints_config)
         .unwrap_or_default()
         .into_iter()
-        .map(|(name, settings)| (if name == "default" { "bridge".to_owned() } else { name }, settings.unwrap_or_default()))
+        .map(|(name, settings)| {
+            (
+                if name == "default" { "bridge".to_owned() } else { name },
+                settings.unwrap_or_default(),
+            )
+        })
         .collect();
     let own = match &plan.network {
         Network::None => "none".to_owned(),
@@ -46,13 +51,20 @@ pub(crate) fn endpoints(
 }
 
 fn check_endpoint(network: &str, settings: &EndpointSettings) -> Result<()> {
-    let own_address = settings.ipam_config.as_ref().is_some_and(|ipam| !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty());
+    let own_address = settings
+        .ipam_config
+        .as_ref()
+        .is_some_and(|ipam| !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty());
     if own_address && matches!(network, "bridge" | "host" | "none") {
-        return Err(Error::invalid("user specified IP address is supported on user defined networks only"));
+        return Err(Error::invalid(
+            "user specified IP address is supported on user defined networks only",
+        ));
     }
     let aliases = settings.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty());
     if aliases && matches!(network, "bridge" | "host" | "none") {
-        return Err(Error::invalid("network-scoped aliases are only supported for user-defined networks"));
+        return Err(Error::invalid(
+            "network-scoped aliases are only supported for user-defined networks",
+        ));
     }
     if !settings.mac_address.is_empty() {
         parse_mac(&settings.mac_address)?;
@@ -74,15 +86,27 @@ impl Container {
     /// What the network room is asked for.
     pub(crate) fn attach_request(&self, record: &Record) -> Result<AttachRequest> {
         let one = |(name, settings): (&String, &EndpointSettings)| {
-            let ip = settings.ipam_config.as_ref().map(|ipam| ipam.ipv4_address.as_str()).filter(|text| !text.is_empty());
+            let ip = settings
+                .ipam_config
+                .as_ref()
+                .map(|ipam| ipam.ipv4_address.as_str())
+                .filter(|text| !text.is_empty());
             let ip = ip
-                .map(|text| text.parse::<Ipv4Addr>().map_err(|_| Error::invalid(format!("invalid IPv4 address: {text}"))))
+                .map(|text| {
+                    text.parse::<Ipv4Addr>()
+                        .map_err(|_| Error::invalid(format!("invalid IPv4 address: {text}")))
+                })
                 .transpose()?;
             let mac = match (settings.mac_address.as_str(), record.config.mac_address.as_str()) {
                 ("", "") => None,
                 ("", text) | (text, _) => Some(parse_mac(text)?),
             };
-            Ok(EndpointRequest { network: name.clone(), aliases: settings.aliases.clone().unwrap_or_default(), ip, mac })
+            Ok(EndpointRequest {
+                network: name.clone(),
+                aliases: settings.aliases.clone().unwrap_or_default(),
+                ip,
+                mac,
+            })
         };
         let mut networks = record.endpoints.iter().map(one).collect::<Result<Vec<_>>>()?;
         // The one that gives the container its mode brings the default route.
@@ -91,7 +115,11 @@ impl Container {
     }
 
     /// The endpoints as `inspect` shows them of a container that runs.
-    pub(crate) fn connected(record: &Record, attachment: &Attachment, networks: &Networks) -> BTreeMap<String, EndpointSettings> {
+    pub(crate) fn connected(
+        record: &Record,
+        attachment: &Attachment,
+        networks: &Networks,
+    ) -> BTreeMap<String, EndpointSettings> {
         let mut endpoints = record.endpoints.clone();
         for (name, settings) in &mut endpoints {
             if let Ok(network) = networks.find(name) {
@@ -101,7 +129,8 @@ impl Container {
             let Some(endpoint) = endpoint else { continue };
             settings.endpoint_id = endpoint.endpoint_id.to_string();
             settings.ip_address = endpoint.ip.map(|ip| ip.to_string()).unwrap_or_default();
-            settings.ip_prefix_len = if endpoint.ip.is_some() { i64::from(endpoint.prefix) } else { 0 };
+            settings.ip_prefix_len =
+                if endpoint.ip.is_some() { i64::from(endpoint.prefix) } else { 0 };
             settings.gateway = endpoint.gateway.map(|ip| ip.to_string()).unwrap_or_default();
             settings.mac_address = endpoint.mac.map(|mac| mac.to_string()).unwrap_or_default();
         }
@@ -130,7 +159,12 @@ impl Container {
     }
 
     /// Writes hosts, resolv.conf and hostname, and says where they are to be seen.
-    pub(crate) fn write_files(&self, record: &Record, plan: &Plan, attachment: &Attachment) -> Result<Vec<(PathBuf, &'static str)>> {
+    pub(crate) fn write_files(
+        &self,
+        record: &Record,
+        plan: &Plan,
+        attachment: &Attachment,
+    ) -> Result<Vec<(PathBuf, &'static str)>> {
         let dir = self.rooms.data_dir(&record.id);
         if let Network::Container(other) = &plan.network {
             // Those of the container whose network it is.
@@ -172,7 +206,9 @@ impl Container {
             Network::Host if chosen == Dns::default() => host.text,
             _ => network::files::resolv_conf(&host, &chosen),
         };
-        for (name, text) in [("hosts", hosts), ("resolv.conf", resolv), ("hostname", format!("{hostname}\n"))] {
+        for (name, text) in
+            [("hosts", hosts), ("resolv.conf", resolv), ("hostname", format!("{hostname}\n"))]
+        {
             write_in_place(&dir.join(name), &text)?;
         }
         Ok(files_in(&dir))
@@ -183,12 +219,15 @@ impl Container {
         plan.extra_hosts
             .iter()
             .map(|entry| {
-                let (name, address) = entry.split_once([':', '=']).context(|| format!("bad extra host {entry}"))?;
+                let (name, address) =
+                    entry.split_once([':', '=']).context(|| format!("bad extra host {entry}"))?;
                 let address = match address.trim_start_matches('[').trim_end_matches(']') {
                     "host-gateway" => self.rooms.networks.host_gateway().ok_or_else(|| {
                         Error::internal("unable to derive the IP value for host-gateway")
                     })?,
-                    text => text.parse().map_err(|_| Error::invalid(format!("invalid IP address in add-host: \"{text}\"")))?,
+                    text => text.parse().map_err(|_| {
+                        Error::invalid(format!("invalid IP address in add-host: \"{text}\""))
+                    })?,
                 };
                 Ok((name.to_owned(), address))
             })

@@ -26,13 +26,19 @@ pub struct CreateRequest {
 impl Containers {
     pub async fn create(&self, request: CreateRequest) -> Result<CreateResponse> {
         let this = self.clone();
-        tokiox::to_the_end(async move { tokiox::blocking(move || this.create_blocking(request)).await }).await
+        tokiox::to_the_end(
+            async move { tokiox::blocking(move || this.create_blocking(request)).await },
+        )
+        .await
     }
 
     fn create_blocking(&self, request: CreateRequest) -> Result<CreateResponse> {
         let rooms = &self.rooms;
         let CreateRequest { name, platform, body } = request;
-        let name = name.filter(|name| !name.is_empty()).map(|name| names::parse(&name).map(str::to_owned)).transpose()?;
+        let name = name
+            .filter(|name| !name.is_empty())
+            .map(|name| names::parse(&name).map(str::to_owned))
+            .transpose()?;
         let image = rooms.images.resolve(&body.config.image)?;
         check_platform(&image, platform.as_deref())?;
         let config = merge(body.config, image.run_config());
@@ -41,7 +47,8 @@ impl Containers {
         let plan = Plan::of(&config, &host_config, &rooms.settings)?;
         plan.check_process()?;
         super::plan::fill_in(&mut host_config, &rooms.settings);
-        let endpoints = connect::endpoints(&plan, &host_config, body.networking_config, &rooms.networks)?;
+        let endpoints =
+            connect::endpoints(&plan, &host_config, body.networking_config, &rooms.networks)?;
         warnings.extend(plan.warnings.iter().cloned());
 
         let id = Id::random();
@@ -118,7 +125,11 @@ impl Container {
             rooms.images.drop_hold(&record.image, record.id.as_str()),
             rooms.store.delete::<Record>(record.id.as_str()),
         ];
-        for error in attempts.into_iter().filter_map(Result::err).filter(|error| error.kind() != Kind::NotFound) {
+        for error in attempts
+            .into_iter()
+            .filter_map(Result::err)
+            .filter(|error| error.kind() != Kind::NotFound)
+        {
             tracing::warn!(container = %record.id, error = %error.chain(), "cannot take back a half-made container");
         }
         for volume in &record.own_volumes {
@@ -229,7 +240,8 @@ mod tests {
 
     #[test]
     fn an_empty_entrypoint_clears_the_images() {
-        let merged = merge(Config { entrypoint: words(""), cmd: words("x"), ..Config::default() }, &image());
+        let merged =
+            merge(Config { entrypoint: words(""), cmd: words("x"), ..Config::default() }, &image());
         assert_eq!((merged.entrypoint, merged.cmd), (None, words("x")));
     }
 

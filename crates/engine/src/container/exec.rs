@@ -62,8 +62,11 @@ impl Execs {
     /// The ids of those that run in a container.
     pub(crate) fn running_in(&self, container: &Id) -> Vec<String> {
         let all = self.lock();
-        let mut ids: Vec<_> =
-            all.values().filter(|e| e.container.id() == container && e.now().running).map(|e| e.id.clone()).collect();
+        let mut ids: Vec<_> = all
+            .values()
+            .filter(|e| e.container.id() == container && e.now().running)
+            .map(|e| e.id.clone())
+            .collect();
         ids.sort();
         ids
     }
@@ -90,14 +93,21 @@ impl Container {
         {
             let mut all = self.rooms.execs.lock();
             // Finished ones are kept for those who ask for their code, until their container is full of them.
-            if all.values().filter(|other| other.container.id() == &record.id).count() >= PER_CONTAINER {
+            if all.values().filter(|other| other.container.id() == &record.id).count()
+                >= PER_CONTAINER
+            {
                 let finished: Vec<String> = all
                     .values()
-                    .filter(|other| other.container.id() == &record.id && other.now().exit_code.is_some())
+                    .filter(|other| {
+                        other.container.id() == &record.id && other.now().exit_code.is_some()
+                    })
                     .map(|other| other.id.clone())
                     .collect();
                 if finished.is_empty() {
-                    return Err(Error::conflict(format!("container {} has {PER_CONTAINER} execs already", record.id)));
+                    return Err(Error::conflict(format!(
+                        "container {} has {PER_CONTAINER} execs already",
+                        record.id
+                    )));
                 }
                 for id in finished {
                     all.remove(&id);
@@ -238,8 +248,13 @@ async fn start(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted> {
         .with_shim(move |shim| {
             Ok(shim.exec(request).map_err(|failure| {
                 let code = failure.exit_code.unwrap_or(126);
-                let kind = if failure.exit_code.is_some() { Kind::Invalid } else { failure.error.kind() };
-                (code, Error::new(kind, "OCI runtime exec failed: exec failed").caused_by(failure.error))
+                let kind =
+                    if failure.exit_code.is_some() { Kind::Invalid } else { failure.error.kind() };
+                (
+                    code,
+                    Error::new(kind, "OCI runtime exec failed: exec failed")
+                        .caused_by(failure.error),
+                )
             }))
         })
         .await
@@ -254,5 +269,10 @@ async fn start(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted> {
     let Some(ours) = client else { return Ok(ExecStarted::Detached) };
     let keys = DetachKeys::parse(Some(&wanted.detach_keys))?;
     let detach = (wanted.tty && wanted.attach_stdin).then_some(keys);
-    Ok(ExecStarted::Attached(Attached { tty: wanted.tty, stream: attach::to_async(ours)?, detach, replay: None }))
+    Ok(ExecStarted::Attached(Attached {
+        tty: wanted.tty,
+        stream: attach::to_async(ours)?,
+        detach,
+        replay: None,
+    }))
 }

@@ -10,10 +10,10 @@ use stdx::time::Timestamp;
 use stdx::{Kind, Result};
 use tokio::io::AsyncReadExt;
 
+use super::Container;
 use super::record::Record;
 use super::restart_policy::{RestartPolicy, pause_after};
 use super::state::{Event, Phase};
-use super::Container;
 use crate::container::remove::RemoveRequest;
 
 impl Container {
@@ -81,7 +81,12 @@ impl Container {
         let gate = self.cell.gate.lock().await;
         let before = self.record();
         let ran = before.state.started_at;
-        let event = Event::Exited { code: exit.code, at: exit.at, oom_killed: exit.oom_killed, error: exit.reason.clone().unwrap_or_default() };
+        let event = Event::Exited {
+            code: exit.code,
+            at: exit.at,
+            oom_killed: exit.oom_killed,
+            error: exit.reason.clone().unwrap_or_default(),
+        };
         let mut record = self.after(event)?;
         let next = self.what_next(&record);
         if matches!(next, Next::Restart(_)) {
@@ -93,15 +98,21 @@ impl Container {
         self.rooms.images.set_running(self.cell.id.as_str(), false);
         self.execs_ended();
         let seconds = (exit.at.unix_nanos() - ran.unix_nanos()).max(0) / 1_000_000_000;
-        self.event("die", &[("exitCode", exit.code.to_string()), ("execDuration", seconds.to_string())]);
+        self.event(
+            "die",
+            &[("exitCode", exit.code.to_string()), ("execDuration", seconds.to_string())],
+        );
         self.release().await;
         drop(gate);
         match next {
             Next::Rest => Ok(()),
-            Next::Remove => match self.remove(RemoveRequest { force: false, volumes: true, link: false }).await {
-                Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => Ok(()),
-                outcome => outcome,
-            },
+            Next::Remove => {
+                match self.remove(RemoveRequest { force: false, volumes: true, link: false }).await
+                {
+                    Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => Ok(()),
+                    outcome => outcome,
+                }
+            }
             Next::Restart(pause) => {
                 self.restart_after(pause);
                 Ok(())
@@ -118,11 +129,14 @@ impl Container {
             return Next::Remove;
         }
         let policy = policy(record);
-        if record.stopped_by_hand || !policy.wants_restart(record.state.exit_code, record.restart_count) {
+        if record.stopped_by_hand
+            || !policy.wants_restart(record.state.exit_code, record.restart_count)
+        {
             return Next::Rest;
         }
         let ran = record.state.finished_at.unix_nanos() - record.state.started_at.unix_nanos();
-        let pause = pause_after(live.last_pause, Duration::from_nanos(u64::try_from(ran).unwrap_or(0)));
+        let pause =
+            pause_after(live.last_pause, Duration::from_nanos(u64::try_from(ran).unwrap_or(0)));
         live.last_pause = Some(pause);
         Next::Restart(pause)
     }

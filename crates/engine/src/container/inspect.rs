@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use api::container::{
-    DriverData, Inspect, NetworkSettings, PortSummary, State as Told, Summary, SummaryHostConfig, SummaryNetworkSettings,
+    DriverData, Inspect, NetworkSettings, PortSummary, State as Told, Summary, SummaryHostConfig,
+    SummaryNetworkSettings,
 };
 use stdx::time::Timestamp;
 use stdx::{Error, Result};
@@ -20,9 +21,14 @@ impl Container {
         let file = |name: &str| {
             let path = dir.join(name);
             // Made at the first start, as Docker's are.
-            if record.state.started_at.is_never() && !path.exists() { String::new() } else { path.to_string_lossy().into_owned() }
+            if record.state.started_at.is_never() && !path.exists() {
+                String::new()
+            } else {
+                path.to_string_lossy().into_owned()
+            }
         };
-        let mut command = record.config.entrypoint.iter().flatten().chain(record.config.cmd.iter().flatten());
+        let mut command =
+            record.config.entrypoint.iter().flatten().chain(record.config.cmd.iter().flatten());
         let (size_rw, size_root_fs) = match size {
             false => (None, None),
             true => {
@@ -64,7 +70,8 @@ impl Container {
         if let Ok(oci::runtime::Rootfs::Overlay { lowers, upper, work, .. }) =
             self.rooms.storage.snapshots.rootfs(record.id.as_str())
         {
-            let lowers: Vec<_> = lowers.iter().map(|path| path.to_string_lossy().into_owned()).collect();
+            let lowers: Vec<_> =
+                lowers.iter().map(|path| path.to_string_lossy().into_owned()).collect();
             data.insert("ID".to_owned(), record.id.to_string());
             data.insert("LowerDir".to_owned(), lowers.join(":"));
             data.insert("UpperDir".to_owned(), upper.to_string_lossy().into_owned());
@@ -76,9 +83,15 @@ impl Container {
     pub(crate) async fn summary(&self, size: bool) -> Result<Summary> {
         let record = self.record();
         let config = &record.config;
-        let command: Vec<&str> =
-            config.entrypoint.iter().flatten().chain(config.cmd.iter().flatten()).map(String::as_str).collect();
-        let (size_rw, size_root_fs) = if size { self.sizes().await.map(|(rw, base)| (rw, rw + base))? } else { (0, 0) };
+        let command: Vec<&str> = config
+            .entrypoint
+            .iter()
+            .flatten()
+            .chain(config.cmd.iter().flatten())
+            .map(String::as_str)
+            .collect();
+        let (size_rw, size_root_fs) =
+            if size { self.sizes().await.map(|(rw, base)| (rw, rw + base))? } else { (0, 0) };
         Ok(Summary {
             id: record.id.to_string(),
             names: vec![format!("/{}", record.name)],
@@ -172,7 +185,11 @@ fn ports(record: &Record) -> Vec<PortSummary> {
         .keys()
         .filter_map(|port| {
             let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
-            Some(PortSummary { private_port: number.parse().ok()?, r#type: protocol.to_owned(), ..PortSummary::default() })
+            Some(PortSummary {
+                private_port: number.parse().ok()?,
+                r#type: protocol.to_owned(),
+                ..PortSummary::default()
+            })
         })
         .collect()
 }
@@ -190,6 +207,7 @@ pub(crate) fn parse_until(text: &str) -> Result<Timestamp> {
     if let Ok(at) = Timestamp::parse_api(text) {
         return Ok(at);
     }
-    let ago = stdx::duration::parse(text).map_err(|_| Error::invalid(format!("invalid filter 'until={text}'")))?;
+    let ago = stdx::duration::parse(text)
+        .map_err(|_| Error::invalid(format!("invalid filter 'until={text}'")))?;
     Ok(Timestamp::from_unix_nanos(Timestamp::now().unix_nanos() - ago.as_nanos() as i128))
 }

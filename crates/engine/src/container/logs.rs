@@ -48,7 +48,12 @@ impl Container {
         let record = self.record();
         let config = self.log_config(&record)?;
         let follow = if request.follow { Follow::Yes } else { Follow::No };
-        let options = Options { tail: request.tail.map(|count| count as u64), since: request.since, until: request.until, follow };
+        let options = Options {
+            tail: request.tail.map(|count| count as u64),
+            since: request.since,
+            until: request.until,
+            follow,
+        };
         let reader = tokiox::blocking(move || Reader::of(&config, options)).await?;
         let (sender, stream) = LogStream::pair(record.tty());
         let this = self.clone();
@@ -60,12 +65,21 @@ impl Container {
         Ok(stream)
     }
 
-    async fn send_log(&self, mut reader: Reader, tty: bool, request: LogsRequest, sender: &mpsc::Sender<Bytes>) -> Result<()> {
+    async fn send_log(
+        &self,
+        mut reader: Reader,
+        tty: bool,
+        request: LogsRequest,
+        sender: &mpsc::Sender<Bytes>,
+    ) -> Result<()> {
         let mut frame = Frame { tty, request };
         let mut records = self.cell.subscribe();
         let wake = match reader.wake() {
             Some(descriptor) => {
-                #[allow(deprecated, reason = "its successor is unsafe; an OwnedFd keeps the promise that one asks for")]
+                #[allow(
+                    deprecated,
+                    reason = "its successor is unsafe; an OwnedFd keeps the promise that one asks for"
+                )]
                 let registered = AsyncFd::new(descriptor.try_clone_to_owned()?)?;
                 Some(registered)
             }
@@ -185,7 +199,8 @@ impl Frame {
     /// A reader slower than its container is told what it can no longer have.
     fn lost(&self, files: u64, out: &mut BytesMut) {
         if self.request.stderr {
-            let words = format!("[{files} log files were rotated away before they could be read]\n");
+            let words =
+                format!("[{files} log files were rotated away before they could be read]\n");
             self.write(2, b"", words.as_bytes(), out);
         }
     }

@@ -89,7 +89,9 @@ impl Cell {
 
     /// Tells readers that the container is no more.
     pub(crate) fn bury(&self) {
-        self.now.send_modify(|record| *record = Arc::new(Record { gone: true, ..Record::clone(record) }));
+        self.now.send_modify(|record| {
+            *record = Arc::new(Record { gone: true, ..Record::clone(record) })
+        });
     }
 
     pub(crate) fn live(&self) -> MutexGuard<'_, Live> {
@@ -119,7 +121,10 @@ impl Container {
 
     /// Writes a changed record down, then shows it. The gate is held by whoever calls.
     pub(crate) fn save(&self, record: Record) -> Result<()> {
-        self.rooms.store.put(&record).context(|| format!("cannot write down container {}", self.cell.id.short()))?;
+        self.rooms
+            .store
+            .put(&record)
+            .context(|| format!("cannot write down container {}", self.cell.id.short()))?;
         self.cell.now.send_replace(Arc::new(record));
         Ok(())
     }

@@ -72,9 +72,12 @@ pub fn parse_bind(text: &str) -> Result<MountPlan> {
         ))
     })?;
     if target == "/" {
-        return Err(Error::invalid(format!("invalid volume specification: '{text}': invalid mount config for type \"bind\": invalid specification: destination can't be '/'")));
+        return Err(Error::invalid(format!(
+            "invalid volume specification: '{text}': invalid mount config for type \"bind\": invalid specification: destination can't be '/'"
+        )));
     }
-    let mut plan = MountPlan { target, read_only: false, source: Source::volume(), mode: mode.to_owned() };
+    let mut plan =
+        MountPlan { target, read_only: false, source: Source::volume(), mode: mode.to_owned() };
     let mut propagation = String::new();
     let mut copy = true;
     for word in mode.split(',').filter(|word| !word.is_empty()) {
@@ -84,9 +87,13 @@ pub fn parse_bind(text: &str) -> Result<MountPlan> {
             // SELinux relabelling does nothing where SELinux is not; `consistent` and its kin were macOS's.
             "z" | "Z" | "consistent" | "cached" | "delegated" | "default" => {}
             "nocopy" => copy = false,
-            "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" => propagation = word.to_owned(),
+            "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" => {
+                propagation = word.to_owned()
+            }
             other => {
-                return Err(Error::invalid(format!("invalid volume specification: '{text}': invalid mode: {other}")));
+                return Err(Error::invalid(format!(
+                    "invalid volume specification: '{text}': invalid mode: {other}"
+                )));
             }
         }
     }
@@ -151,9 +158,13 @@ mod tests {
     fn binds_volumes_and_bare_targets() {
         let bind = parse_bind("/src/../a:/b/:ro,rslave").unwrap();
         assert_eq!((bind.target.as_str(), bind.read_only), ("/b", true));
-        assert!(matches!(bind.source, Source::Bind { path, propagation, .. } if path == "/a" && propagation == "rslave"));
+        assert!(
+            matches!(bind.source, Source::Bind { path, propagation, .. } if path == "/a" && propagation == "rslave")
+        );
         let volume = parse_bind("data:/b:nocopy").unwrap();
-        assert!(matches!(volume.source, Source::Volume { name: Some(name), copy_up: false, .. } if name == "data"));
+        assert!(
+            matches!(volume.source, Source::Volume { name: Some(name), copy_up: false, .. } if name == "data")
+        );
         assert!(matches!(parse_bind("/b").unwrap().source, Source::Volume { name: None, .. }));
     }
 

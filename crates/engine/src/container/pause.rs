@@ -14,9 +14,13 @@ impl Container {
             let id = &this.cell.id;
             match this.record().state.phase {
                 Phase::Running => {}
-                Phase::Paused => return Err(Error::conflict(format!("Container {id} is already paused"))),
+                Phase::Paused => {
+                    return Err(Error::conflict(format!("Container {id} is already paused")));
+                }
                 Phase::Restarting => {
-                    return Err(Error::conflict(format!("Container {id} is restarting, wait until the container is running")));
+                    return Err(Error::conflict(format!(
+                        "Container {id} is restarting, wait until the container is running"
+                    )));
                 }
                 _ => return Err(Error::conflict(format!("Container {id} is not running"))),
             }

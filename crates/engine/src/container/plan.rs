@@ -131,7 +131,8 @@ impl Plan {
         refuse_unbuilt(config, host)?;
         let mut warnings = Vec::new();
         let list = |values: &Option<Vec<String>>| values.clone().unwrap_or_default();
-        let capabilities = capabilities::resolve(&list(&host.cap_add), &list(&host.cap_drop), host.privileged)?;
+        let capabilities =
+            capabilities::resolve(&list(&host.cap_add), &list(&host.cap_drop), host.privileged)?;
         let security = Security::of(host, settings)?;
         let default_paths = !host.privileged && !security.all_paths;
         let paths = |wanted: &Option<Vec<String>>, default: fn() -> Vec<String>| match wanted {
@@ -139,7 +140,11 @@ impl Plan {
             None if default_paths => default(),
             None => Vec::new(),
         };
-        let args = [config.entrypoint.clone(), config.cmd.clone()].into_iter().flatten().flatten().collect();
+        let args = [config.entrypoint.clone(), config.cmd.clone()]
+            .into_iter()
+            .flatten()
+            .flatten()
+            .collect();
         if !config.stop_signal.is_empty() {
             signal::parse(&config.stop_signal)?;
         }
@@ -153,10 +158,18 @@ impl Plan {
             )));
         }
         check_env(config.env.as_deref().unwrap_or_default())?;
-        if config.healthcheck.as_ref().is_some_and(|check| !matches!(check.test.first().map(String::as_str), None | Some("NONE"))) {
-            warnings.push("The image's health check is not run: health checks are not supported yet.".to_owned());
+        if config.healthcheck.as_ref().is_some_and(|check| {
+            !matches!(check.test.first().map(String::as_str), None | Some("NONE"))
+        }) {
+            warnings.push(
+                "The image's health check is not run: health checks are not supported yet."
+                    .to_owned(),
+            );
         }
-        let restart = RestartPolicy::parse(&host.restart_policy.name, host.restart_policy.maximum_retry_count)?;
+        let restart = RestartPolicy::parse(
+            &host.restart_policy.name,
+            host.restart_policy.maximum_retry_count,
+        )?;
         if host.auto_remove && restart != RestartPolicy::No {
             return Err(Error::invalid("can't create 'AutoRemove' container with restart policy"));
         }
@@ -173,7 +186,8 @@ impl Plan {
             return Err(Error::invalid("conflicting options: hostname and the network mode"));
         }
         check_hostname(&config.hostname)?;
-        let oom_score_adj = i32::try_from(host.oom_score_adj).ok().filter(|score| (-1000..=1000).contains(score));
+        let oom_score_adj =
+            i32::try_from(host.oom_score_adj).ok().filter(|score| (-1000..=1000).contains(score));
         Ok(Self {
             args,
             env: list(&config.env),
@@ -200,7 +214,9 @@ impl Plan {
                 "" => Cgroupns::Default,
                 "private" => Cgroupns::Private,
                 "host" => Cgroupns::Host,
-                other => return Err(Error::invalid(format!("invalid cgroup namespace mode: {other}"))),
+                other => {
+                    return Err(Error::invalid(format!("invalid cgroup namespace mode: {other}")));
+                }
             },
             network,
             mounts: all_mounts(config, host)?,
@@ -223,7 +239,10 @@ impl Plan {
             ulimits: ulimits(&host.resources, settings)?,
             sysctls: sysctls(host)?,
             oom_score_adj: oom_score_adj.ok_or_else(|| {
-                Error::invalid(format!("Invalid value {}, range for oom score adj is [-1000, 1000]", host.oom_score_adj))
+                Error::invalid(format!(
+                    "Invalid value {}, range for oom score adj is [-1000, 1000]",
+                    host.oom_score_adj
+                ))
             })?,
             init: host.init.unwrap_or(settings.init),
             cgroup_parent: match host.resources.cgroup_parent.as_str() {
@@ -262,23 +281,42 @@ fn refuse_unbuilt(config: &Config, host: &HostConfig) -> Result<()> {
     let r = &host.resources;
     let given = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
     let published = host.port_bindings.as_ref().is_some_and(|ports| {
-        ports.values().any(|bindings| bindings.as_ref().is_some_and(|bindings| !bindings.is_empty()))
+        ports
+            .values()
+            .any(|bindings| bindings.as_ref().is_some_and(|bindings| !bindings.is_empty()))
     });
-    let throttles = [&r.blkio_device_read_bps, &r.blkio_device_write_bps, &r.blkio_device_read_iops, &r.blkio_device_write_iops];
+    let throttles = [
+        &r.blkio_device_read_bps,
+        &r.blkio_device_write_bps,
+        &r.blkio_device_read_iops,
+        &r.blkio_device_write_iops,
+    ];
     let unbuilt: [(&str, bool); 14] = [
         ("HostConfig.PortBindings", published),
         ("HostConfig.PublishAllPorts", host.publish_all_ports),
         ("HostConfig.VolumesFrom", given(&host.volumes_from)),
         ("HostConfig.Links", given(&host.links)),
         ("HostConfig.StorageOpt", !host.storage_opt.is_empty()),
-        ("HostConfig.DeviceRequests", r.device_requests.as_ref().is_some_and(|requests| !requests.is_empty())),
+        (
+            "HostConfig.DeviceRequests",
+            r.device_requests.as_ref().is_some_and(|requests| !requests.is_empty()),
+        ),
         ("HostConfig.VolumeDriver", !matches!(host.volume_driver.as_str(), "" | "local")),
         ("HostConfig.UsernsMode", !matches!(host.userns_mode.as_str(), "" | "host")),
         ("HostConfig.Cgroup", !host.cgroup.is_empty()),
-        ("HostConfig.BlkioWeightDevice", r.blkio_weight_device.as_ref().is_some_and(|list| !list.is_empty())),
-        ("HostConfig.BlkioDevice*", throttles.iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty()))),
+        (
+            "HostConfig.BlkioWeightDevice",
+            r.blkio_weight_device.as_ref().is_some_and(|list| !list.is_empty()),
+        ),
+        (
+            "HostConfig.BlkioDevice*",
+            throttles.iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty())),
+        ),
         ("HostConfig.KernelMemory", r.kernel_memory != 0 || r.kernel_memory_tcp != 0),
-        ("HostConfig.Mounts of type image, cluster or npipe", host.mounts.iter().any(|m| !matches!(m.r#type.as_str(), "bind" | "volume" | "tmpfs"))),
+        (
+            "HostConfig.Mounts of type image, cluster or npipe",
+            host.mounts.iter().any(|m| !matches!(m.r#type.as_str(), "bind" | "volume" | "tmpfs")),
+        ),
         ("ArgsEscaped", config.args_escaped),
     ];
     if let Some((name, _)) = unbuilt.iter().find(|(_, asked)| *asked) {
@@ -295,7 +333,9 @@ fn network(mode: &str, disabled: bool) -> Result<Network> {
         return Ok(Network::None);
     }
     match mode.split_once(':') {
-        Some(("container", "")) => Err(Error::invalid("invalid network mode: invalid container format container:<name|id>")),
+        Some(("container", "")) => Err(Error::invalid(
+            "invalid network mode: invalid container format container:<name|id>",
+        )),
         Some(("container", other)) => Ok(Network::Container(other.to_owned())),
         _ => Ok(match mode {
             "" | "default" | "bridge" => Network::Named("bridge".to_owned()),
@@ -322,7 +362,9 @@ fn check_env(env: &[String]) -> Result<()> {
 }
 
 fn check_hostname(name: &str) -> Result<()> {
-    let right = name.len() <= 63 && !name.starts_with('-') && !name.bytes().any(|c| c == b'/' || c == 0 || c.is_ascii_whitespace());
+    let right = name.len() <= 63
+        && !name.starts_with('-')
+        && !name.bytes().any(|c| c == b'/' || c == 0 || c.is_ascii_whitespace());
     if right { Ok(()) } else { Err(Error::invalid(format!("invalid hostname format: {name}"))) }
 }
 
@@ -363,7 +405,9 @@ impl Security {
                 // No SELinux and no AppArmor profile of ours to switch off.
                 ("label", Some("disable")) | ("apparmor", Some("unconfined")) => {}
                 ("label" | "apparmor" | "credentialspec", Some(_)) => {
-                    return Err(Error::not_implemented(format!("--security-opt {key} is not supported yet")));
+                    return Err(Error::not_implemented(format!(
+                        "--security-opt {key} is not supported yet"
+                    )));
                 }
                 _ => return Err(Error::invalid(format!("invalid --security-opt 2: \"{option}\""))),
             }
@@ -404,14 +448,19 @@ fn all_mounts(config: &Config, host: &HostConfig) -> Result<Vec<MountPlan>> {
         mounts::add(&mut all, typed_mount(mount)?)?;
     }
     for (target, options) in &host.tmpfs {
-        let bad = || Error::invalid(format!("invalid tmpfs mount: '{target}' is not an absolute path"));
+        let bad =
+            || Error::invalid(format!("invalid tmpfs mount: '{target}' is not an absolute path"));
         let target = mounts::absolute(target).ok_or_else(bad)?;
-        let options: Vec<String> = options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
+        let options: Vec<String> =
+            options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
         for option in &options {
             check_tmpfs_option(option)?;
         }
         let read_only = options.iter().any(|option| option == "ro");
-        mounts::add(&mut all, MountPlan { target, read_only, source: Source::Tmpfs { options }, mode: String::new() })?;
+        mounts::add(
+            &mut all,
+            MountPlan { target, read_only, source: Source::Tmpfs { options }, mode: String::new() },
+        )?;
     }
     // The image's and `-v /path` volumes, where nothing else was asked for.
     for path in config.volumes.iter().flat_map(BTreeMap::keys) {
@@ -419,18 +468,26 @@ fn all_mounts(config: &Config, host: &HostConfig) -> Result<Vec<MountPlan>> {
             .filter(|target| target != "/")
             .ok_or_else(|| Error::invalid(format!("invalid volume specification: '{path}'")))?;
         if !all.iter().any(|other| other.target == target) {
-            all.push(MountPlan { target, read_only: false, source: Source::volume(), mode: String::new() });
+            all.push(MountPlan {
+                target,
+                read_only: false,
+                source: Source::volume(),
+                mode: String::new(),
+            });
         }
     }
     Ok(all)
 }
 
 fn typed_mount(mount: &Mount) -> Result<MountPlan> {
-    let bad = |why: String| Error::invalid(format!("invalid mount config for type \"{}\": {why}", mount.r#type));
+    let bad = |why: String| {
+        Error::invalid(format!("invalid mount config for type \"{}\": {why}", mount.r#type))
+    };
     let target = match mount.target.as_str() {
         "" => return Err(bad("field Target must not be empty".to_owned())),
-        text => mounts::absolute(text)
-            .ok_or_else(|| bad(format!("invalid mount path: '{text}' mount path must be absolute")))?,
+        text => mounts::absolute(text).ok_or_else(|| {
+            bad(format!("invalid mount path: '{text}' mount path must be absolute"))
+        })?,
     };
     if target == "/" {
         return Err(bad("invalid specification: destination can't be '/'".to_owned()));
@@ -440,10 +497,12 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
             if mount.source.is_empty() {
                 return Err(bad("field Source must not be empty".to_owned()));
             }
-            let path = mounts::absolute(&mount.source)
-                .ok_or_else(|| bad(format!("invalid mount path: '{}' mount path must be absolute", mount.source)))?;
+            let path = mounts::absolute(&mount.source).ok_or_else(|| {
+                bad(format!("invalid mount path: '{}' mount path must be absolute", mount.source))
+            })?;
             let options = mount.bind_options.clone().unwrap_or_default();
-            const PROPAGATIONS: [&str; 7] = ["", "private", "rprivate", "slave", "rslave", "shared", "rshared"];
+            const PROPAGATIONS: [&str; 7] =
+                ["", "private", "rprivate", "slave", "rslave", "shared", "rshared"];
             if !PROPAGATIONS.contains(&options.propagation.as_str()) {
                 return Err(bad(format!("invalid propagation mode: {}", options.propagation)));
             }
@@ -451,7 +510,11 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
                 path,
                 missing: if options.create_mountpoint { Missing::Create } else { Missing::Refuse },
                 propagation: options.propagation,
-                recursive: match (options.non_recursive, options.read_only_non_recursive, options.read_only_force_recursive) {
+                recursive: match (
+                    options.non_recursive,
+                    options.read_only_non_recursive,
+                    options.read_only_force_recursive,
+                ) {
                     (true, _, _) => Recursive::Disabled,
                     (_, true, _) => Recursive::Writable,
                     (_, _, true) => Recursive::Readonly,
@@ -461,8 +524,14 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
         }
         "volume" => {
             let options = mount.volume_options.clone().unwrap_or_default();
-            if let Some(driver) = options.driver_config.filter(|d| !matches!(d.name.as_str(), "" | "local") || !d.options.is_empty()) {
-                return Err(Error::not_implemented(format!("volume driver options ({}) are not supported yet", driver.name)));
+            if let Some(driver) = options
+                .driver_config
+                .filter(|d| !matches!(d.name.as_str(), "" | "local") || !d.options.is_empty())
+            {
+                return Err(Error::not_implemented(format!(
+                    "volume driver options ({}) are not supported yet",
+                    driver.name
+                )));
             }
             if !options.labels.is_empty() {
                 return Err(Error::not_implemented("volume labels are not supported yet"));
@@ -515,15 +584,24 @@ fn devices(wanted: &Wanted) -> Result<Vec<DevicePlan>> {
         .iter()
         .flatten()
         .map(|device| {
-            let access = if device.cgroup_permissions.is_empty() { "rwm" } else { &device.cgroup_permissions };
+            let access = if device.cgroup_permissions.is_empty() {
+                "rwm"
+            } else {
+                &device.cgroup_permissions
+            };
             if !access.chars().all(|c| "rwm".contains(c)) {
                 return Err(Error::invalid(format!("invalid device mode: {access}")));
             }
-            let container = if device.path_in_container.is_empty() { &device.path_on_host } else { &device.path_in_container };
+            let container = if device.path_in_container.is_empty() {
+                &device.path_on_host
+            } else {
+                &device.path_in_container
+            };
             Ok(DevicePlan {
                 host: device.path_on_host.clone(),
-                container: mounts::absolute(container)
-                    .ok_or_else(|| Error::invalid(format!("{container} is not an absolute path")))?,
+                container: mounts::absolute(container).ok_or_else(|| {
+                    Error::invalid(format!("{container} is not an absolute path"))
+                })?,
                 access: access.to_owned(),
             })
         })
@@ -539,15 +617,21 @@ fn device_rules(wanted: &Wanted) -> Result<Vec<DeviceRule>> {
         .map(|text| {
             let bad = || Error::invalid(format!("invalid device cgroup rule format: '{text}'"));
             let mut words = text.split_whitespace();
-            let (Some(kind), Some(numbers), Some(access), None) = (words.next(), words.next(), words.next(), words.next()) else {
+            let (Some(kind), Some(numbers), Some(access), None) =
+                (words.next(), words.next(), words.next(), words.next())
+            else {
                 return Err(bad());
             };
             let (major, minor) = numbers.split_once(':').ok_or_else(bad)?;
             let number = |text: &str| match text {
                 "*" => Ok(None),
-                digits => digits.parse::<u32>().map(|number| Some(i64::from(number))).map_err(|_| bad()),
+                digits => {
+                    digits.parse::<u32>().map(|number| Some(i64::from(number))).map_err(|_| bad())
+                }
             };
-            let right = matches!(kind, "a" | "b" | "c") && !access.is_empty() && access.chars().all(|c| "rwm".contains(c));
+            let right = matches!(kind, "a" | "b" | "c")
+                && !access.is_empty()
+                && access.chars().all(|c| "rwm".contains(c));
             if !right {
                 return Err(bad());
             }
@@ -573,19 +657,27 @@ pub(crate) fn resources(wanted: &Wanted, warnings: &mut Vec<String>) -> Result<R
         return bad("Minimum memoryswap limit should be larger than memory limit, see usage");
     }
     if wanted.memory == 0 && swap > 0 {
-        return bad("You should always set the Memory limit when using Memoryswap limit, see usage");
+        return bad(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        );
     }
     if wanted.memory > 0 && swap == 0 {
         swap = wanted.memory.saturating_mul(2);
     }
-    if let Some(swappiness) = wanted.memory_swappiness.filter(|value| *value != -1 && !(0..=100).contains(value)) {
-        return Err(Error::invalid(format!("Invalid value: {swappiness}, valid memory swappiness range is 0-100")));
+    if let Some(swappiness) =
+        wanted.memory_swappiness.filter(|value| *value != -1 && !(0..=100).contains(value))
+    {
+        return Err(Error::invalid(format!(
+            "Invalid value: {swappiness}, valid memory swappiness range is 0-100"
+        )));
     }
     if wanted.memory_reservation != 0 && wanted.memory_reservation < LEAST_MEMORY {
         return bad("Minimum memory reservation allowed is 6MB");
     }
     if wanted.memory > 0 && wanted.memory_reservation > wanted.memory {
-        return bad("Minimum memory limit can not be less than memory reservation limit, see usage");
+        return bad(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        );
     }
     if wanted.nano_cpus > 0 && (wanted.cpu_period > 0 || wanted.cpu_quota > 0) {
         return bad("Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set");
@@ -597,7 +689,9 @@ pub(crate) fn resources(wanted: &Wanted, warnings: &mut Vec<String>) -> Result<R
         )));
     }
     if wanted.cpu_period != 0 && !(1_000..=1_000_000).contains(&wanted.cpu_period) {
-        return bad("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)");
+        return bad(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        );
     }
     if wanted.cpu_quota > 0 && wanted.cpu_quota < 1_000 {
         return bad("CPU cfs quota can not be less than 1ms (i.e. 1000)");
@@ -638,7 +732,10 @@ pub(crate) fn resources(wanted: &Wanted, warnings: &mut Vec<String>) -> Result<R
     Ok(Resources {
         memory: (memory != Memory::default()).then_some(memory),
         cpu: (cpu != Cpu::default()).then_some(cpu),
-        pids: wanted.pids_limit.filter(|limit| *limit != 0).map(|limit| Pids { limit: Some(limit) }),
+        pids: wanted
+            .pids_limit
+            .filter(|limit| *limit != 0)
+            .map(|limit| Pids { limit: Some(limit) }),
         block_io: weight.map(|weight| BlockIo { weight: Some(weight), ..BlockIo::default() }),
         ..Resources::default()
     })
@@ -650,7 +747,13 @@ fn check_cpuset(text: &str, what: &str, count: i64) -> Result<()> {
         return Ok(());
     }
     let bad = || Error::invalid(format!("Invalid value {text} for cpuset {what}"));
-    let number = |text: &str| text.trim().parse::<i64>().ok().filter(|number| (0..1 << 16).contains(number)).ok_or_else(bad);
+    let number = |text: &str| {
+        text.trim()
+            .parse::<i64>()
+            .ok()
+            .filter(|number| (0..1 << 16).contains(number))
+            .ok_or_else(bad)
+    };
     for part in text.split(',') {
         let (low, high) = part.split_once('-').unwrap_or((part, part));
         let (low, high) = (number(low)?, number(high)?);
@@ -697,14 +800,20 @@ fn sysctls(host: &HostConfig) -> Result<BTreeMap<String, String>> {
         let ipc = IPC.split(' ').any(|known| known == name) || name.starts_with("fs.mqueue.");
         let net = name.starts_with("net.");
         if ipc && host.ipc_mode == "host" {
-            return Err(Error::invalid(format!("sysctl '{name}' is not allowed because it is in the host's IPC namespace")));
+            return Err(Error::invalid(format!(
+                "sysctl '{name}' is not allowed because it is in the host's IPC namespace"
+            )));
         }
         if net && host.network_mode == "host" {
-            return Err(Error::invalid(format!("sysctl '{name}' is not allowed in the host's network namespace")));
+            return Err(Error::invalid(format!(
+                "sysctl '{name}' is not allowed in the host's network namespace"
+            )));
         }
         let uts = matches!(name.as_str(), "kernel.domainname" | "kernel.hostname");
         if !(ipc || net || uts) || name.contains("..") || name.contains('/') {
-            return Err(Error::invalid(format!("sysctl '{name}' is not allowed: it is not namespaced")));
+            return Err(Error::invalid(format!(
+                "sysctl '{name}' is not allowed: it is not namespaced"
+            )));
         }
     }
     Ok(host.sysctls.clone())
@@ -716,9 +825,12 @@ fn runtime(name: &str, settings: &Settings) -> Result<Option<PathBuf>> {
         // Scripts name Docker's own runtime; ours stands in for it unless the operator has configured one so called.
         "gantry" | "" => Ok(None),
         "runc" | "io.containerd.runc.v2" if !settings.runtimes.contains_key(name) => Ok(None),
-        other => settings.runtimes.get(other).cloned().map(Some).ok_or_else(|| {
-            Error::invalid(format!("unknown or invalid runtime name: {other}"))
-        }),
+        other => settings
+            .runtimes
+            .get(other)
+            .cloned()
+            .map(Some)
+            .ok_or_else(|| Error::invalid(format!("unknown or invalid runtime name: {other}"))),
     }
 }
 
@@ -741,11 +853,15 @@ pub(crate) fn log(host: &HostConfig, settings: &Settings) -> Result<LogPlan> {
             options.entry(name.clone()).or_insert_with(|| value.clone());
         }
     }
-    if options.get("mode").is_some_and(|mode| mode == "non-blocking") || options.contains_key("max-buffer-size") {
+    if options.get("mode").is_some_and(|mode| mode == "non-blocking")
+        || options.contains_key("max-buffer-size")
+    {
         // Output is never held up by its log here: the shim drops lines it cannot write and counts them.
         tracing::debug!("a log never blocks its container: mode=non-blocking changes nothing");
     }
-    if let Some(unbuilt) = ["labels-regex", "env-regex"].iter().find(|name| options.contains_key(**name)) {
+    if let Some(unbuilt) =
+        ["labels-regex", "env-regex"].iter().find(|name| options.contains_key(**name))
+    {
         return Err(Error::not_implemented(format!("log opt '{unbuilt}' is not supported yet")));
     }
     shim::logs::Config::from_options(&driver, &options)?;
@@ -764,7 +880,12 @@ impl LogPlan {
             }
         }
         for name in names("env").split(',').filter(|name| !name.is_empty()) {
-            let pair = record.config.env.iter().flatten().find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+            let pair = record
+                .config
+                .env
+                .iter()
+                .flatten()
+                .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
             if let Some(value) = pair {
                 found.insert(name.to_owned(), value.to_owned());
             }
@@ -829,7 +950,8 @@ pub(crate) fn fill_in(host: &mut HostConfig, settings: &Settings) {
     if host.port_bindings.is_none() {
         host.port_bindings = Some(BTreeMap::new());
     }
-    let unconfined = host.privileged || host.security_opt.iter().flatten().any(|option| option == "systempaths=unconfined");
+    let unconfined = host.privileged
+        || host.security_opt.iter().flatten().any(|option| option == "systempaths=unconfined");
     if !unconfined {
         host.masked_paths.get_or_insert_with(spec::masked_paths);
         host.readonly_paths.get_or_insert_with(spec::readonly_paths);
@@ -841,7 +963,12 @@ mod tests {
     use super::*;
 
     fn settings() -> Settings {
-        Settings { shm_size: 64 << 20, log_driver: "json-file".to_owned(), default_runtime: "gantry".to_owned(), ..Settings::default() }
+        Settings {
+            shm_size: 64 << 20,
+            log_driver: "json-file".to_owned(),
+            default_runtime: "gantry".to_owned(),
+            ..Settings::default()
+        }
     }
 
     fn plan(change: impl FnOnce(&mut Config, &mut HostConfig)) -> Result<Plan> {
@@ -874,16 +1001,31 @@ mod tests {
 
     #[test]
     fn in_dockers_words() {
-        assert_eq!(refusal(|_, host| host.resources.memory = 1), "Minimum memory limit allowed is 6MB");
-        assert_eq!(refusal(|config, _| config.working_dir = "x".to_owned()), "the working directory 'x' is invalid, it needs to be an absolute path");
-        assert_eq!(refusal(|_, host| host.resources.cpuset_cpus = "0-9999999999".to_owned()), "Invalid value 0-9999999999 for cpuset cpus");
-        assert_eq!(refusal(|_, host| host.runtime = "nope".to_owned()), "unknown or invalid runtime name: nope");
+        assert_eq!(
+            refusal(|_, host| host.resources.memory = 1),
+            "Minimum memory limit allowed is 6MB"
+        );
+        assert_eq!(
+            refusal(|config, _| config.working_dir = "x".to_owned()),
+            "the working directory 'x' is invalid, it needs to be an absolute path"
+        );
+        assert_eq!(
+            refusal(|_, host| host.resources.cpuset_cpus = "0-9999999999".to_owned()),
+            "Invalid value 0-9999999999 for cpuset cpus"
+        );
+        assert_eq!(
+            refusal(|_, host| host.runtime = "nope".to_owned()),
+            "unknown or invalid runtime name: nope"
+        );
     }
 
     #[test]
     fn what_is_not_built_is_named() {
         let error = plan(|_, host| host.publish_all_ports = true).unwrap_err();
-        assert_eq!((error.kind(), error.to_string().as_str()), (stdx::Kind::NotImplemented, "HostConfig.PublishAllPorts is not supported yet"));
+        assert_eq!(
+            (error.kind(), error.to_string().as_str()),
+            (stdx::Kind::NotImplemented, "HostConfig.PublishAllPorts is not supported yet")
+        );
     }
 
     #[test]

@@ -44,7 +44,9 @@ impl Container {
     fn may_be_removed(&self, force: bool) -> Result<()> {
         let record = self.record();
         let advice = match record.state.phase {
-            Phase::Running | Phase::Restarting => "stop the container before removing or force remove",
+            Phase::Running | Phase::Restarting => {
+                "stop the container before removing or force remove"
+            }
             Phase::Paused => "unpause and then stop the container before removing or force remove",
             _ => return Ok(()),
         };

@@ -18,7 +18,9 @@ impl Container {
             let _gate = this.cell.gate.lock().await;
             let record = this.record();
             if record.name == name {
-                return Err(Error::invalid("Renaming a container with the same name as its current name"));
+                return Err(Error::invalid(
+                    "Renaming a container with the same name as its current name",
+                ));
             }
             this.rooms.registry.reserve(&name, &record.id)?;
             let old = record.name.clone();

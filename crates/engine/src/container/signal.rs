@@ -68,7 +68,9 @@ mod tests {
 
     #[test]
     fn names_and_numbers() {
-        for (text, number) in [("SIGTERM", 15), ("term", 15), ("9", 9), ("RTMIN+3", 37), ("SIGRTMAX-1", 63)] {
+        for (text, number) in
+            [("SIGTERM", 15), ("term", 15), ("9", 9), ("RTMIN+3", 37), ("SIGRTMAX-1", 63)]
+        {
             assert_eq!(parse(text).unwrap(), number);
         }
         for bad in ["", "0", "65", "-1", "SIGFOO", "RTMIN+40", "SIG"] {

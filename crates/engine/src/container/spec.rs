@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use api::exec::CreateBody;
 use oci::runtime::{
-    Capabilities, DeviceRule, Linux, Mount, Namespace, NamespaceType, Process, Resources, Rlimit, Root, Spec, User,
+    Capabilities, DeviceRule, Linux, Mount, Namespace, NamespaceType, Process, Resources, Rlimit,
+    Root, Spec, User,
 };
 use stdx::{Error, Result};
 
@@ -54,8 +55,11 @@ impl Device {
     /// Looks at the host's node for what number it has.
     pub fn stat(plan: &DevicePlan) -> Result<Vec<Self>> {
         let missing = |errno: rustix::io::Errno| {
-            Error::internal(format!("error gathering device information while adding custom device \"{}\"", plan.host))
-                .caused_by(std::io::Error::from(errno))
+            Error::internal(format!(
+                "error gathering device information while adding custom device \"{}\"",
+                plan.host
+            ))
+            .caused_by(std::io::Error::from(errno))
         };
         let stat = rustix::fs::stat(plan.host.as_str()).map_err(missing)?;
         let file_type = rustix::fs::FileType::from_raw_mode(stat.st_mode);
@@ -120,7 +124,8 @@ const MASKED: [&str; 11] = [
     "/sys/devices/virtual/powercap",
 ];
 const MASKED_TOO: [&str; 1] = ["/sys/firmware"];
-const READONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The paths that are hidden and write-protected unless somebody says otherwise, as `inspect` shows them.
 pub fn masked_paths() -> Vec<String> {
@@ -137,7 +142,11 @@ pub fn spec(plan: &Plan, around: &Surroundings) -> Spec {
         cgroups_path: format!("{}/{}", around.cgroup_parent.trim_end_matches('/'), around.id),
         namespaces: namespaces(plan, around),
         resources: Some(resources(plan, around)),
-        devices: if plan.privileged { host_devices() } else { around.devices.iter().map(|d| d.node.clone()).collect() },
+        devices: if plan.privileged {
+            host_devices()
+        } else {
+            around.devices.iter().map(|d| d.node.clone()).collect()
+        },
         sysctl: plan.sysctls.clone(),
         seccomp: match &plan.seccomp {
             SeccompPlan::Unconfined => None,
@@ -221,13 +230,19 @@ fn overlay_env(env: &mut Vec<String>, over: &[String]) {
 /// Inheritable and ambient stay empty (CVE-2022-24769).
 fn capabilities(plan: &Plan) -> Capabilities {
     let names: Vec<String> = plan.capabilities.iter().cloned().collect();
-    Capabilities { bounding: names.clone(), effective: names.clone(), permitted: names, ..Capabilities::default() }
+    Capabilities {
+        bounding: names.clone(),
+        effective: names.clone(),
+        permitted: names,
+        ..Capabilities::default()
+    }
 }
 
 fn namespaces(plan: &Plan, around: &Surroundings) -> Vec<Namespace> {
     let mut list = vec![Namespace { kind: NamespaceType::Mount, path: None }];
     let mut add = |kind: NamespaceType, private: bool| {
-        let joined = around.join.iter().find(|(other, _)| *other == kind).map(|(_, path)| path.clone());
+        let joined =
+            around.join.iter().find(|(other, _)| *other == kind).map(|(_, path)| path.clone());
         if private || joined.is_some() {
             list.push(Namespace { kind, path: joined });
         }
@@ -273,23 +288,55 @@ fn mounts(plan: &Plan, around: &Surroundings) -> Vec<Mount> {
     let mut list = vec![
         mount("/proc", "proc", "proc", &["nosuid", "noexec", "nodev"]),
         mount("/dev", "tmpfs", "tmpfs", &["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        mount("/dev/pts", "devpts", "devpts", &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
+        mount(
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            &["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"],
+        ),
         mount("/sys", "sysfs", "sysfs", &["nosuid", "noexec", "nodev", writable]),
-        mount("/sys/fs/cgroup", "cgroup", "cgroup", &[if plan.writable_cgroups { "rw" } else { writable }, "nosuid", "noexec", "nodev"]),
+        mount(
+            "/sys/fs/cgroup",
+            "cgroup",
+            "cgroup",
+            &[if plan.writable_cgroups { "rw" } else { writable }, "nosuid", "noexec", "nodev"],
+        ),
     ];
     match (&plan.ipc, &around.shm) {
         (Ipc::Host, _) => {
-            list.push(mount("/dev/mqueue", "bind", "/dev/mqueue", &["rbind", "nosuid", "noexec", "nodev"]));
-            list.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind", "nosuid", "noexec", "nodev"]));
+            list.push(mount(
+                "/dev/mqueue",
+                "bind",
+                "/dev/mqueue",
+                &["rbind", "nosuid", "noexec", "nodev"],
+            ));
+            list.push(mount(
+                "/dev/shm",
+                "bind",
+                "/dev/shm",
+                &["rbind", "nosuid", "noexec", "nodev"],
+            ));
         }
         (_, Some(shm)) => {
             list.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
-            list.push(mount("/dev/shm", "bind", &shm.to_string_lossy(), &["rbind", "nosuid", "noexec", "nodev"]));
+            list.push(mount(
+                "/dev/shm",
+                "bind",
+                &shm.to_string_lossy(),
+                &["rbind", "nosuid", "noexec", "nodev"],
+            ));
         }
-        (Ipc::None, None) => list.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"])),
+        (Ipc::None, None) => {
+            list.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]))
+        }
         _ => {
             list.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
-            list.push(mount("/dev/shm", "tmpfs", "shm", &["nosuid", "noexec", "nodev", "mode=1777", &shm_size]));
+            list.push(mount(
+                "/dev/shm",
+                "tmpfs",
+                "shm",
+                &["nosuid", "noexec", "nodev", "mode=1777", &shm_size],
+            ));
         }
     }
     // What a user mounts replaces what stands above at the same place, and comes in the order of its depth.
@@ -313,7 +360,9 @@ fn user_mount(wanted: &ResolvedMount) -> Mount {
             for option in options {
                 // What is asked for overrides the defaults.
                 match option.as_str() {
-                    "exec" | "suid" | "dev" => all.retain(|old| old.trim_start_matches("no") != option),
+                    "exec" | "suid" | "dev" => {
+                        all.retain(|old| old.trim_start_matches("no") != option)
+                    }
                     other => all.push(other),
                 }
             }
@@ -341,12 +390,8 @@ fn user_mount(wanted: &ResolvedMount) -> Mount {
 
 /// Docker's device rules: nothing, but the harmless nodes, terminals, and what was asked for.
 fn resources(plan: &Plan, around: &Surroundings) -> Resources {
-    let rule = |allow: bool, kind: &str, major: Option<i64>, minor: Option<i64>, access: &str| DeviceRule {
-        allow,
-        kind: kind.to_owned(),
-        major,
-        minor,
-        access: access.to_owned(),
+    let rule = |allow: bool, kind: &str, major: Option<i64>, minor: Option<i64>, access: &str| {
+        DeviceRule { allow, kind: kind.to_owned(), major, minor, access: access.to_owned() }
     };
     let mut devices = Vec::new();
     if plan.privileged {
@@ -360,7 +405,13 @@ fn resources(plan: &Plan, around: &Surroundings) -> Resources {
         }
         devices.push(rule(true, "c", Some(136), None, "rwm"));
         for device in &around.devices {
-            devices.push(rule(true, &device.node.kind, Some(device.node.major), Some(device.node.minor), &device.access));
+            devices.push(rule(
+                true,
+                &device.node.kind,
+                Some(device.node.major),
+                Some(device.node.minor),
+                &device.access,
+            ));
         }
         devices.extend(plan.device_rules.iter().cloned());
     }
@@ -369,8 +420,25 @@ fn resources(plan: &Plan, around: &Surroundings) -> Resources {
 
 /// `--privileged` sees the host's devices. Ours of terminals and shared memory are made fresh in any case.
 fn host_devices() -> Vec<oci::runtime::Device> {
-    let plan = DevicePlan { host: "/dev".to_owned(), container: "/dev".to_owned(), access: "rwm".to_owned() };
-    let ours = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/console", "/dev/ptmx", "/dev/fd", "/dev/tty", "/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom"];
+    let plan = DevicePlan {
+        host: "/dev".to_owned(),
+        container: "/dev".to_owned(),
+        access: "rwm".to_owned(),
+    };
+    let ours = [
+        "/dev/pts",
+        "/dev/shm",
+        "/dev/mqueue",
+        "/dev/console",
+        "/dev/ptmx",
+        "/dev/fd",
+        "/dev/tty",
+        "/dev/null",
+        "/dev/zero",
+        "/dev/full",
+        "/dev/random",
+        "/dev/urandom",
+    ];
     Device::stat(&plan)
         .unwrap_or_default()
         .into_iter()
@@ -387,8 +455,14 @@ pub fn exec(plan: &Plan, around_hostname: &str, wanted: &CreateBody) -> Process 
     }
     overlay_env(&mut env, wanted.env.as_deref().unwrap_or_default());
     let caps = if wanted.privileged {
-        let all: Vec<String> = super::capabilities::ALL.iter().map(|&name| name.to_owned()).collect();
-        Capabilities { bounding: all.clone(), effective: all.clone(), permitted: all, ..Capabilities::default() }
+        let all: Vec<String> =
+            super::capabilities::ALL.iter().map(|&name| name.to_owned()).collect();
+        Capabilities {
+            bounding: all.clone(),
+            effective: all.clone(),
+            permitted: all,
+            ..Capabilities::default()
+        }
     } else {
         capabilities(plan)
     };
@@ -418,7 +492,10 @@ mod tests {
     #[test]
     fn later_variables_win_in_place() {
         let mut env = vec!["A=1".to_owned(), "B=2".to_owned(), "C=3".to_owned()];
-        overlay_env(&mut env, &["B=x".to_owned(), "C".to_owned(), "D=4".to_owned(), "E".to_owned()]);
+        overlay_env(
+            &mut env,
+            &["B=x".to_owned(), "C".to_owned(), "D=4".to_owned(), "E".to_owned()],
+        );
         assert_eq!(env, ["A=1", "B=x", "D=4"]);
     }
 

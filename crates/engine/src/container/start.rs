@@ -34,17 +34,28 @@ impl Container {
             return Err(Error::not_found(format!("No such container: {}", record.id)));
         }
         match record.state.phase {
-            Phase::Running => return Err(Error::new(Kind::NotModified, "container is already running")),
-            Phase::Paused => return Err(Error::conflict("cannot start a paused container, try unpause instead")),
-            Phase::Removing => return Err(Error::conflict("container is marked for removal and cannot be started")),
-            Phase::Dead => return Err(Error::conflict("container is marked dead and cannot be started")),
+            Phase::Running => {
+                return Err(Error::new(Kind::NotModified, "container is already running"));
+            }
+            Phase::Paused => {
+                return Err(Error::conflict("cannot start a paused container, try unpause instead"));
+            }
+            Phase::Removing => {
+                return Err(Error::conflict(
+                    "container is marked for removal and cannot be started",
+                ));
+            }
+            Phase::Dead => {
+                return Err(Error::conflict("container is marked dead and cannot be started"));
+            }
             Phase::Created | Phase::Exited | Phase::Restarting => {}
         }
         let this = self.clone();
         let outcome = tokiox::blocking(move || this.acquire_and_launch(&record)).await;
         match outcome {
             Ok(Running { launched, endpoints, watch }) => {
-                let mut record = self.after(Event::Started { pid: launched.pid, at: launched.started_at })?;
+                let mut record =
+                    self.after(Event::Started { pid: launched.pid, at: launched.started_at })?;
                 record.stopped_by_hand = false;
                 record.endpoints = endpoints;
                 if self.record().state.phase != Phase::Restarting {
@@ -60,7 +71,8 @@ impl Container {
                 // Whoever attached for this start has nothing to wait for.
                 self.cell.live().waiting_attaches.clear();
                 self.release().await;
-                let event = Event::StartFailed { code: failure.exit_code, error: failure.error.chain() };
+                let event =
+                    Event::StartFailed { code: failure.exit_code, error: failure.error.chain() };
                 self.apply(event)?;
                 if self.record().host().auto_remove {
                     self.remove_held(true).await?;
@@ -128,7 +140,10 @@ impl Container {
     }
 
     /// Namespaces of other containers that this one lives in, and the shared memory that comes with one.
-    fn resolve_joins(&self, plan: &Plan) -> Result<(Vec<(NamespaceType, PathBuf)>, Option<PathBuf>)> {
+    fn resolve_joins(
+        &self,
+        plan: &Plan,
+    ) -> Result<(Vec<(NamespaceType, PathBuf)>, Option<PathBuf>)> {
         let mut join = Vec::new();
         let mut shm = None;
         if let Pid::Container(other) = &plan.pid {
@@ -151,7 +166,11 @@ impl Container {
                 "container {} is restarting, wait until the container is running",
                 other.id
             ))),
-            _ => Err(Error::conflict(format!("cannot join namespace of a non running container: container {} is {}", other.id, state.phase.name()))),
+            _ => Err(Error::conflict(format!(
+                "cannot join namespace of a non running container: container {} is {}",
+                other.id,
+                state.phase.name()
+            ))),
         }
     }
 }

@@ -43,12 +43,23 @@ impl Phase {
 /// What can happen to a container.
 #[derive(Clone, Debug)]
 pub enum Event {
-    Started { pid: u32, at: Timestamp },
+    Started {
+        pid: u32,
+        at: Timestamp,
+    },
     /// The process could not be made; the code is what `docker run` exits with.
-    StartFailed { code: i32, error: String },
+    StartFailed {
+        code: i32,
+        error: String,
+    },
     Paused,
     Unpaused,
-    Exited { code: i32, at: Timestamp, oom_killed: bool, error: String },
+    Exited {
+        code: i32,
+        at: Timestamp,
+        oom_killed: bool,
+        error: String,
+    },
     /// After an exit: it will be started again.
     RestartAwaited,
     /// A restart that was awaited is not wanted any more.
@@ -77,10 +88,20 @@ impl State {
         let mut next = self.clone();
         match (self.phase, event) {
             (Phase::Created | Phase::Exited | Phase::Restarting, Event::Started { pid, at }) => {
-                next = Self { phase: Phase::Running, pid, started_at: at, finished_at: self.finished_at, ..Self::default() };
+                next = Self {
+                    phase: Phase::Running,
+                    pid,
+                    started_at: at,
+                    finished_at: self.finished_at,
+                    ..Self::default()
+                };
             }
-            (Phase::Created | Phase::Exited | Phase::Restarting, Event::StartFailed { code, error }) => {
-                next.phase = if self.phase == Phase::Restarting { Phase::Exited } else { self.phase };
+            (
+                Phase::Created | Phase::Exited | Phase::Restarting,
+                Event::StartFailed { code, error },
+            ) => {
+                next.phase =
+                    if self.phase == Phase::Restarting { Phase::Exited } else { self.phase };
                 next.pid = 0;
                 next.exit_code = code;
                 next.error = error;
@@ -97,14 +118,26 @@ impl State {
             }
             (Phase::Exited, Event::RestartAwaited) => next.phase = Phase::Restarting,
             (Phase::Restarting, Event::RestartCancelled) => next.phase = Phase::Exited,
-            (Phase::Created | Phase::Exited | Phase::Restarting | Phase::Dead | Phase::Removing, Event::RemovalBegan) => {
+            (
+                Phase::Created | Phase::Exited | Phase::Restarting | Phase::Dead | Phase::Removing,
+                Event::RemovalBegan,
+            ) => {
                 next.phase = Phase::Removing;
             }
             (Phase::Removing, Event::RemovalFailed) => next.phase = Phase::Dead,
-            (Phase::Removing, _) => return Err(Error::conflict("container is marked for removal and cannot be started")),
-            (Phase::Dead, _) => return Err(Error::conflict("container is dead and can only be removed")),
+            (Phase::Removing, _) => {
+                return Err(Error::conflict(
+                    "container is marked for removal and cannot be started",
+                ));
+            }
+            (Phase::Dead, _) => {
+                return Err(Error::conflict("container is dead and can only be removed"));
+            }
             (phase, event) => {
-                return Err(Error::conflict(format!("container is {}: {event:?} cannot happen to it", phase.name())));
+                return Err(Error::conflict(format!(
+                    "container is {}: {event:?} cannot happen to it",
+                    phase.name()
+                )));
             }
         }
         Ok(next)
@@ -117,7 +150,9 @@ impl State {
             Phase::Created => "Created".to_owned(),
             Phase::Running => format!("Up {}", age(self.started_at)),
             Phase::Paused => format!("Up {} (Paused)", age(self.started_at)),
-            Phase::Restarting => format!("Restarting ({}) {} ago", self.exit_code, age(self.finished_at)),
+            Phase::Restarting => {
+                format!("Restarting ({}) {} ago", self.exit_code, age(self.finished_at))
+            }
             Phase::Exited if self.finished_at.is_never() => "Created".to_owned(),
             Phase::Exited => format!("Exited ({}) {} ago", self.exit_code, age(self.finished_at)),
             Phase::Removing => "Removal In Progress".to_owned(),
@@ -148,7 +183,9 @@ mod tests {
 
     #[test]
     fn a_whole_life() {
-        let state = life(&[started(), Event::Paused, Event::Unpaused, exited(3), Event::RemovalBegan]).unwrap();
+        let state =
+            life(&[started(), Event::Paused, Event::Unpaused, exited(3), Event::RemovalBegan])
+                .unwrap();
         assert_eq!((state.phase, state.exit_code, state.pid), (Phase::Removing, 3, 0));
     }
 
@@ -173,7 +210,8 @@ mod tests {
 
     #[test]
     fn a_failed_start_keeps_a_created_container_created() {
-        let state = life(&[Event::StartFailed { code: 127, error: "not found".to_owned() }]).unwrap();
+        let state =
+            life(&[Event::StartFailed { code: 127, error: "not found".to_owned() }]).unwrap();
         assert_eq!((state.phase, state.exit_code), (Phase::Created, 127));
     }
 

@@ -1,6 +1,9 @@
 //! `docker stats`: one sample from the cgroup and the network devices.
 
-use api::container::{BlkioEntry, BlkioStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats, Stats, ThrottlingData};
+use api::container::{
+    BlkioEntry, BlkioStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats, Stats,
+    ThrottlingData,
+};
 use stdx::Result;
 use stdx::time::Timestamp;
 
@@ -78,7 +81,13 @@ fn system_cpu() -> u64 {
     let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
     let first = stat.lines().next().unwrap_or_default();
     // user nice system idle iowait irq softirq: seven numbers of hundredths of a second, as Docker adds them.
-    first.split_whitespace().skip(1).take(7).filter_map(|field| field.parse::<u64>().ok()).sum::<u64>() * 10_000_000
+    first
+        .split_whitespace()
+        .skip(1)
+        .take(7)
+        .filter_map(|field| field.parse::<u64>().ok())
+        .sum::<u64>()
+        * 10_000_000
 }
 
 fn host_memory() -> u64 {
@@ -91,11 +100,13 @@ fn devices(record: &Record) -> std::collections::BTreeMap<String, NetworkStats> 
     if record.host().network_mode == "host" {
         return Default::default();
     }
-    let text = std::fs::read_to_string(format!("/proc/{}/net/dev", record.state.pid)).unwrap_or_default();
+    let text =
+        std::fs::read_to_string(format!("/proc/{}/net/dev", record.state.pid)).unwrap_or_default();
     text.lines()
         .filter_map(|line| {
             let (name, numbers) = line.split_once(':')?;
-            let numbers: Vec<u64> = numbers.split_whitespace().filter_map(|field| field.parse().ok()).collect();
+            let numbers: Vec<u64> =
+                numbers.split_whitespace().filter_map(|field| field.parse().ok()).collect();
             let at = |index: usize| numbers.get(index).copied().unwrap_or(0);
             let stats = NetworkStats {
                 rx_bytes: at(0),

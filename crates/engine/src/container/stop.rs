@@ -51,7 +51,8 @@ impl Container {
                 this.stop_restarting().await?;
             }
             if this.record().state.phase.is_up() {
-                let grace = timeout.unwrap_or_else(|| this.record().config.stop_timeout.unwrap_or(GRACE));
+                let grace =
+                    timeout.unwrap_or_else(|| this.record().config.stop_timeout.unwrap_or(GRACE));
                 // A container with `--rm` lives through its own restart.
                 this.cell.live().restarting_by_hand = true;
                 let down = this.bring_down(number, grace).await;
@@ -83,7 +84,9 @@ impl Container {
         if sent.is_ok() {
             let down = records.wait_for(|record| !record.state.phase.is_up());
             let heard = match u64::try_from(grace) {
-                Ok(seconds) => tokio::time::timeout(Duration::from_secs(seconds), down).await.is_ok(),
+                Ok(seconds) => {
+                    tokio::time::timeout(Duration::from_secs(seconds), down).await.is_ok()
+                }
                 Err(_) => down.await.is_ok(),
             };
             if heard {

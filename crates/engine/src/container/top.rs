@@ -51,7 +51,9 @@ impl Container {
             let boot = boot_time();
             let mut processes: Vec<Process> = pids.into_iter().filter_map(read).collect();
             processes.sort_by_key(|process| process.pid);
-            let cell = |process: &Process| columns.iter().map(|column| value(column, process, boot)).collect();
+            let cell = |process: &Process| {
+                columns.iter().map(|column| value(column, process, boot)).collect()
+            };
             Ok(TopResponse {
                 titles: columns.iter().map(|column| (*column).to_owned()).collect(),
                 processes: processes.iter().map(cell).collect(),
@@ -64,7 +66,8 @@ impl Container {
 /// The titles that a set of `ps` options asks for.
 fn columns(options: &str) -> Result<Vec<&'static str>> {
     const FULL: &[&str] = &["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
-    const AUX: &[&str] = &["USER", "PID", "%CPU", "%MEM", "VSZ", "RSS", "TTY", "STAT", "START", "TIME", "COMMAND"];
+    const AUX: &[&str] =
+        &["USER", "PID", "%CPU", "%MEM", "VSZ", "RSS", "TTY", "STAT", "START", "TIME", "COMMAND"];
     const KNOWN: &[(&str, &str)] = &[
         ("pid", "PID"),
         ("ppid", "PPID"),
@@ -89,13 +92,21 @@ fn columns(options: &str) -> Result<Vec<&'static str>> {
     match words.as_slice() {
         [] | ["-ef"] | ["-e", "-f"] => Ok(FULL.to_vec()),
         ["aux"] | ["-aux"] => Ok(AUX.to_vec()),
-        [first, rest @ ..] if first.trim_start_matches('-').trim_start_matches(['e', 'a', 'x']) == "o" => {
-            let fields: Vec<&str> = rest.iter().flat_map(|word| word.split(',')).filter(|word| !word.is_empty()).collect();
+        [first, rest @ ..]
+            if first.trim_start_matches('-').trim_start_matches(['e', 'a', 'x']) == "o" =>
+        {
+            let fields: Vec<&str> = rest
+                .iter()
+                .flat_map(|word| word.split(','))
+                .filter(|word| !word.is_empty())
+                .collect();
             fields
                 .iter()
                 .map(|field| match KNOWN.iter().find(|(name, _)| name == field) {
                     Some((_, title)) => Ok(*title),
-                    None => Err(Error::invalid(format!("error running ps: unknown user-defined format specifier \"{field}\""))),
+                    None => Err(Error::invalid(format!(
+                        "error running ps: unknown user-defined format specifier \"{field}\""
+                    ))),
                 })
                 .collect::<Result<Vec<_>>>()
                 .and_then(|titles| match titles.contains(&"PID") {
@@ -103,12 +114,16 @@ fn columns(options: &str) -> Result<Vec<&'static str>> {
                     false => Err(Error::internal("Couldn't find PID field in ps output")),
                 })
         }
-        _ => Err(Error::invalid(format!("ps option \"{options}\" is not supported; use -ef, aux or -o"))),
+        _ => Err(Error::invalid(format!(
+            "ps option \"{options}\" is not supported; use -ef, aux or -o"
+        ))),
     }
 }
 
 fn value(column: &str, process: &Process, boot: u64) -> String {
-    let clock = |seconds: u64| format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60);
+    let clock = |seconds: u64| {
+        format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    };
     match column {
         "UID" | "USER" | "EUSER" => user_name(process.user),
         "PID" => process.pid.to_string(),
@@ -163,9 +178,12 @@ fn read(pid: u32) -> Option<Process> {
     let (head, tail) = stat.rsplit_once(')')?;
     let name = head.split_once('(')?.1.to_owned();
     let fields: Vec<&str> = tail.split_whitespace().collect();
-    let number = |index: usize| fields.get(index).and_then(|field| field.parse::<i64>().ok()).unwrap_or(0);
+    let number =
+        |index: usize| fields.get(index).and_then(|field| field.parse::<i64>().ok()).unwrap_or(0);
     let status = std::fs::read_to_string(dir.join("status")).ok()?;
-    let user = status.lines().find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1)?.parse().ok())?;
+    let user = status
+        .lines()
+        .find_map(|line| line.strip_prefix("Uid:")?.split_whitespace().nth(1)?.parse().ok())?;
     let raw = std::fs::read(dir.join("cmdline")).unwrap_or_default();
     let command = String::from_utf8_lossy(&raw).trim_end_matches('\0').replace('\0', " ");
     let terminal = number(4) as u64;

@@ -20,15 +20,20 @@ impl Container {
         }
         let pid = state.pid;
         // A mount can be cloned only from inside its own mount namespace, and a thread that enters one never comes back.
-        let visitor = std::thread::Builder::new().name("visitor".to_owned()).spawn(move || clone_root(pid));
+        let visitor =
+            std::thread::Builder::new().name("visitor".to_owned()).spawn(move || clone_root(pid));
         let visitor = visitor.context(|| "cannot start a thread".to_owned())?;
-        visitor.join().map_err(|_| Error::internal("the visitor of a container's mounts panicked"))?
+        visitor
+            .join()
+            .map_err(|_| Error::internal("the visitor of a container's mounts panicked"))?
     }
 }
 
 fn clone_root(pid: u32) -> Result<OwnedFd> {
     let context = || format!("cannot look into the mounts of process {pid}");
-    let open = |path: String| rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context(context);
+    let open = |path: String| {
+        rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context(context)
+    };
     let namespace = open(format!("/proc/{pid}/ns/mnt"))?;
     let root = open(format!("/proc/{pid}/root"))?;
     // What a thread shares with its process keeps it from changing namespaces alone.
@@ -48,7 +53,9 @@ pub(crate) fn directory_in(root: &OwnedFd, path: &str) -> Result<Option<OwnedFd>
     let relative = if relative.is_empty() { "." } else { relative };
     match rustix::fs::openat2(root, relative, flags, Mode::empty(), resolve) {
         Ok(directory) => Ok(Some(directory)),
-        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => Ok(None),
+        Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP) => {
+            Ok(None)
+        }
         Err(errno) => Err(errno).context(|| format!("cannot open {path} in the container")),
     }
 }

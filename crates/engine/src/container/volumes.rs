@@ -25,7 +25,11 @@ impl Container {
                         destination: mount.target.clone(),
                         mode: mount.mode.clone(),
                         rw: !mount.read_only,
-                        propagation: if propagation.is_empty() { "rprivate".to_owned() } else { propagation.clone() },
+                        propagation: if propagation.is_empty() {
+                            "rprivate".to_owned()
+                        } else {
+                            propagation.clone()
+                        },
                         ..MountPoint::default()
                     }
                 }
@@ -50,7 +54,11 @@ impl Container {
                         source: path.to_string_lossy().into_owned(),
                         destination: mount.target.clone(),
                         driver: "local".to_owned(),
-                        mode: if mount.mode.is_empty() && !anonymous { "z".to_owned() } else { mount.mode.clone() },
+                        mode: if mount.mode.is_empty() && !anonymous {
+                            "z".to_owned()
+                        } else {
+                            mount.mode.clone()
+                        },
                         rw: !mount.read_only,
                         ..MountPoint::default()
                     }
@@ -72,7 +80,11 @@ impl Container {
         let (mut reader, mut writer) = std::io::pipe().context(context)?;
         std::thread::scope(|scope| {
             let packing = scope.spawn(move || storage::layer::export(source.as_fd(), &mut writer));
-            let applied = storage::layer::apply(destination.as_fd(), &mut reader, &storage::layer::Limits::default());
+            let applied = storage::layer::apply(
+                destination.as_fd(),
+                &mut reader,
+                &storage::layer::Limits::default(),
+            );
             drop(reader);
             let packed = packing.join().map_err(|_| Error::internal("packing panicked"))?;
             applied.and(packed.map(drop)).context(context)
@@ -80,7 +92,11 @@ impl Container {
     }
 
     /// At each start: what the plan names, found anew, in the words `spec` understands.
-    pub(crate) fn resolve_mounts(&self, record: &Record, plan: &Plan) -> Result<Vec<ResolvedMount>> {
+    pub(crate) fn resolve_mounts(
+        &self,
+        record: &Record,
+        plan: &Plan,
+    ) -> Result<Vec<ResolvedMount>> {
         plan.mounts.iter().map(|mount| self.resolve_mount(record, mount)).collect()
     }
 
@@ -89,10 +105,15 @@ impl Container {
         let what = match &mount.source {
             Source::Bind { path, missing, propagation, recursive } => {
                 if *missing == Missing::Create && !Path::new(path).exists() {
-                    std::fs::create_dir_all(path).context(|| format!("error while creating mount source path '{path}'"))?;
+                    std::fs::create_dir_all(path)
+                        .context(|| format!("error while creating mount source path '{path}'"))?;
                 }
                 check_source(path, Missing::Refuse)?;
-                What::Bind { source: PathBuf::from(path), propagation: propagation.clone(), recursive: *recursive }
+                What::Bind {
+                    source: PathBuf::from(path),
+                    propagation: propagation.clone(),
+                    recursive: *recursive,
+                }
             }
             Source::Volume { subpath, .. } => {
                 let point = record
@@ -124,15 +145,23 @@ fn check_source(path: &str, missing: Missing) -> Result<()> {
 }
 
 fn is_empty(path: &Path) -> Result<bool> {
-    Ok(std::fs::read_dir(path).context(|| format!("cannot read {}", path.display()))?.next().is_none())
+    Ok(std::fs::read_dir(path)
+        .context(|| format!("cannot read {}", path.display()))?
+        .next()
+        .is_none())
 }
 
 /// A directory of a volume. What a container wrote there must not lead out of it, so it is handed on as it was found.
 fn subpath_of(volume: &Path, below: &str) -> Result<PathBuf> {
-    let root = std::fs::File::open(volume).context(|| format!("cannot open {}", volume.display()))?;
+    let root =
+        std::fs::File::open(volume).context(|| format!("cannot open {}", volume.display()))?;
     let resolve = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-    rustix::fs::openat2(&root, below, flags, rustix::fs::Mode::empty(), resolve)
-        .map_err(|_| Error::invalid(format!("cannot access path {}: it is not a plain path inside the volume", below)))?;
+    rustix::fs::openat2(&root, below, flags, rustix::fs::Mode::empty(), resolve).map_err(|_| {
+        Error::invalid(format!(
+            "cannot access path {}: it is not a plain path inside the volume",
+            below
+        ))
+    })?;
     Ok(volume.join(below))
 }

@@ -18,10 +18,10 @@ use rustix::fs::{
 use rustix::io::Errno;
 use stdx::{Context, Error, Kind as ErrorKind, Result};
 
-use super::{Limits, copy};
 use super::limits::exceeded;
 use super::tree::{self, Checksum, Sum, Summary};
 use super::whiteout::{self, Marker};
+use super::{Limits, copy};
 use crate::durable::{OnDisk, disk_error};
 use crate::tar::{Entry, Kind, Reader, Time};
 use crate::walk::{join, split};
@@ -611,12 +611,12 @@ impl<'a> Extractor<'a> {
                     }
                     Err(Errno::NOENT | Errno::NOTDIR) => {
                         self.make_parents(path)?;
-                        beneath::open(self.root, path, flags).on_disk()?
+                        beneath::open(self.root, path, flags).map_err(their_fault)?
                     }
-                    Err(errno) => return Err(errno).on_disk(),
+                    Err(errno) => return Err(their_fault(errno)),
                 }
             }
-            Err(errno) => return Err(errno).on_disk(),
+            Err(errno) => return Err(their_fault(errno)),
         };
         let stat = rustix::fs::fstat(&directory).on_disk()?;
         if self.options.whiteouts == Whiteouts::Delete {

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
-use std::io::Write;
+use std::fs::File;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 
-use rustix::fs::{FileType, OFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use stdx::Result;
 
@@ -17,6 +18,9 @@ use super::whiteout;
 use crate::durable::OnDisk;
 use crate::walk::{Item, Walk, split};
 use crate::{beneath, xattr};
+
+/// Bytes of two files compared at a time.
+const PIECE: usize = 128 * 1024;
 
 /// The letters C, A and D of `docker diff`; 0, 1 and 2 in the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,7 +90,7 @@ pub(crate) fn trees(old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> Result<Changes>
     let mut walk = Walk::new(new)?;
     while let Some(item) = walk.next()? {
         let before = old.stat(&item.path)?;
-        compare(&mut old, before.as_ref(), walk.directory()?, &item, &mut changes)?;
+        compare(&mut old, before.as_ref(), walk.directory()?, &item, Content::Trust, &mut changes)?;
         if item.is_directory()
             && before.is_some_and(|stat| beneath::kind(&stat) == FileType::Directory)
         {
@@ -125,7 +129,7 @@ pub(crate) fn upper(old: BorrowedFd<'_>, upper: BorrowedFd<'_>) -> Result<Option
             FileType::Directory if has(c"trusted.overlay.redirect")?.is_some() => return Ok(None),
             _ => {}
         }
-        compare(&mut old, before.as_ref(), directory, &item, &mut changes)?;
+        compare(&mut old, before.as_ref(), directory, &item, Content::Read, &mut changes)?;
         if item.is_directory()
             && before.is_some_and(|stat| beneath::kind(&stat) == FileType::Directory)
             && has(c"trusted.overlay.opaque")?.as_deref() == Some(b"y")
@@ -141,23 +145,38 @@ pub(crate) fn upper(old: BorrowedFd<'_>, upper: BorrowedFd<'_>) -> Result<Option
     Ok(Some(changes))
 }
 
+/// Whether files that look the same are read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Content {
+    /// Size and time tell, as with Docker: a whole tree would have to be read.
+    Trust,
+    /// What is in an upper directory was touched, so there is not much of it.
+    Read,
+}
+
 fn compare(
     old: &mut Old<'_>,
     before: Option<&Stat>,
     directory: BorrowedFd<'_>,
     item: &Item,
+    content: Content,
     changes: &mut Changes,
 ) -> Result<()> {
     let Some(before) = before else {
         changes.add(item.path.clone(), ChangeKind::Added);
         return Ok(());
     };
-    let mut differs = differs(before, &item.stat);
-    if !differs && item.kind() == FileType::RegularFile {
-        let capability = c"security.capability";
-        let now = xattr::get(directory, item.name.as_bytes(), capability).on_disk()?;
-        differs = old.attribute(&item.path, capability)? != now;
-    }
+    let name = item.name.as_bytes();
+    let differs = differs(before, &item.stat)
+        || match item.kind() {
+            FileType::RegularFile => {
+                old.capability(&item.path)? != capability(directory, name)?
+                    || (content == Content::Read
+                        && !old.same_content(&item.path, directory, name)?)
+            }
+            FileType::Symlink => old.link(&item.path)? != link(directory, name)?,
+            _ => false,
+        };
     if differs {
         changes.add(item.path.clone(), ChangeKind::Modified);
     }
@@ -223,11 +242,56 @@ impl Old<'_> {
         }
     }
 
-    fn attribute(&mut self, path: &[u8], attribute: &std::ffi::CStr) -> Result<Option<Vec<u8>>> {
+    /// The directory that has `path` in it, and the name there.
+    fn place<'p>(&mut self, path: &'p [u8]) -> Result<Option<(BorrowedFd<'_>, &'p [u8])>> {
         let (parent, name) = split(path);
-        match self.directory(parent)? {
-            Some(directory) => xattr::get(directory, name, attribute).on_disk(),
+        Ok(self.directory(parent)?.map(|directory| (directory, name)))
+    }
+
+    fn capability(&mut self, path: &[u8]) -> Result<Option<Vec<u8>>> {
+        match self.place(path)? {
+            Some((directory, name)) => capability(directory, name),
             None => Ok(None),
         }
+    }
+
+    fn link(&mut self, path: &[u8]) -> Result<Option<Vec<u8>>> {
+        match self.place(path)? {
+            Some((directory, name)) => link(directory, name),
+            None => Ok(None),
+        }
+    }
+
+    fn same_content(&mut self, path: &[u8], new: BorrowedFd<'_>, name: &[u8]) -> Result<bool> {
+        let Some((old, old_name)) = self.place(path)? else {
+            return Ok(false);
+        };
+        let open = |directory: BorrowedFd<'_>, name: &[u8]| {
+            let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
+            rustix::fs::openat(directory, name, flags, Mode::empty()).map(File::from).on_disk()
+        };
+        let (mut old, mut new) = (open(old, old_name)?, open(new, name)?);
+        let (mut was, mut is) = (Vec::with_capacity(PIECE), Vec::with_capacity(PIECE));
+        loop {
+            was.clear();
+            is.clear();
+            old.by_ref().take(PIECE as u64).read_to_end(&mut was).on_disk()?;
+            new.by_ref().take(PIECE as u64).read_to_end(&mut is).on_disk()?;
+            if was != is || was.is_empty() {
+                return Ok(was == is);
+            }
+        }
+    }
+}
+
+fn capability(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>> {
+    xattr::get(directory, name, c"security.capability").on_disk()
+}
+
+fn link(directory: BorrowedFd<'_>, name: &[u8]) -> Result<Option<Vec<u8>>> {
+    match rustix::fs::readlinkat(directory, name, Vec::new()) {
+        Ok(target) => Ok(Some(target.into_bytes())),
+        Err(Errno::NOENT | Errno::INVAL) => Ok(None),
+        Err(errno) => Err(errno).on_disk(),
     }
 }

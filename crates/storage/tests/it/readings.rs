@@ -124,7 +124,10 @@ fn numbers_too_large() {
         "exceeds the budget",
     );
     refused(&[size(b"777777777777"), end()], "unexpected EOF");
-    refused(&[size(b"\x80\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x01"), end()], "the budget of 68719476736 bytes");
+    refused(
+        &[size(b"\x80\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x01"), end()],
+        "the budget of 68719476736 bytes",
+    );
     refused(&[size(b"0000000000x"), end()], "invalid tar header");
     check(
         &[size(b"\x80\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x03"), padded(b"abc"), end()],

@@ -10,8 +10,7 @@ use storage::layer::{Limits, apply, export};
 use storage::snapshot::Driver;
 
 use crate::support::{
-    Detail, Dressed, Item, Jail, Memory, archive, chain, dir, file, open, picture, symlink,
-    through,
+    Detail, Dressed, Item, Jail, Memory, archive, chain, dir, file, open, picture, symlink, through,
 };
 
 /// Something done inside a container, on a handful of paths so that they meet.
@@ -67,7 +66,7 @@ fn act() -> impl Strategy<Value = Act> {
 
 /// Without hard links: overlayfs breaks those of lower layers when one of the names is written to.
 fn base() -> Vec<u8> {
-    archive(&[
+    let mut items = [
         dir("."),
         file("a", "a").mode(0o640).owner(1, 2),
         symlink("b", "a"),
@@ -77,7 +76,10 @@ fn base() -> Vec<u8> {
         dir("d/e"),
         file("d/e/a", "dea").mode(0o4755),
         file("d/e/b", "deb").xattr("user.x", b"1"),
-    ])
+    ];
+    // Of different ages: copying drivers know a changed file by its size and time.
+    (0..).zip(&mut items).for_each(|(age, (entry, _))| entry.modified.seconds = age);
+    archive(&items)
 }
 
 /// Runs the acts in a container and returns the changes as text, the tree, and the layer.

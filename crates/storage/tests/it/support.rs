@@ -1,7 +1,6 @@
 //! Archives made by hand, and trees as text.
 
 use std::fs::{self, File};
-use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
@@ -266,16 +265,24 @@ pub(crate) fn alone(name: &str, test: impl FnOnce()) {
     let mut again = std::process::Command::new(std::env::current_exe().unwrap());
     let output = again.args(["--exact", name, "--nocapture"]).env(ALONE, "1").output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(String::from_utf8_lossy(&output.stdout).contains("1 passed"), "no test is called {name}");
+    assert!(
+        String::from_utf8_lossy(&output.stdout).contains("1 passed"),
+        "no test is called {name}"
+    );
 }
 
-/// Highest resident size of this process so far, in bytes. What it grows by is only known in a process of one's own:
-/// [`alone`].
-pub(crate) fn peak() -> u64 {
-    let mut status = String::new();
-    File::open("/proc/self/status").unwrap().read_to_string(&mut status).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+/// By how many MiB the resident size grows at most while `work` runs, in a process of its own: [`alone`].
+pub(crate) fn growth<T>(work: impl FnOnce() -> T) -> (T, u64) {
+    let peak = || {
+        let status = fs::read_to_string("/proc/self/status").unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+    };
+    // Sets the peak to what is resident now (proc_pid_clear_refs(5)).
+    fs::write("/proc/self/clear_refs", "5").unwrap();
+    let before = peak();
+    let outcome = work();
+    (outcome, (peak() - before) >> 10)
 }
 
 /// A file system of its own in memory, mounted nowhere: small, fast to sync, and gone with its descriptor.

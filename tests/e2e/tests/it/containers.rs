@@ -21,7 +21,17 @@ fn state(house: &House, name: &str) -> String {
 #[test]
 fn from_created_to_removed() {
     let house = house();
-    house.ok(&["create", "--name", "a", "--network", "none", "busybox", "sh", "-c", "trap 'exit 7' TERM; while :; do sleep 1; done"]);
+    house.ok(&[
+        "create",
+        "--name",
+        "a",
+        "--network",
+        "none",
+        "busybox",
+        "sh",
+        "-c",
+        "trap 'exit 7' TERM; while :; do sleep 1; done",
+    ]);
     assert_eq!(state(&house, "a"), "created");
     assert_eq!(house.ok(&["ps", "-q"]), "");
     house.ok(&["start", "a"]);
@@ -29,7 +39,11 @@ fn from_created_to_removed() {
     house.ok(&["pause", "a"]);
     assert_eq!(state(&house, "a"), "paused");
     let refused = house.docker(&["exec", "a", "true"]).output().expect("docker");
-    assert!(shown(&refused).contains("is paused, unpause the container before exec"), "{}", shown(&refused));
+    assert!(
+        shown(&refused).contains("is paused, unpause the container before exec"),
+        "{}",
+        shown(&refused)
+    );
     house.ok(&["unpause", "a"]);
     let refused = house.docker(&["rm", "a"]).output().expect("docker");
     assert!(
@@ -53,8 +67,23 @@ fn from_created_to_removed() {
 #[test]
 fn exec_joins() {
     let house = house();
-    house.ok(&["run", "-d", "--name", "a", "--network", "none", "-e", "X=1", "busybox", "sleep", "600"]);
-    assert_eq!(house.ok(&["exec", "-e", "Y=2", "-w", "/tmp", "a", "sh", "-c", "echo $X $Y $PWD"]), "1 2 /tmp\n");
+    house.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "a",
+        "--network",
+        "none",
+        "-e",
+        "X=1",
+        "busybox",
+        "sleep",
+        "600",
+    ]);
+    assert_eq!(
+        house.ok(&["exec", "-e", "Y=2", "-w", "/tmp", "a", "sh", "-c", "echo $X $Y $PWD"]),
+        "1 2 /tmp\n"
+    );
     let code = house.docker(&["exec", "a", "sh", "-c", "exit 5"]).status().expect("docker");
     assert_eq!(code.code(), Some(5));
     let missing = house.docker(&["exec", "a", "nosuch"]).output().expect("docker");
@@ -69,33 +98,115 @@ fn exec_joins() {
 #[test]
 fn logs_are_kept() {
     let house = house();
-    house.ok(&["run", "--name", "a", "--network", "none", "busybox", "sh", "-c", "for i in 1 2 3 4 5; do echo line $i; done; echo last >&2"]);
+    house.ok(&[
+        "run",
+        "--name",
+        "a",
+        "--network",
+        "none",
+        "busybox",
+        "sh",
+        "-c",
+        "for i in 1 2 3 4 5; do echo line $i; done; echo last >&2",
+    ]);
     let all = succeed(house.docker(&["logs", "a"]));
     assert_eq!(all, "line 1\nline 2\nline 3\nline 4\nline 5\n");
     assert_eq!(house.ok(&["logs", "--tail", "2", "a"]), "line 5\n");
     let stamped = house.ok(&["logs", "-t", "--tail", "2", "a"]);
-    assert_eq!(stamped.split(' ').next().map(str::len), Some("2026-11-21T10:00:00.000000000Z".len()), "{stamped}");
-    house.ok(&["run", "-d", "--name", "b", "--network", "none", "busybox", "sh", "-c", "for i in $(seq 1 2000); do echo $i; done"]);
+    assert_eq!(
+        stamped.split(' ').next().map(str::len),
+        Some("2026-11-21T10:00:00.000000000Z".len()),
+        "{stamped}"
+    );
+    house.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "b",
+        "--network",
+        "none",
+        "busybox",
+        "sh",
+        "-c",
+        "for i in $(seq 1 2000); do echo $i; done",
+    ]);
     let followed = house.ok(&["logs", "-f", "b"]);
     assert_eq!(followed.lines().count(), 2000);
-    let small = house.ok(&["run", "-d", "--network", "none", "--log-opt", "max-size=20k", "--log-opt", "max-file=2", "busybox", "sh", "-c", "for i in $(seq 1 5000); do echo number $i; done"]);
+    let small = house.ok(&[
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--log-opt",
+        "max-size=20k",
+        "--log-opt",
+        "max-file=2",
+        "busybox",
+        "sh",
+        "-c",
+        "for i in $(seq 1 5000); do echo number $i; done",
+    ]);
     house.ok(&["wait", small.trim()]);
     let kept = house.ok(&["logs", small.trim()]);
-    assert!(kept.ends_with("number 5000\n") && kept.lines().count() < 5000, "{} lines", kept.lines().count());
+    assert!(
+        kept.ends_with("number 5000\n") && kept.lines().count() < 5000,
+        "{} lines",
+        kept.lines().count()
+    );
 }
 
 #[test]
 fn restart_policies_restart() {
     let house = house();
-    house.ok(&["run", "-d", "--name", "a", "--network", "none", "--restart", "on-failure:2", "busybox", "sh", "-c", "exit 4"]);
+    house.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "a",
+        "--network",
+        "none",
+        "--restart",
+        "on-failure:2",
+        "busybox",
+        "sh",
+        "-c",
+        "exit 4",
+    ]);
     assert_eq!(house.ok(&["wait", "a"]), "4\n");
-    assert_eq!(house.ok(&["inspect", "-f", "{{.RestartCount}} {{.State.Status}}", "a"]), "2 exited\n");
-    house.ok(&["run", "-d", "--name", "b", "--network", "none", "--restart", "always", "busybox", "sleep", "600"]);
+    assert_eq!(
+        house.ok(&["inspect", "-f", "{{.RestartCount}} {{.State.Status}}", "a"]),
+        "2 exited\n"
+    );
+    house.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "b",
+        "--network",
+        "none",
+        "--restart",
+        "always",
+        "busybox",
+        "sleep",
+        "600",
+    ]);
     let pid = house.ok(&["inspect", "-f", "{{.State.Pid}}", "b"]);
-    let pid = rustix::process::Pid::from_raw(pid.trim().parse().expect("a number")).expect("not zero");
-    let mut events = house.docker(&["events", "--since", "0", "--filter", "container=b", "--filter", "event=start", "--format", "{{.Action}}"]);
+    let pid =
+        rustix::process::Pid::from_raw(pid.trim().parse().expect("a number")).expect("not zero");
+    let mut events = house.docker(&[
+        "events",
+        "--since",
+        "0",
+        "--filter",
+        "container=b",
+        "--filter",
+        "event=start",
+        "--format",
+        "{{.Action}}",
+    ]);
     let mut events = events.stdout(std::process::Stdio::piped()).spawn().expect("docker");
-    let mut lines = std::io::BufRead::lines(std::io::BufReader::new(events.stdout.take().expect("a pipe")));
+    let mut lines =
+        std::io::BufRead::lines(std::io::BufReader::new(events.stdout.take().expect("a pipe")));
     assert_eq!(lines.next().expect("the first start").expect("utf-8"), "start");
     rustix::process::kill_process(pid, rustix::process::Signal::KILL).expect("it runs");
     assert_eq!(lines.next().expect("the second start").expect("utf-8"), "start");
@@ -111,11 +222,29 @@ fn names_and_ids() {
     let id = house.ok(&["create", "--name", "web", "busybox", "true"]);
     let id = id.trim();
     assert_eq!(house.ok(&["inspect", "-f", "{{.Id}}", &id[..10]]).trim(), id);
-    let taken = house.docker(&["create", "--name", "web", "busybox", "true"]).output().expect("docker");
-    assert!(shown(&taken).contains(&format!("The container name \"/web\" is already in use by container \"{id}\"")), "{}", shown(&taken));
-    let prefix = house.docker(&["create", "--name", &id[..12], "busybox", "true"]).output().expect("docker");
+    let taken =
+        house.docker(&["create", "--name", "web", "busybox", "true"]).output().expect("docker");
+    assert!(
+        shown(&taken).contains(&format!(
+            "The container name \"/web\" is already in use by container \"{id}\""
+        )),
+        "{}",
+        shown(&taken)
+    );
+    let prefix =
+        house.docker(&["create", "--name", &id[..12], "busybox", "true"]).output().expect("docker");
     assert!(!prefix.status.success());
-    assert_eq!(house.ok(&["ps", "-a", "--filter", "name=web", "--format", "{{.Names}} {{.Status}} {{.Image}}"]), "web Created busybox\n");
+    assert_eq!(
+        house.ok(&[
+            "ps",
+            "-a",
+            "--filter",
+            "name=web",
+            "--format",
+            "{{.Names}} {{.Status}} {{.Image}}"
+        ]),
+        "web Created busybox\n"
+    );
 }
 
 #[test]
@@ -131,7 +260,17 @@ fn removal_on_exit_waits_for_nobody() {
 fn events_are_told_in_order() {
     let house = house();
     house.ok(&["run", "--rm", "--name", "a", "--network", "none", "busybox", "true"]);
-    let told = house.ok(&["events", "--since", "0", "--until", "0s", "--filter", "container=a", "--format", "{{.Action}}"]);
+    let told = house.ok(&[
+        "events",
+        "--since",
+        "0",
+        "--until",
+        "0s",
+        "--filter",
+        "container=a",
+        "--format",
+        "{{.Action}}",
+    ]);
     let words: Vec<&str> = told.lines().collect();
     assert_eq!(words, ["create", "attach", "start", "die", "destroy"]);
 }
@@ -139,14 +278,27 @@ fn events_are_told_in_order() {
 #[test]
 fn changes_and_export() {
     let house = house();
-    house.ok(&["run", "--name", "a", "--network", "none", "busybox", "sh", "-c", "echo x >/etc/new; rm /bin/yes"]);
+    house.ok(&[
+        "run",
+        "--name",
+        "a",
+        "--network",
+        "none",
+        "busybox",
+        "sh",
+        "-c",
+        "echo x >/etc/new; rm /bin/yes",
+    ]);
     let changes = house.ok(&["diff", "a"]);
     let mut lines: Vec<&str> = changes.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, ["A /etc/new", "C /bin", "C /etc", "D /bin/yes"]);
     let tar = house.docker(&["export", "a"]).output().expect("docker").stdout;
     let names: Vec<String> = tar::names(&tar);
-    assert!(names.contains(&"etc/new".to_owned()) && !names.contains(&"bin/yes".to_owned()), "{names:?}");
+    assert!(
+        names.contains(&"etc/new".to_owned()) && !names.contains(&"bin/yes".to_owned()),
+        "{names:?}"
+    );
 }
 
 mod tar {
@@ -164,6 +316,9 @@ mod tar {
         let feeding = std::thread::spawn(move || input.write_all(&archive));
         let output = child.wait_with_output().expect("it ends");
         feeding.join().expect("no panic").expect("tar reads all of it");
-        String::from_utf8_lossy(&output.stdout).lines().map(|name| name.trim_start_matches("./").to_owned()).collect()
+        String::from_utf8_lossy(&output.stdout)
+            .lines()
+            .map(|name| name.trim_start_matches("./").to_owned())
+            .collect()
     }
 }

@@ -9,7 +9,8 @@ use testkit::house::shown;
 use crate::containers::house;
 
 fn run(house: &House, args: &[&str]) -> Output {
-    let args: Vec<&str> = ["run", "--rm", "--network", "none"].into_iter().chain(args.iter().copied()).collect();
+    let args: Vec<&str> =
+        ["run", "--rm", "--network", "none"].into_iter().chain(args.iter().copied()).collect();
     house.docker(&args).output().expect("docker can be executed")
 }
 
@@ -21,11 +22,20 @@ fn stdout(output: &Output) -> String {
 fn output_and_exit_codes() {
     let house = house();
     let both = run(&house, &["busybox", "sh", "-c", "echo out; echo err >&2; exit 3"]);
-    assert_eq!((both.status.code(), stdout(&both).as_str()), (Some(3), "out\n"), "{}", shown(&both));
+    assert_eq!(
+        (both.status.code(), stdout(&both).as_str()),
+        (Some(3), "out\n"),
+        "{}",
+        shown(&both)
+    );
     assert_eq!(String::from_utf8_lossy(&both.stderr), "err\n");
     let missing = run(&house, &["busybox", "nosuch"]);
     assert_eq!(missing.status.code(), Some(127), "{}", shown(&missing));
-    assert!(shown(&missing).contains("exec: \"nosuch\": executable file not found in $PATH"), "{}", shown(&missing));
+    assert!(
+        shown(&missing).contains("exec: \"nosuch\": executable file not found in $PATH"),
+        "{}",
+        shown(&missing)
+    );
     assert_eq!(run(&house, &["busybox", "/etc"]).status.code(), Some(126));
     assert_eq!(run(&house, &["busybox", "sh", "-c", "kill -9 $$"]).status.code(), Some(137));
     assert_eq!(run(&house, &["--bogus", "busybox"]).status.code(), Some(125));
@@ -57,21 +67,70 @@ fn what_it_sees() {
     let house = house();
     let seen = run(
         &house,
-        &["-e", "A=b", "-w", "/tmp", "-h", "box", "-u", "1000:7", "busybox", "sh", "-c", "echo $A $PWD $(hostname) $(id -u):$(id -g) $HOME"],
+        &[
+            "-e",
+            "A=b",
+            "-w",
+            "/tmp",
+            "-h",
+            "box",
+            "-u",
+            "1000:7",
+            "busybox",
+            "sh",
+            "-c",
+            "echo $A $PWD $(hostname) $(id -u):$(id -g) $HOME",
+        ],
     );
     assert_eq!(stdout(&seen), "b /tmp box 1000:7 /\n", "{}", shown(&seen));
-    let root = run(&house, &["busybox", "sh", "-c", "id -u; echo $HOME; echo $$; grep -c . /proc/net/dev; grep -E '^(CapEff|CapInh|CapAmb|Seccomp|NoNewPrivs):' /proc/self/status | tr -d '\\t'"]);
+    let root = run(
+        &house,
+        &[
+            "busybox",
+            "sh",
+            "-c",
+            "id -u; echo $HOME; echo $$; grep -c . /proc/net/dev; grep -E '^(CapEff|CapInh|CapAmb|Seccomp|NoNewPrivs):' /proc/self/status | tr -d '\\t'",
+        ],
+    );
     assert_eq!(
         stdout(&root),
         "0\n/root\n1\n3\nCapInh:0000000000000000\nCapEff:00000000a80425fb\nCapAmb:0000000000000000\nNoNewPrivs:0\nSeccomp:2\n",
         "{}",
         shown(&root)
     );
-    let read_only = run(&house, &["--read-only", "--tmpfs", "/t:size=1m", "busybox", "sh", "-c", "touch /x 2>/dev/null || echo no; touch /t/x && echo yes"]);
+    let read_only = run(
+        &house,
+        &[
+            "--read-only",
+            "--tmpfs",
+            "/t:size=1m",
+            "busybox",
+            "sh",
+            "-c",
+            "touch /x 2>/dev/null || echo no; touch /t/x && echo yes",
+        ],
+    );
     assert_eq!(stdout(&read_only), "no\nyes\n", "{}", shown(&read_only));
-    let masked = run(&house, &["busybox", "sh", "-c", "cat /proc/kcore | wc -c; echo x 2>/dev/null >/proc/sysrq-trigger || echo no"]);
+    let masked = run(
+        &house,
+        &[
+            "busybox",
+            "sh",
+            "-c",
+            "cat /proc/kcore | wc -c; echo x 2>/dev/null >/proc/sysrq-trigger || echo no",
+        ],
+    );
     assert_eq!(stdout(&masked), "0\nno\n", "{}", shown(&masked));
-    let privileged = run(&house, &["--privileged", "busybox", "sh", "-c", "grep Seccomp: /proc/self/status | tr -d '\\t'; mount -t tmpfs x /mnt && echo mounted"]);
+    let privileged = run(
+        &house,
+        &[
+            "--privileged",
+            "busybox",
+            "sh",
+            "-c",
+            "grep Seccomp: /proc/self/status | tr -d '\\t'; mount -t tmpfs x /mnt && echo mounted",
+        ],
+    );
     assert_eq!(stdout(&privileged), "Seccomp:0\nmounted\n", "{}", shown(&privileged));
 }
 
@@ -85,11 +144,19 @@ fn binds_and_volumes() {
     let out = run(&house, &["-v", &bind, "busybox", "sh", "-c", "cat /d/a; echo inside >/d/b"]);
     assert_eq!(stdout(&out), "from the host\n", "{}", shown(&out));
     assert_eq!(std::fs::read_to_string(dir.join("b")).expect("written inside"), "inside\n");
-    let out = run(&house, &["-v", &format!("{bind}:ro"), "busybox", "sh", "-c", "echo x >/d/c || echo no"]);
+    let out = run(
+        &house,
+        &["-v", &format!("{bind}:ro"), "busybox", "sh", "-c", "echo x >/d/c || echo no"],
+    );
     assert!(stdout(&out).ends_with("no\n"), "{}", shown(&out));
-    let missing = run(&house, &["--mount", "type=bind,source=/nope/nope,target=/d", "busybox", "true"]);
+    let missing =
+        run(&house, &["--mount", "type=bind,source=/nope/nope,target=/d", "busybox", "true"]);
     assert_eq!(missing.status.code(), Some(125));
-    assert!(shown(&missing).contains("bind source path does not exist: /nope/nope"), "{}", shown(&missing));
+    assert!(
+        shown(&missing).contains("bind source path does not exist: /nope/nope"),
+        "{}",
+        shown(&missing)
+    );
     run(&house, &["-v", "kept:/v", "busybox", "sh", "-c", "echo 1 >/v/x"]);
     let again = run(&house, &["-v", "kept:/v", "busybox", "cat", "/v/x"]);
     assert_eq!(stdout(&again), "1\n", "{}", shown(&again));
@@ -98,10 +165,36 @@ fn binds_and_volumes() {
 #[test]
 fn limits_hold() {
     let house = house();
-    let out = run(&house, &["--memory", "32m", "--cpus", "0.5", "--pids-limit", "50", "busybox", "sh", "-c",
-        "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/pids/pids.max"]);
+    let out = run(
+        &house,
+        &[
+            "--memory",
+            "32m",
+            "--cpus",
+            "0.5",
+            "--pids-limit",
+            "50",
+            "busybox",
+            "sh",
+            "-c",
+            "cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/cpu/cpu.cfs_quota_us /sys/fs/cgroup/pids/pids.max",
+        ],
+    );
     assert_eq!(stdout(&out), "33554432\n50000\n50\n", "{}", shown(&out));
-    house.ok(&["run", "-d", "--name", "hog", "--memory", "16m", "--network", "none", "busybox", "sh", "-c", "x=a; while true; do x=$x$x; done"]);
+    house.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "hog",
+        "--memory",
+        "16m",
+        "--network",
+        "none",
+        "busybox",
+        "sh",
+        "-c",
+        "x=a; while true; do x=$x$x; done",
+    ]);
     assert_eq!(house.ok(&["wait", "hog"]), "137\n");
     assert_eq!(house.ok(&["inspect", "-f", "{{.State.OOMKilled}}", "hog"]), "true\n");
 }
@@ -112,7 +205,8 @@ fn the_default_bridge() {
     let gateway = house.gateway();
     let out = house.ok(&["run", "--rm", "busybox", "sh", "-c", "ip -4 addr show eth0 | grep -c inet; ip route | head -1; ping -c1 -W5 $(ip route | awk '/default/{print $3}') >/dev/null && echo pong"]);
     assert_eq!(out, format!("1\ndefault via {gateway} dev eth0 \npong\n"));
-    let host = house.ok(&["run", "--rm", "--network", "host", "busybox", "sh", "-c", "ls /sys/class/net"]);
+    let host =
+        house.ok(&["run", "--rm", "--network", "host", "busybox", "sh", "-c", "ls /sys/class/net"]);
     assert!(host.lines().any(|name| name == house.bridge()), "{host}");
     house.ok(&["run", "-d", "--name", "a", "busybox", "sleep", "600"]);
     let joined = house.ok(&["run", "--rm", "--network", "container:a", "busybox", "hostname"]);
@@ -135,8 +229,15 @@ fn what_is_not_built_says_so() {
     let out = run(&house, &["-p", "8080:80", "busybox", "true"]);
     assert_eq!(out.status.code(), Some(125));
     assert!(shown(&out).contains("is not supported yet"), "{}", shown(&out));
-    let answer = house.api("POST", "/containers/create", Some(&serde_json::json!({
-        "Image": "busybox", "Cmd": ["true"], "HostConfig": {"VolumesFrom": ["x"]}
-    })));
-    assert_eq!((answer.status, answer.json()["message"].as_str()), (501, Some("HostConfig.VolumesFrom is not supported yet")));
+    let answer = house.api(
+        "POST",
+        "/containers/create",
+        Some(&serde_json::json!({
+            "Image": "busybox", "Cmd": ["true"], "HostConfig": {"VolumesFrom": ["x"]}
+        })),
+    );
+    assert_eq!(
+        (answer.status, answer.json()["message"].as_str()),
+        (501, Some("HostConfig.VolumesFrom is not supported yet"))
+    );
 }
