@@ -18,6 +18,7 @@ pub mod exec;
 mod gate;
 mod hooks;
 mod init;
+pub mod oci_cli;
 mod process;
 pub mod rlimits;
 mod rootfs;
@@ -45,6 +46,14 @@ pub fn start_detached(state_dir: &Path) -> Result<()> {
 /// Whether a container that was created so still waits.
 pub fn waits_for_start(state_dir: &Path) -> bool {
     gate::waits(state_dir)
+}
+
+/// Runs the hooks of a container that has just been started so.
+pub fn run_poststart(spec: &Spec, state: &State) -> Result<()> {
+    match &spec.hooks {
+        Some(hooks) => hooks::run("poststart", &hooks.poststart, state),
+        None => Ok(()),
+    }
 }
 
 /// Runs the hooks of a container that has stopped. Its last act, when all of it is gone.

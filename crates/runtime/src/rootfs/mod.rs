@@ -26,6 +26,11 @@ pub(crate) use sources::Sources;
 
 use crate::cgroup;
 
+/// The words mounts may be described by, for whoever asks what is supported.
+pub(crate) fn mount_options() -> Vec<String> {
+    options::Options::known()
+}
+
 /// A container's file system on its way to being one. Lives in the container's mount namespace, before it is the root.
 #[derive(Debug)]
 pub(crate) struct Assembly<'a> {
