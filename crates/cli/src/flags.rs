@@ -102,6 +102,11 @@ impl Flag {
         self
     }
 
+    pub(crate) const fn hidden(mut self) -> Self {
+        self.hidden = true;
+        self
+    }
+
     pub(crate) const fn check(mut self, check: fn(&str) -> Result<()>) -> Self {
         self.check = Some(check);
         self

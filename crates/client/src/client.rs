@@ -322,42 +322,43 @@ impl Request {
             Box::pin(client.negotiate()).await?;
         }
         loop {
-            let target = self.target();
+            let version = client.version();
+            let target = self.target(version);
             let response = self.attempt(&client, &target, upgrade).await?;
-            if self.versioned || response.status().is_success() {
-                client.agree(|agreement| {
-                    // A refusal carries the daemon's version too; only its words say whether that was the trouble.
-                    if response.status() != StatusCode::BAD_REQUEST {
-                        agreement.learn(ApiVersion::parse(response.header("api-version")).ok());
-                    }
-                });
+            let daemon = ApiVersion::parse(response.header("api-version")).ok();
+            let refused = response.status() == StatusCode::BAD_REQUEST;
+            // A refusal carries the daemon's version too; only its words say whether that was the trouble.
+            if !refused {
+                client.agree(|agreement| agreement.learn(daemon));
             }
-            if response.status().is_client_error() || response.status().is_server_error() {
-                let bad_request = response.status() == StatusCode::BAD_REQUEST;
-                let err = response
-                    .into_error(&format!("{}{target}", client.0.config.endpoint.authority()))
-                    .await;
-                let settled = client.agreement().settled;
-                let again = bad_request
-                    && self.versioned
-                    && !settled
-                    && !matches!(self.body, Sent::Stream(..));
-                if again && client.agree(|agreement| agreement.refused(&err.to_string())) {
+            if !(response.status().is_client_error() || response.status().is_server_error()) {
+                return Ok(response);
+            }
+            let err = response
+                .into_error(&format!("{}{target}", client.0.config.endpoint.authority()))
+                .await;
+            if refused && self.versioned && !matches!(self.body, Sent::Stream(..)) {
+                client.agree(|agreement| match self.method {
+                    // The answer to a HEAD has no words.
+                    Method::HEAD => agreement.learn(daemon),
+                    _ => agreement.refused(&err.to_string()),
+                });
+                // Another request may have learned it while this one was under way.
+                if client.version() < version {
                     continue;
                 }
-                return Err(err);
             }
-            return Ok(response);
+            return Err(err);
         }
     }
 
-    fn target(&self) -> String {
+    fn target(&self, version: ApiVersion) -> String {
         let prefix = match &self.client.0.config.endpoint {
             Endpoint::Tcp { prefix, .. } => prefix.as_str(),
             _ => "",
         };
         match self.versioned {
-            true => format!("{prefix}/v{}{}{}", self.client.version(), self.path, self.query),
+            true => format!("{prefix}/v{version}{}{}", self.path, self.query),
             false => format!("{prefix}{}{}", self.path, self.query),
         }
     }

@@ -61,14 +61,10 @@ impl Agreement {
         }
     }
 
-    /// What a refusal teaches. True when another try is worth it.
-    pub(crate) fn refused(&mut self, message: &str) -> bool {
-        match ApiVersion::limit_in(message) {
-            Some(limit) if limit < self.version => {
-                *self = Self { version: limit, settled: true };
-                true
-            }
-            _ => false,
+    /// What a refusal teaches. A version that was fixed stays.
+    pub(crate) fn refused(&mut self, message: &str) {
+        if let (false, Some(limit)) = (self.settled, ApiVersion::limit_in(message)) {
+            *self = Self { version: self.version.min(limit), settled: true };
         }
     }
 }
@@ -78,18 +74,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_lowers_the_version_once() {
+    fn a_refusal_lowers_the_version() {
         let mut agreement = Agreement::start(None);
-        assert!(
-            agreement
-                .refused("client version 1.55 is too new. Maximum supported API version is 1.41")
-        );
+        agreement.refused("No such container: x");
+        assert_eq!(agreement, Agreement::start(None));
+        agreement.refused("client version 1.55 is too new. Maximum supported API version is 1.41");
         assert_eq!(agreement.version.to_string(), "1.41");
-        assert!(
-            !agreement
-                .refused("client version 1.41 is too new. Maximum supported API version is 1.41")
-        );
-        assert!(!agreement.refused("No such container: x"));
+    }
+
+    #[test]
+    fn a_fixed_version_stays() {
+        let mut agreement = Agreement::start(ApiVersion::parse("1.50").ok());
+        agreement.refused("client version 1.50 is too new. Maximum supported API version is 1.41");
+        agreement.learn(ApiVersion::parse("1.41").ok());
+        assert_eq!(agreement.version.to_string(), "1.50");
     }
 
     #[test]

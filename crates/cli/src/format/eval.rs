@@ -278,7 +278,11 @@ impl Evaluator<'_> {
 
     fn field(&self, at: &Operand, value: &Value, name: &str) -> Result<Value> {
         if let Some(found) = value.get(name) {
-            return Ok(found.clone());
+            return Ok(match (value, found) {
+                // A nil interface in a map is no value at all.
+                (Value::Map(_), Value::Nil) => Value::Missing,
+                (_, found) => found.clone(),
+            });
         }
         match value {
             Value::Row(row) => {

@@ -33,7 +33,9 @@ impl Format {
                 let mut out = String::new();
                 for raw in raws {
                     let value: Value = serde_json::from_str(raw).unwrap_or(Value::Nil);
-                    match template.run(&shape(&value, "", ""), Absent::Error) {
+                    // As Docker does: first over the client's types, then over the document as it is.
+                    let typed = template.run(&shape(&value, "", ""), Absent::Error);
+                    match typed.or_else(|_| template.run(&value, Absent::Error)) {
                         Ok(text) => out.push_str(&text),
                         Err(err) => {
                             out.push('\n');
@@ -62,10 +64,11 @@ fn indented(raws: &[String]) -> String {
 }
 
 /// Members whose keys are data, not fields.
-const MAPS: [&str; 23] = [
+const MAPS: [&str; 24] = [
     "Annotations",
     "Containers",
     "Data",
+    "Details",
     "DriverOpts",
     "ExposedPorts",
     "IPAMOptions",
@@ -177,6 +180,19 @@ fn schema(parent: &str, key: &str) -> Schema {
             ("StopTimeout", Nil),
             ("Shell", List),
         ],
+        (_, "HostConfig") => &[
+            ("Annotations", Map),
+            ("Init", Nil),
+            ("Isolation", Text),
+            ("KernelMemory", Int),
+            ("KernelMemoryTCP", Int),
+            ("Mounts", List),
+            ("Runtime", Text),
+            ("StorageOpt", Map),
+            ("Sysctls", Map),
+            ("Tmpfs", Map),
+        ],
+        ("", "") => &[("SizeRw", Nil), ("SizeRootFs", Nil)],
         (_, "Mounts") => &[
             ("Type", Text),
             ("Name", Text),
@@ -237,7 +253,7 @@ fn ordered(mut given: Vec<(Rc<str>, Value)>, schema: Schema) -> Vec<(Rc<str>, Va
         .iter()
         .map(|(name, zero)| match given.iter().position(|(known, _)| &**known == *name) {
             Some(at) => given.remove(at),
-            None => (Rc::from(*name), zero.value()),
+            None => (Rc::from(*name), Value::Omitted(Rc::new(zero.value()))),
         })
         .collect();
     all.append(&mut given);
@@ -274,6 +290,18 @@ mod tests {
         check("{{.Config.Labels.zz}} {{index .Config.Labels \"zz\"}}|", "<no value> |");
         check("{{.NetworkSettings.Networks.bridge.IPAddress}}", "1.2.3.4");
         check("{{json .Config.Labels}}", r#"{"a":"b"}"#);
+    }
+
+    #[test]
+    fn by_names_of_go_and_of_json() {
+        check("{{.ID}}", "abc");
+        check("{{range .NetworkSettings.Ports}}{{(index . 0).HostIP}}{{end}}", "0.0.0.0");
+        // A name of JSON's makes everything look like JSON.
+        check("{{.Id}} {{.ExecIDs}} {{.Config.Cmd}}", "abc <no value> [sh]");
+        check(
+            "{{json .Config}}",
+            r#"{"ExposedPorts":{"80/tcp":{}},"Env":null,"Cmd":["sh"],"Volumes":null,"Labels":{"a":"b"}}"#,
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ pub(crate) fn show(value: &Value) -> String {
 fn plain(value: &Value) -> String {
     match value {
         Value::Missing | Value::Nil => "<nil>".to_owned(),
+        Value::Omitted(value) => plain(value),
         Value::NilList => "[]".to_owned(),
         Value::NilMap => "map[]".to_owned(),
         Value::Bool(value) => value.to_string(),

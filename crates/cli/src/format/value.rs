@@ -23,8 +23,11 @@ pub(crate) enum Value {
     List(Rc<[Value]>),
     /// Keys are data: any may be asked for, and they print sorted.
     Map(Rc<[(Rc<str>, Value)]>),
-    /// Keys are fields: asking for another is an error, and only the values print.
+    /// Keys are fields: asking for another is an error, and only the values print. A field is asked for by its name in
+    /// Go, which may differ from that in JSON.
     Struct(Rc<[(Rc<str>, Value)]>),
+    /// A field with its zero value, which JSON leaves out.
+    Omitted(Rc<Value>),
     /// A row of a listing: its columns, and labels to ask for by name.
     Row(Rc<Row>),
 }
@@ -58,13 +61,25 @@ impl Value {
     /// Looks a key up in what has keys.
     pub(crate) fn get(&self, key: &str) -> Option<&Value> {
         match self {
-            Self::Map(entries) | Self::Struct(entries) => {
+            Self::Map(entries) => {
                 entries.iter().find(|(name, _)| &**name == key).map(|(_, value)| value)
             }
+            Self::Struct(entries) => entries
+                .iter()
+                .find(|(name, _)| go_name(name) == key)
+                .map(|(_, value)| value.shown()),
             Self::Row(row) => {
                 row.columns.iter().find(|(name, _)| *name == key).map(|(_, value)| value)
             }
             _ => None,
+        }
+    }
+
+    /// The value itself, were JSON to leave it out or not.
+    pub(crate) fn shown(&self) -> &Value {
+        match self {
+            Self::Omitted(value) => value,
+            value => value,
         }
     }
 
@@ -123,6 +138,7 @@ impl Value {
     pub(crate) fn is_true(&self) -> bool {
         match self {
             Self::Missing | Self::Nil | Self::NilList | Self::NilMap => false,
+            Self::Omitted(value) => value.is_true(),
             Self::Bool(value) => *value,
             Self::Int(value) => *value != 0,
             Self::Float(value) => *value != 0.0,
@@ -145,6 +161,7 @@ impl Value {
             Self::Text(_) => "string",
             Self::Struct(_) => "struct",
             Self::Row(row) => row.type_name,
+            Self::Omitted(value) => value.type_name(),
         }
     }
 
@@ -157,7 +174,9 @@ impl Value {
 
     fn write_json(&self, out: &mut String, escape: Escape) {
         match self {
-            Self::Missing | Self::Nil | Self::NilList | Self::NilMap => out.push_str("null"),
+            Self::Missing | Self::Nil | Self::NilList | Self::NilMap | Self::Omitted(_) => {
+                out.push_str("null")
+            }
             Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
             Self::Int(value) => out.push_str(&value.to_string()),
             Self::Float(value) => out.push_str(&super::print::float(*value)),
@@ -175,8 +194,9 @@ impl Value {
             Self::Map(entries) | Self::Struct(entries) => {
                 let mut entries: Vec<_> =
                     entries.iter().map(|(key, value)| (&**key, value)).collect();
-                if matches!(self, Self::Map(_)) {
-                    entries.sort_by_key(|(key, _)| *key);
+                match self {
+                    Self::Map(_) => entries.sort_by_key(|(key, _)| *key),
+                    _ => entries.retain(|(_, value)| !matches!(value, Self::Omitted(_))),
                 }
                 write_object(&entries, out, escape);
             }
@@ -202,6 +222,23 @@ fn write_object(entries: &[(&str, &Value)], out: &mut String, escape: Escape) {
         value.write_json(out, escape);
     }
     out.push('}');
+}
+
+/// The name of a field in Docker's Go types, where it is not that in JSON.
+fn go_name(json: &str) -> &str {
+    const NAMES: [(&str, &str); 10] = [
+        ("ApiVersion", "APIVersion"),
+        ("CpuCfsPeriod", "CPUCfsPeriod"),
+        ("CpuCfsQuota", "CPUCfsQuota"),
+        ("Dns", "DNS"),
+        ("DnsOptions", "DNSOptions"),
+        ("DnsSearch", "DNSSearch"),
+        ("HostIp", "HostIP"),
+        ("HttpProxy", "HTTPProxy"),
+        ("HttpsProxy", "HTTPSProxy"),
+        ("Id", "ID"),
+    ];
+    NAMES.iter().find(|(known, _)| *known == json).map_or(json, |(_, go)| go)
 }
 
 /// Whether `<`, `>` and `&` are written as they are.

@@ -65,15 +65,15 @@ async fn run(call: &Call<'_>) -> Result {
 
 fn refuse_unless_running(container: &Value) -> Result {
     if container.bool_at("State.Paused") {
-        return Err(Failure::words("cannot attach to a paused container, unpause it first"));
+        return Err(Failure::words("You cannot attach to a paused container, unpause it first"));
     }
     if container.bool_at("State.Restarting") {
         return Err(Failure::words(
-            "cannot attach to a restarting container, wait until it is running",
+            "You cannot attach to a restarting container, wait until it is running",
         ));
     }
     if !container.bool_at("State.Running") {
-        return Err(Failure::words("cannot attach to a stopped container, start it first"));
+        return Err(Failure::words("You cannot attach to a stopped container, start it first"));
     }
     Ok(())
 }

@@ -1,7 +1,7 @@
 //! The flags of `run` and `create` become the body of `POST /containers/create`. Decides; asks nobody but the files the
 //! flags name and our own environment.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::container::{
     Config, CreateBody, HealthConfig, HostConfig, LogConfig, NetworkingConfig, Resources,
@@ -130,6 +130,7 @@ fn host_config(flags: &Parsed) -> Result<HostConfig> {
     }
     let nothing = || security.open_system_paths.then(Vec::new);
     let text = |name: &str| flags.text(name).to_owned();
+    let (cap_add, cap_drop) = capabilities(&flags.list("cap-add"), &flags.list("cap-drop"));
     Ok(HostConfig {
         container_id_file: text("cidfile"),
         log_config: log_config(flags)?,
@@ -138,8 +139,8 @@ fn host_config(flags: &Parsed) -> Result<HostConfig> {
         volume_driver: text("volume-driver"),
         volumes_from: owned(flags, "volumes-from"),
         annotations: pairs(flags, "annotation"),
-        cap_add: owned(flags, "cap-add"),
-        cap_drop: owned(flags, "cap-drop"),
+        cap_add: list(cap_add),
+        cap_drop: list(cap_drop),
         cgroupns_mode: text("cgroupns"),
         dns: Some(flags.list("dns").iter().map(|ip| ip.trim().to_owned()).collect()),
         dns_options: Some(owned(flags, "dns-option").unwrap_or_default()),
@@ -244,6 +245,28 @@ fn owned(flags: &Parsed, name: &str) -> Option<Vec<String>> {
 
 fn pairs(flags: &Parsed, name: &str) -> BTreeMap<String, String> {
     flags.map(name).into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+}
+
+/// What is added and what is dropped, in one spelling. `ALL` speaks for all; what is added is not dropped.
+fn capabilities(add: &[&str], drop: &[&str]) -> (Vec<String>, Vec<String>) {
+    let spelled = |names: &[&str]| -> BTreeSet<String> {
+        let names: BTreeSet<String> = names
+            .iter()
+            .map(|name| name.trim().to_uppercase())
+            .map(|name| match name.as_str() {
+                "ALL" | "RESET" => name,
+                _ if name.starts_with("CAP_") => name,
+                _ => format!("CAP_{name}"),
+            })
+            .collect();
+        match names.contains("ALL") {
+            true => BTreeSet::from(["ALL".to_owned()]),
+            false => names,
+        }
+    };
+    let (add, drop) = (spelled(add), spelled(drop));
+    let drop = drop.difference(&add).cloned().collect();
+    (add.into_iter().collect(), drop)
 }
 
 /// `name=ip` is written `name:ip` in the request, brackets gone.
@@ -517,6 +540,10 @@ mod tests {
         check(
             &["--health-cmd", "true", "--health-interval", "1s"],
             ".Healthcheck={\"Interval\":1000000000,\"Test\":[\"CMD-SHELL\",\"true\"]}",
+        );
+        check(
+            &["--cap-add", "sys_admin", "--cap-drop", "all", "--cap-add", "CAP_KILL"],
+            ".HostConfig.CapAdd=[\"CAP_KILL\",\"CAP_SYS_ADMIN\"]\n.HostConfig.CapDrop=[\"ALL\"]",
         );
         check(&["--entrypoint", ""], ".Entrypoint=[\"\"]");
         check(&["--add-host", "h=[::1]"], ".HostConfig.ExtraHosts=[\"h:::1\"]");

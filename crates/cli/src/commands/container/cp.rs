@@ -355,14 +355,17 @@ fn renamed(name: &Path, rename: Option<&(String, String)>) -> Option<PathBuf> {
             Component::ParentDir | Component::Prefix(_) => return None,
         }
     }
+    let whole = |parts: &[&std::ffi::OsStr]| parts.iter().collect::<PathBuf>();
+    let below = |to: &str, parts: &[&std::ffi::OsStr]| match parts {
+        [] => PathBuf::from(to),
+        parts => Path::new(to).join(whole(parts)),
+    };
     match rename {
-        Some((from, to)) if from == "." || from == "/" => {
-            Some(Path::new(to).join(parts.iter().collect::<PathBuf>()))
-        }
+        Some((from, to)) if from == "." || from == "/" => Some(below(to, &parts)),
         Some((from, to)) if parts.first().is_some_and(|first| *first == from.as_str()) => {
-            Some(Path::new(to).join(parts[1..].iter().collect::<PathBuf>()))
+            Some(below(to, &parts[1..]))
         }
-        _ => Some(parts.iter().collect()),
+        _ => Some(whole(&parts)),
     }
 }
 
@@ -449,6 +452,17 @@ mod tests {
             std::fs::read_link(directory.path().join("copy/link")).unwrap(),
             Path::new("file")
         );
+    }
+
+    #[test]
+    fn a_file_under_another_name() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("a"), "text").unwrap();
+        let mut archive = Vec::new();
+        pack(&directory.path().join("a"), "a", &mut archive).unwrap();
+        extract(&archive[..], directory.path(), Some(&("a".to_owned(), "b".to_owned())), false)
+            .unwrap();
+        assert_eq!(std::fs::read_to_string(directory.path().join("b")).unwrap(), "text");
     }
 
     #[test]

@@ -18,5 +18,10 @@ async fn run(call: &Call<'_>) -> Result {
     if old.is_empty() || new.is_empty() {
         return Err(Failure::words("Error: Neither old nor new names may be empty"));
     }
-    Ok(call.cli.client()?.post(format!("{}/rename", path(old))).query("name", new).done().await?)
+    let renamed =
+        call.cli.client()?.post(format!("{}/rename", path(old))).query("name", new).done().await;
+    renamed.map_err(|err| {
+        call.cli.printer.complain(&err.chain());
+        Failure::words(format!("Error: failed to rename container named {old}"))
+    })
 }

@@ -23,6 +23,7 @@ pub(crate) static COMMAND: Command = Command {
         Flag::new("group", Kind::Text, "Cluster Volume group (cluster volumes)"),
         Flag::new("label", Kind::List, "Set metadata for a volume"),
         Flag::new("limit-bytes", Kind::Bytes, "Minimum size of the Cluster Volume in bytes"),
+        Flag::new("name", Kind::Text, "Specify volume name").hidden(),
         Flag::new("opt", Kind::Map, "Set driver specific options (default map[])").short('o'),
         Flag::new("required-bytes", Kind::Bytes, "Maximum size of the Cluster Volume in bytes"),
         Flag::new(
@@ -74,6 +75,11 @@ async fn run(call: &Call<'_>) -> Result {
     if let Some(flag) = CLUSTER.iter().find(|flag| flags.given(flag)) {
         return Err(Failure::words(format!("--{flag} is not supported yet")));
     }
+    if flags.given("name") && !call.args().is_empty() {
+        return Err(Failure::words(
+            "conflicting options: cannot specify a volume-name through both --name and as a positional arg",
+        ));
+    }
     let pairs = |name: &str| {
         flags.map(name).into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     };
@@ -81,7 +87,7 @@ async fn run(call: &Call<'_>) -> Result {
         driver: flags.get("driver").unwrap_or("local").to_owned(),
         driver_opts: pairs("opt"),
         labels: pairs("label"),
-        name: call.arg(0).to_owned(),
+        name: flags.get("name").unwrap_or(call.arg(0)).to_owned(),
         ..CreateBody::default()
     };
     let created: Value = call.cli.client()?.post("/volumes/create").json(&body)?.fetch().await?;
