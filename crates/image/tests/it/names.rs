@@ -97,9 +97,9 @@ async fn shared_layers_stay_with_the_other_image() {
     let listed =
         host.images.list(&ListOptions { shared_size: true, ..ListOptions::default() }).unwrap();
     assert!(listed.iter().all(|summary| summary.shared_size == 5), "{listed:?}");
-    let report = host.images.prune(&Filters { dangling: Some(false), ..Filters::default() });
     host.images.hold(&two.id(), "container").unwrap();
-    let report = report.await.unwrap();
+    let all = Filters { dangling: Some(false), ..Filters::default() };
+    let report = host.images.prune(&all).await.unwrap();
     assert_eq!(report.space_reclaimed, 3);
     assert_eq!(host.content().1, 2);
     assert_eq!(host.read(&host.images.resolve("x:2").unwrap(), "etc/base"), "base\n");

@@ -46,7 +46,7 @@ async fn by_tag_as_docker_tells_it() {
     expected.push(format!("Digest: {digest}"));
     expected.push(format!("Status: Image is up to date for {name}"));
     assert_eq!(said, expected);
-    assert_eq!(host.events(), [format!("pull {name} {}", registry.reference("library/x")); 2]);
+    assert_eq!(host.events(), vec![format!("pull {name} {}", registry.reference("library/x")); 2]);
     host.check();
 
     // The tag moves on: the old image stays, without a name.
