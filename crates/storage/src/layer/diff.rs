@@ -270,13 +270,13 @@ impl Old<'_> {
             let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
             rustix::fs::openat(directory, name, flags, Mode::empty()).map(File::from).on_disk()
         };
-        let (mut old, mut new) = (open(old, old_name)?, open(new, name)?);
+        let (old, new) = (open(old, old_name)?, open(new, name)?);
         let (mut was, mut is) = (Vec::with_capacity(PIECE), Vec::with_capacity(PIECE));
         loop {
             was.clear();
             is.clear();
-            old.by_ref().take(PIECE as u64).read_to_end(&mut was).on_disk()?;
-            new.by_ref().take(PIECE as u64).read_to_end(&mut is).on_disk()?;
+            (&old).take(PIECE as u64).read_to_end(&mut was).on_disk()?;
+            (&new).take(PIECE as u64).read_to_end(&mut is).on_disk()?;
             if was != is || was.is_empty() {
                 return Ok(was == is);
             }

@@ -35,7 +35,11 @@ impl Act {
             Self::Directory(path) => drop(fs::create_dir(root.join(path))),
             Self::Link(path, to) => drop(std::os::unix::fs::symlink(to, root.join(path))),
             Self::Hard(path, to) => drop(fs::hard_link(root.join(to), root.join(path))),
-            Self::Rename(from, to) => drop(fs::rename(root.join(from), root.join(to))),
+            // Overlayfs refuses to rename a directory of a lower layer; `mv` copies it then.
+            Self::Rename(from, to) => match fs::symlink_metadata(root.join(from)) {
+                Ok(meta) if !meta.is_dir() => drop(fs::rename(root.join(from), root.join(to))),
+                _ => {}
+            },
             Self::Mode(path, mode) => match fs::symlink_metadata(root.join(path)) {
                 Ok(meta) if !meta.is_symlink() => {
                     fs::set_permissions(root.join(path), PermissionsExt::from_mode(*mode)).unwrap();
