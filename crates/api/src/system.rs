@@ -321,6 +321,14 @@ pub struct BuildCache {
     pub usage_count: i64,
 }
 
+/// The answer to `POST /build/prune`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct BuildPruneReport {
+    pub caches_deleted: Option<Vec<String>>,
+    pub space_reclaimed: u64,
+}
+
 /// `POST /auth`, and (base64url) the header `X-Registry-Auth`.
 #[derive(Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

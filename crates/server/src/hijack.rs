@@ -152,13 +152,15 @@ enum Inward {
     Parted,
 }
 
-/// The head of the answer as dockerd writes it.
+/// The head of the answer as dockerd writes it. The router has counted an empty body; what follows has no length.
 fn head(response: &Response) -> Vec<u8> {
     let mut head = match response.status() {
         StatusCode::SWITCHING_PROTOCOLS => b"HTTP/1.1 101 UPGRADED\r\n".to_vec(),
         _ => b"HTTP/1.1 200 OK\r\n".to_vec(),
     };
-    for (name, value) in response.headers() {
+    for (name, value) in
+        response.headers().iter().filter(|(name, _)| *name != header::CONTENT_LENGTH)
+    {
         head.extend_from_slice(title(name.as_str()).as_bytes());
         head.extend_from_slice(b": ");
         head.extend_from_slice(value.as_bytes());

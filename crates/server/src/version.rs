@@ -5,9 +5,13 @@ use std::collections::BTreeMap;
 use api::ApiVersion;
 use api::container::LegacyNetworkSettings;
 use api::system::{DiskUsage, LegacyDiskUsage};
+use axum::response::Response;
 use engine::Filters;
 use http::Uri;
+use serde_json::{Value, json};
 use stdx::{Error, Result};
+
+use crate::stream;
 
 /// Takes the version off the front of a path, and doubled slashes with it. A path without a version speaks the newest.
 pub(crate) fn strip(uri: &Uri) -> Result<(ApiVersion, Uri)> {
@@ -149,9 +153,39 @@ pub(crate) fn images(images: &mut [api::image::Summary], version: ApiVersion) {
     }
 }
 
-pub(crate) fn image(image: &mut api::image::Inspect, version: ApiVersion) {
+/// An image, with the fields that were never left out when they were empty. Docker adds them to the finished document,
+/// which sorts its keys; so do we.
+pub(crate) fn image(image: &api::image::Inspect, version: ApiVersion) -> Response {
+    if version >= V1_52 {
+        return stream::ok(image);
+    }
+    let mut document = serde_json::to_value(image).expect("what we answer has string keys only");
+    let mut empty = json!({"Author": "", "Comment": "", "DockerVersion": "", "Parent": ""});
     if version < V1_44 {
-        image.virtual_size = image.size;
+        empty["VirtualSize"] = image.size.into();
+    }
+    let mut config = json!({
+        "Cmd": null, "Entrypoint": null, "Env": null, "Labels": null, "OnBuild": null, "User": "", "Volumes": null,
+        "WorkingDir": "",
+    });
+    if version < V1_50 {
+        let more = json!({
+            "AttachStderr": false, "AttachStdin": false, "AttachStdout": false, "Domainname": "", "Hostname": "",
+            "Image": "", "OpenStdin": false, "StdinOnce": false, "Tty": false,
+        });
+        fill(&mut config, more);
+    }
+    fill(&mut document["Config"], config);
+    fill(&mut document, empty);
+    stream::ok(&document)
+}
+
+/// Adds what is not there.
+fn fill(document: &mut Value, fields: Value) {
+    if let (Value::Object(document), Value::Object(fields)) = (document, fields) {
+        for (name, value) in fields {
+            document.entry(name).or_insert(value);
+        }
     }
 }
 
@@ -283,6 +317,29 @@ mod tests {
             "client version 1.99 is too new. Maximum supported API version is 1.55"
         );
         assert!(check("/v1..2/info").is_err());
+    }
+
+    #[tokio::test]
+    async fn an_image_for_older_clients() {
+        use http_body_util::BodyExt;
+        let image = api::image::Inspect {
+            config: Some(api::image::Config::default()),
+            ..Default::default()
+        };
+        let body = async |version: &str| {
+            let bytes = super::image(&image, version.parse().unwrap())
+                .into_body()
+                .collect()
+                .await
+                .unwrap()
+                .to_bytes();
+            String::from_utf8(bytes.to_vec()).unwrap()
+        };
+        assert!(body("1.52").await.contains(r#""Config":{},"Architecture""#));
+        let config = r#""Config":{"Cmd":null,"Entrypoint":null,"Env":null,"Labels":null,"OnBuild":null,"User":"","Volumes":null,"WorkingDir":""}"#;
+        assert!(body("1.51").await.contains(config));
+        assert!(body("1.49").await.contains(r#""Hostname":"","Image":"""#));
+        assert!(body("1.43").await.contains(r#""VirtualSize":0"#));
     }
 
     #[test]

@@ -58,11 +58,7 @@ async fn show(
 ) -> Outcome {
     let (name, verb) = path.rsplit_once('/').unwrap_or(("", &path));
     match verb {
-        "json" => {
-            let mut inspect = images.inspect(name)?;
-            version::image(&mut inspect, version);
-            Ok(stream::ok(&inspect))
-        }
+        "json" => Ok(version::image(&images.inspect(name)?, version)),
         "history" => Ok(stream::ok(&images.history(name)?)),
         "get" => archive(&images, vec![name.to_owned()]).await,
         "attestations" => Err(Error::not_implemented("attestations are not supported yet").into()),

@@ -114,11 +114,7 @@ async fn nothing_is_smuggled() {
         inner.len()
     );
     let answer = house.say(request.as_bytes()).await;
-    assert_eq!(
-        answer.matches("HTTP/1.1 ").count(),
-        2,
-        "one answer, which quotes the body: {answer}"
-    );
+    assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{answer}");
     assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with(inner), "{answer}");
     let huge = "POST /echo HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n";
     let answer = house.say(huge.as_bytes()).await;

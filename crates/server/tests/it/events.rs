@@ -109,6 +109,36 @@ async fn live_and_in_order() {
     }
 }
 
+/// More than the journal keeps, at once, for a client that does not read: it is told exactly what it will never have.
+#[tokio::test]
+async fn a_slow_client_is_told_what_it_missed() {
+    const ALL: usize = 40_000;
+    let journal = journal();
+    let house = House::serve(server::without_rooms(&journal));
+    let mut client = house.connect().await;
+    client.write_all(b"GET /events HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    read_until(&mut client, "\r\n\r\n").await;
+    for _ in 0..ALL - 1 {
+        happens(&journal, "step", "x");
+    }
+    happens(&journal, "end", "x");
+    let mut body = String::new();
+    while !body.contains("\"Action\":\"end\"") {
+        body += &read_until(&mut client, "\r\n").await;
+    }
+    let told = body.matches("\"Action\":\"step\"").count() + 1;
+    let overruns = body.lines().filter(|line| line.contains("\"Action\":\"overrun\""));
+    let missed: usize = overruns
+        .map(|line| {
+            serde_json::from_str::<api::event::Message>(line).unwrap().actor.attributes["missed"]
+                .clone()
+        })
+        .map(|count| count.parse::<usize>().unwrap())
+        .sum();
+    assert!(missed > 0, "the test was too gentle");
+    assert_eq!(told + missed, ALL);
+}
+
 #[tokio::test]
 async fn since_after_until_is_refused() {
     let house = House::serve(server::without_rooms(&journal()));
