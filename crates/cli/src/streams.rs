@@ -231,15 +231,26 @@ pub(crate) async fn follow_size(client: &Client, path: &str) {
     }
 }
 
+/// Makes the terminal one larger for a moment: what runs in it draws itself anew, and the user sees its prompt.
+pub(crate) async fn redraw(client: &Client, path: &str) {
+    if let Some((rows, columns)) = tty::size() {
+        resize_to(client, path, rows.saturating_add(1), columns.saturating_add(1)).await;
+    }
+}
+
 /// A size the container does not take (it may have ended) is no reason to stop.
 async fn resize(client: &Client, path: &str) {
     if let Some((rows, columns)) = tty::size() {
-        let request = client
-            .post(format!("{path}/resize"))
-            .query("h", rows.to_string())
-            .query("w", columns.to_string());
-        request.done().await.unwrap_or_default();
+        resize_to(client, path, rows, columns).await;
     }
+}
+
+async fn resize_to(client: &Client, path: &str, rows: u16, columns: u16) {
+    let request = client
+        .post(format!("{path}/resize"))
+        .query("h", rows.to_string())
+        .query("w", columns.to_string());
+    request.done().await.unwrap_or_default();
 }
 
 #[cfg(test)]

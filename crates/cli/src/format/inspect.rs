@@ -180,19 +180,6 @@ fn schema(parent: &str, key: &str) -> Schema {
             ("StopTimeout", Nil),
             ("Shell", List),
         ],
-        (_, "HostConfig") => &[
-            ("Annotations", Map),
-            ("Init", Nil),
-            ("Isolation", Text),
-            ("KernelMemory", Int),
-            ("KernelMemoryTCP", Int),
-            ("Mounts", List),
-            ("Runtime", Text),
-            ("StorageOpt", Map),
-            ("Sysctls", Map),
-            ("Tmpfs", Map),
-        ],
-        ("", "") => &[("SizeRw", Nil), ("SizeRootFs", Nil)],
         (_, "Mounts") => &[
             ("Type", Text),
             ("Name", Text),
@@ -224,6 +211,27 @@ fn schema(parent: &str, key: &str) -> Schema {
     }
 }
 
+/// Members that a document may leave out, where their place does not matter.
+fn optional(parent: &str, key: &str) -> Schema {
+    use Zero::{Int, List, Map, Nil, Text};
+    match (parent, key) {
+        (_, "HostConfig") => &[
+            ("Annotations", Map),
+            ("Init", Nil),
+            ("Isolation", Text),
+            ("KernelMemory", Int),
+            ("KernelMemoryTCP", Int),
+            ("Mounts", List),
+            ("Runtime", Text),
+            ("StorageOpt", Map),
+            ("Sysctls", Map),
+            ("Tmpfs", Map),
+        ],
+        ("", "") => &[("SizeRw", Nil), ("SizeRootFs", Nil)],
+        _ => &[],
+    }
+}
+
 /// Tells fields from data, and nil lists from nil maps and pointers. `parent` and `key` say where the value stands.
 pub(crate) fn shape(value: &Value, parent: &str, key: &str) -> Value {
     match value {
@@ -242,21 +250,31 @@ pub(crate) fn shape(value: &Value, parent: &str, key: &str) -> Value {
             if is_map {
                 return Value::Map(shaped.into());
             }
-            Value::Struct(ordered(shaped, schema(parent, key)).into())
+            Value::Struct(ordered(shaped, schema(parent, key), optional(parent, key)).into())
         }
         other => other.clone(),
     }
 }
 
-fn ordered(mut given: Vec<(Rc<str>, Value)>, schema: Schema) -> Vec<(Rc<str>, Value)> {
+fn ordered(
+    mut given: Vec<(Rc<str>, Value)>,
+    schema: Schema,
+    optional: Schema,
+) -> Vec<(Rc<str>, Value)> {
+    let zero = |name: &str, zero: Zero| (Rc::from(name), Value::Omitted(Rc::new(zero.value())));
     let mut all: Vec<(Rc<str>, Value)> = schema
         .iter()
-        .map(|(name, zero)| match given.iter().position(|(known, _)| &**known == *name) {
+        .map(|(name, value)| match given.iter().position(|(known, _)| &**known == *name) {
             Some(at) => given.remove(at),
-            None => (Rc::from(*name), Value::Omitted(Rc::new(zero.value()))),
+            None => zero(name, *value),
         })
         .collect();
     all.append(&mut given);
+    let missing: Vec<_> = optional
+        .iter()
+        .filter(|(name, _)| !all.iter().any(|(known, _)| &**known == *name))
+        .collect();
+    all.extend(missing.into_iter().map(|(name, value)| zero(name, *value)));
     all
 }
 

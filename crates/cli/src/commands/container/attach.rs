@@ -56,10 +56,14 @@ async fn run(call: &Call<'_>) -> Result {
             Ended::Closed => Ok(wait_for(exit).await?),
         }
     };
+    let sized = async {
+        streams::redraw(client, &size_path).await;
+        streams::follow_size(client, &size_path).await;
+    };
     tokio::select! {
         exit = held => exit_status(call, &exit?),
         () = forward(client, id, &mut signals) => Ok(()),
-        () = streams::follow_size(client, &size_path), if wanted.tty => Ok(()),
+        () = sized, if wanted.tty => Ok(()),
     }
 }
 
