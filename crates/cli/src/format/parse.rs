@@ -87,9 +87,9 @@ pub(crate) fn parse(text: &str) -> Result<Vec<Node>> {
     let mut parser = Parser { text, tokens, next: 0, variables: vec!["$".to_owned()], loops: 0 };
     let (nodes, end) = parser.block("")?;
     match end {
-        End::File => Ok(nodes),
-        End::Else => Err(parser.wrong("unexpected {{else}}")),
-        End::End => Err(parser.wrong("unexpected {{end}}")),
+        Stop::OfText => Ok(nodes),
+        Stop::Else => Err(parser.wrong("unexpected {{else}}")),
+        Stop::Branch => Err(parser.wrong("unexpected {{end}}")),
     }
 }
 
@@ -335,10 +335,10 @@ fn unquote(text: &str) -> Option<String> {
 
 /// What ended a list of nodes.
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum End {
-    File,
+enum Stop {
+    OfText,
     Else,
-    End,
+    Branch,
 }
 
 struct Parser<'a> {
@@ -384,11 +384,11 @@ impl Parser<'_> {
     }
 
     /// Nodes up to an `end`, an `else`, or the end of the text.
-    fn block(&mut self, context: &str) -> Result<(Vec<Node>, End)> {
+    fn block(&mut self, context: &str) -> Result<(Vec<Node>, Stop)> {
         let mut nodes = Vec::new();
         loop {
             match self.tokens.get(self.next).map(|spot| spot.token.clone()) {
-                None if context.is_empty() => return Ok((nodes, End::File)),
+                None if context.is_empty() => return Ok((nodes, Stop::OfText)),
                 None => return Err(self.wrong("unexpected EOF")),
                 Some(Token::Text(text)) => {
                     self.next += 1;
@@ -404,11 +404,11 @@ impl Parser<'_> {
                         "end" => {
                             self.next += 1;
                             self.close("end")?;
-                            return Ok((nodes, End::End));
+                            return Ok((nodes, Stop::Branch));
                         }
                         "else" => {
                             self.next += 1;
-                            return Ok((nodes, End::Else));
+                            return Ok((nodes, Stop::Else));
                         }
                         "if" | "with" | "range" => {
                             self.next += 1;
@@ -456,8 +456,8 @@ impl Parser<'_> {
         let (body, end) = self.block(keyword)?;
         self.loops -= usize::from(keyword == "range");
         let otherwise = match end {
-            End::Else => self.otherwise(keyword)?,
-            End::End | End::File => Vec::new(),
+            Stop::Else => self.otherwise(keyword)?,
+            Stop::Branch | Stop::OfText => Vec::new(),
         };
         self.variables.truncate(scope);
         let branch = Branch { pipeline, body, otherwise };
@@ -480,7 +480,7 @@ impl Parser<'_> {
         }
         self.close("else")?;
         match self.block(keyword)? {
-            (nodes, End::End) => Ok(nodes),
+            (nodes, Stop::Branch) => Ok(nodes),
             _ => Err(self.wrong("expected end; found {{else}}")),
         }
     }

@@ -1,5 +1,7 @@
 //! The command as its users run it, against a daemon of a few scripted answers.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails, and says what it skips")]
+
 mod daemon;
 mod help;
 mod progress;

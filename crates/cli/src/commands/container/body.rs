@@ -55,10 +55,11 @@ pub(super) fn body(flags: &Parsed, attachment: Attachment) -> Result<CreateBody>
     host.binds = list(binds);
     host.port_bindings = Some(ports.bindings);
     host.network_mode = networks.mode;
-    if config.tty && attachment == Attachment::Foreground {
-        if let Some((rows, columns)) = crate::tty::size() {
-            host.console_size = [u32::from(rows), u32::from(columns)];
-        }
+    if config.tty
+        && attachment == Attachment::Foreground
+        && let Some((rows, columns)) = crate::tty::size()
+    {
+        host.console_size = [u32::from(rows), u32::from(columns)];
     }
     Ok(CreateBody {
         config,
@@ -375,9 +376,9 @@ fn networks(flags: &Parsed) -> Result<Networks> {
         }
         let is_private = name.starts_with("container:") || name == "host" || name == "none";
         if several && is_private {
-            return Err(Error::invalid(format!(
-                "conflicting options: cannot attach both user-defined and non-user-defined network-modes"
-            )));
+            return Err(Error::invalid(
+                "conflicting options: cannot attach both user-defined and non-user-defined network-modes",
+            ));
         }
         // A network that is only named needs no settings, unless it is one of several.
         if several || endpoint != EndpointSettings::default() || user_defined(&name) {

@@ -156,8 +156,8 @@ pub(super) fn volume(text: &str) -> Result<Volume> {
     }
     match text.split(':').collect::<Vec<_>>().as_slice() {
         [inside] => Ok(Volume::Anonymous((*inside).to_owned())),
-        [source, ..] if source.is_empty() => Err(wrong("empty section between colons")),
-        [_, middle, _, ..] if middle.is_empty() => Err(wrong("empty section between colons")),
+        ["", ..] => Err(wrong("empty section between colons")),
+        [_, "", _, ..] => Err(wrong("empty section between colons")),
         [source, rest @ ..] => Ok(Volume::Bind(format!("{}:{}", absolute(source), rest.join(":")))),
         [] => Err(Error::invalid("invalid empty volume spec")),
     }

@@ -162,8 +162,7 @@ fn verbose(usage: &Usage<'_>) -> Result<String> {
         ("UniqueSize", "UNIQUE SIZE"),
         ("Containers", "CONTAINERS"),
     ];
-    let image_rows =
-        usage.images.iter().map(|image| crate::commands::image::ls::first_row(image)).collect();
+    let image_rows = usage.images.iter().map(crate::commands::image::ls::first_row).collect();
     let container_table = "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.LocalVolumes}}\t{{.Size}}\t{{.RunningFor}}\t{{.Status}}\t{{.Names}}";
     let container_rows = usage
         .containers

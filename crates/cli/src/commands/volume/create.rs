@@ -88,7 +88,6 @@ async fn run(call: &Call<'_>) -> Result {
         driver_opts: pairs("opt"),
         labels: pairs("label"),
         name: flags.get("name").unwrap_or(call.arg(0)).to_owned(),
-        ..CreateBody::default()
     };
     let created: Value = call.cli.client()?.post("/volumes/create").json(&body)?.fetch().await?;
     call.cli.printer.line(created.str_at("Name"))
