@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oci::{ChainId, Digest};
-use stdx::Result;
+use stdx::{Kind, Result};
 
 use crate::Images;
 
@@ -87,25 +87,33 @@ pub struct Swept {
 }
 
 impl Images {
-    /// Removes every layer and blob that nothing needs. Run once at start, after the engine has renewed its holds: a
-    /// pull that was killed leaves such things behind.
+    /// Removes every layer and blob that nothing needs. For the start, after the engine has renewed its holds: a pull
+    /// that was killed leaves such things behind, as does one that failed and was never tried again.
     pub async fn collect(&self) -> Result<Swept> {
         let images = self.clone();
-        tokiox::blocking(move || {
-            let storage = &images.room.storage;
-            let layers = storage.snapshots.layers()?;
-            let sizes: BTreeMap<ChainId, u64> =
-                layers.iter().map(|layer| (layer.chain.clone(), layer.size)).collect();
-            // Children before parents: whatever order they are listed in, more rounds find the same.
-            let removed = images
-                .sweep_layers(&layers.into_iter().map(|layer| layer.chain).collect::<Vec<_>>())?;
-            let blobs: Vec<Digest> =
-                storage.content.list()?.into_iter().map(|blob| blob.digest).collect();
-            let blobs = images.sweep_blobs(&blobs)?;
-            let layer_bytes = removed.iter().filter_map(|chain| sizes.get(chain)).sum();
-            Ok(Swept { layers: removed, blobs, layer_bytes })
-        })
-        .await
+        tokiox::blocking(move || images.collect_blocking()).await
+    }
+
+    pub(crate) fn collect_blocking(&self) -> Result<Swept> {
+        let storage = &self.room.storage;
+        let layers = storage.snapshots.layers()?;
+        let sizes: BTreeMap<ChainId, u64> =
+            layers.iter().map(|layer| (layer.chain.clone(), layer.size)).collect();
+        let candidates: Vec<ChainId> = sizes.keys().cloned().collect();
+        let mut swept = Swept::default();
+        // A layer goes before the one it stands on; whatever order they are listed in, more rounds find them all.
+        loop {
+            let removed = self.sweep_layers(&candidates)?;
+            if removed.is_empty() {
+                break;
+            }
+            swept.layers.extend(removed);
+        }
+        swept.layer_bytes = swept.layers.iter().filter_map(|chain| sizes.get(chain)).sum();
+        let blobs: Vec<Digest> =
+            storage.content.list()?.into_iter().map(|blob| blob.digest).collect();
+        swept.blobs = self.sweep_blobs(&blobs)?;
+        Ok(swept)
     }
 
     /// What the records need, for `system check`. Work in progress counts.
@@ -123,12 +131,17 @@ impl Images {
         let needed: BTreeSet<ChainId> = self.catalog().chains().into_iter().cloned().collect();
         let mut removed = Vec::new();
         for chain in candidates {
-            if !needed.contains(chain)
-                && !pinned.chains.contains_key(chain)
-                && self.room.storage.snapshots.has_layer(chain)
-            {
-                self.room.storage.snapshots.remove_layer(chain)?;
-                removed.push(chain.clone());
+            let wanted = needed.contains(chain) || pinned.chains.contains_key(chain);
+            if wanted || !self.room.storage.snapshots.has_layer(chain) {
+                continue;
+            }
+            match self.room.storage.snapshots.remove_layer(chain) {
+                Ok(()) => removed.push(chain.clone()),
+                // Something stands on it that no record of ours knows.
+                Err(error) if error.kind() == Kind::Conflict => {
+                    tracing::debug!(layer = %chain, reason = %error.chain(), "layer stays");
+                }
+                Err(error) => return Err(error),
             }
         }
         Ok(removed)

@@ -271,11 +271,9 @@ fn glob(pattern: &str, text: &str) -> bool {
         if t == text.len() && p == pattern.len() {
             return true;
         }
-        if t < text.len() {
-            if let Some(next) = step(&pattern, p, text[t]) {
-                (p, t) = (next, t + 1);
-                continue;
-            }
+        if let Some(next) = text.get(t).and_then(|c| step(&pattern, p, *c)) {
+            (p, t) = (next, t + 1);
+            continue;
         }
         match retry {
             Some((star, from)) if from < text.len() && text[from] != '/' => {

@@ -400,12 +400,8 @@ fn normal(name: &str) -> Option<String> {
 
 /// Understands the archive, whichever format it is in.
 fn describe(files: &Files<'_>, wanted: Option<&Platform>) -> Result<Vec<Described>> {
-    let layout = match files.document("index.json")? {
-        Some(index) => Some(
-            Layout { files, wanted: wanted.cloned().unwrap_or_else(Platform::host) }.images(index),
-        ),
-        None => None,
-    };
+    let wanted = wanted.cloned().unwrap_or_else(Platform::host);
+    let layout = files.document("index.json")?.map(|index| Layout { files, wanted }.images(index));
     if let Some(manifest) = files.document("manifest.json")? {
         let mut images = docker_images(files, manifest)?;
         // In an archive of both formats the layout adds manifests; it must not tell another story.

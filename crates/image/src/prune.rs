@@ -37,6 +37,8 @@ impl Images {
             .flatten()
             .filter_map(|item| item.deleted.parse::<ChainId>().ok());
         report.space_reclaimed = gone.filter_map(|chain| before.layer_size(&chain)).sum();
+        // What failed pulls left is nobody's either.
+        report.space_reclaimed += self.collect_blocking()?.layer_bytes;
         self.plain_event("prune", [("reclaimed".to_owned(), report.space_reclaimed.to_string())]);
         Ok(report)
     }

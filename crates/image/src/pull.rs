@@ -4,6 +4,7 @@
 //! dropped halfway: when the pull goes away it stops at the next piece, and keeps what has arrived for the next pull.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry as MapEntry;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -247,19 +248,28 @@ impl Pull {
             };
             jobs.spawn(async move { (at, tokio::spawn(job.run(ordered)).await) });
         }
+        let mut cancel = Some(cancel);
+        let mut failure = None;
         while let Some(done) = jobs.join_next().await {
-            let (at, outcome) = done.map_err(|_| Error::internal("a download was dropped"))?;
-            let record = outcome
-                .map_err(|_| Error::internal("a download panicked; see the daemon's log"))??;
-            if let Some(record) = record {
-                known.insert(at, record);
+            let lost = |_| Error::internal("a download panicked; see the daemon's log");
+            let outcome =
+                done.map_err(lost).and_then(|(at, outcome)| Ok((at, outcome.map_err(lost)??)));
+            match outcome {
+                Ok((at, record)) => known.extend(record.map(|record| (at, record))),
+                // One failure ends them all; its reason is the first. What they hold they give back before we answer.
+                Err(error) => {
+                    drop(cancel.take());
+                    failure.get_or_insert(error);
+                }
             }
         }
-        drop(cancel);
+        if let Some(failure) = failure {
+            return Err(failure);
+        }
         if ordered {
             for (at, (layer, blob)) in layers.iter().zip(&manifest.layers).enumerate() {
-                if !known.contains_key(&at) {
-                    known.insert(at, self.unpack_in_order(layer, blob).await?);
+                if let MapEntry::Vacant(vacant) = known.entry(at) {
+                    vacant.insert(self.unpack_in_order(layer, blob).await?);
                 }
             }
         }
@@ -494,6 +504,22 @@ impl Job {
 
     /// Sees to it that the blob is here. The size of the tree, if one was made on the way.
     async fn fetch(&self, only_fetch: bool) -> Result<Option<u64>> {
+        let mut pieced_together = false;
+        match self.fetch_once(only_fetch, &mut pieced_together).await {
+            // An earlier piece may have been the wrong one: from one piece it is right, or the registry is wrong.
+            Err(error) if error.kind() == Kind::Invalid && pieced_together => {
+                tracing::info!(blob = %self.blob.digest, error = %error.chain(), "fetching the whole blob again");
+                self.fetch_once(only_fetch, &mut pieced_together).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    async fn fetch_once(
+        &self,
+        only_fetch: bool,
+        pieced_together: &mut bool,
+    ) -> Result<Option<u64>> {
         let storage = &self.images.room.storage;
         if storage.content.contains(&self.blob.digest) {
             self.say("Download complete").await;
@@ -512,6 +538,7 @@ impl Job {
         };
         let ingest = self.open_ingest().await?;
         let offset = ingest.offset();
+        *pieced_together = offset > 0;
         // A tree is made while the bytes arrive; of those that came earlier, only from the whole blob.
         let streaming =
             !only_fetch && offset == 0 && !storage.snapshots.has_layer(&self.layer.chain);
@@ -531,7 +558,7 @@ impl Job {
         let storing = tokio::task::spawn_blocking(move || {
             unpack::store(ingest, receiver, forward, &blob, &reporter, &id)
         });
-        let downloaded = self.download(sender, offset).await;
+        let downloaded = self.download(sender, offset, pieced_together).await;
         let panicked = |_| Error::internal("a download panicked; see the daemon's log");
         let stored = storing.await.map_err(panicked)?;
         let unpacked = match unpacking {
@@ -575,7 +602,12 @@ impl Job {
     }
 
     /// Fetches the bytes from `received` on, trying again where that may help. Whoever stores them says if they are right.
-    async fn download(&self, sender: mpsc::Sender<bytes::Bytes>, mut received: u64) -> Result<()> {
+    async fn download(
+        &self,
+        sender: mpsc::Sender<bytes::Bytes>,
+        mut received: u64,
+        pieced_together: &mut bool,
+    ) -> Result<()> {
         let config = &self.images.room.registries.config;
         let mut ticker =
             Ticker::new(&self.reporter, self.blob.digest.short(), "Downloading", self.blob.size);
@@ -583,6 +615,7 @@ impl Job {
         let mut delay = config.retry_delay;
         let mut attempt = 1;
         while received < self.blob.size {
+            *pieced_together |= received > 0;
             match self.attempt(&sender, &mut received, &mut ticker).await {
                 Ok(()) => return Ok(()),
                 Err(error) if error.kind() == Kind::Unavailable && attempt < config.attempts => {

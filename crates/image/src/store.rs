@@ -200,7 +200,8 @@ impl Images {
         let image_is_gone = !catalog.images.contains_key(image);
         drop(catalog);
         if image_is_gone {
-            self.sweep_layers(&hold.record.chain)?;
+            let from_the_top: Vec<ChainId> = hold.record.chain.iter().rev().cloned().collect();
+            self.sweep_layers(&from_the_top)?;
         }
         Ok(())
     }

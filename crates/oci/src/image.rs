@@ -127,6 +127,10 @@ pub struct Index {
 }
 
 /// What a name in a registry leads to.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and it is taken apart at once"
+)]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Document {
     Manifest(Manifest),

@@ -15,7 +15,7 @@ use stdx::time::Timestamp;
 use stdx::{Context, Error, Result};
 use sys::process::Fork;
 
-use crate::exec::{self, Exec};
+use crate::exec::{self, Asker, Exec, Starting};
 use crate::exit::{self, Exit};
 use crate::logs::Log;
 use crate::oom::Oom;
@@ -37,6 +37,10 @@ pub(crate) struct Container {
     stdio: Stdio,
     log: Log,
     execs: Vec<Exec>,
+    starting: Vec<Starting>,
+    /// Children that ended while an exec was starting, and are none that is known.
+    strays: Vec<Stray>,
+    answers: Vec<(Asker, Result<Value, Failure>)>,
     exec_exits: VecDeque<ExecExit>,
     oom: Oom,
     paused: bool,
@@ -73,12 +77,20 @@ enum Remains {
     No,
 }
 
+#[derive(Debug)]
+struct Stray {
+    pid: Pid,
+    code: i32,
+    at: Timestamp,
+}
+
 /// Whose part is ready.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Source {
     Oom,
     Init(Part),
     Exec(usize, Part),
+    Starting(usize),
 }
 
 impl Container {
@@ -123,6 +135,9 @@ impl Container {
             stdio,
             log,
             execs: Vec::new(),
+            starting: Vec::new(),
+            strays: Vec::new(),
+            answers: Vec::new(),
             exec_exits: VecDeque::new(),
             oom,
             paused: false,
@@ -174,14 +189,16 @@ impl Container {
     }
 
     pub(crate) fn has_clients(&self) -> bool {
-        self.stdio.has_clients() || self.execs.iter().any(|exec| exec.stdio.has_clients())
+        self.stdio.has_clients()
+            || !self.starting.is_empty()
+            || self.execs.iter().any(|exec| exec.stdio.has_clients())
     }
 
     pub(crate) fn take_news(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.news)
     }
 
-    /// What is asked of a container. The shim's own affairs (watching, deleting) are the server's.
+    /// What is asked of a container and answered at once. The shim's own affairs (watching, deleting) are the server's.
     pub(crate) fn answer(
         &mut self,
         request: Request,
@@ -207,10 +224,6 @@ impl Container {
             }
             Request::Resize { target, size } => value(&self.stdio_of(&target)?.resize(size)?),
             Request::CloseStdin { target } => value(&self.stdio_of(&target)?.close_stdin()),
-            Request::Exec { id, process, tty, size, attach } => {
-                let client = attach.zip(passed.into_iter().next().map(UnixStream::from));
-                value(&self.exec(id, &process, Terminal::of(tty, size), client)?)
-            }
             Request::Attach { options } => {
                 let stream = passed
                     .into_iter()
@@ -220,7 +233,7 @@ impl Container {
             }
             Request::RotateLogs => value(&self.log.rotate()?),
             Request::ReopenLogs => value(&self.log.reopen()?),
-            Request::Watch | Request::Delete => {
+            Request::Exec { .. } | Request::Watch | Request::Delete => {
                 return Err(Error::internal("not the container's to answer").into());
             }
         })
@@ -300,13 +313,15 @@ impl Container {
         self.stdio.attach(options, stream)
     }
 
-    fn exec(
+    /// Begins an exec; its answer comes later.
+    pub(crate) fn exec(
         &mut self,
+        asker: Asker,
         id: String,
         process: &Process,
         terminal: Terminal,
         client: Option<(AttachOptions, UnixStream)>,
-    ) -> Result<ExecReply, Failure> {
+    ) -> Result<(), Failure> {
         self.must_run()?;
         if self.paused {
             return Err(Error::conflict(format!(
@@ -315,10 +330,12 @@ impl Container {
             ))
             .into());
         }
-        if self.execs.iter().any(|exec| exec.id == id && exec.is_running()) {
+        if self.execs.iter().any(|exec| exec.id == id && exec.is_running())
+            || self.starting.iter().any(|starting| starting.id == id)
+        {
             return Err(Error::conflict(format!("exec {id} is already running")).into());
         }
-        if self.execs.len() >= exec::MOST {
+        if self.execs.len() + self.starting.len() >= exec::MOST {
             return Err(Error::conflict(format!(
                 "{} execs are running in this container already",
                 exec::MOST
@@ -333,17 +350,41 @@ impl Container {
         if let Some((options, stream)) = client {
             stdio.attach(options, stream)?;
         }
-        let executed = self.task.exec(&self.id, &self.dir, process, ends)?;
-        if let Some(master) = executed.terminal {
-            stdio.set_master(master)?;
-            if let Terminal::Yes(Some(size)) = terminal {
-                stdio.resize(size)?;
-            }
+        let size = match terminal {
+            Terminal::Yes(size) => size,
+            Terminal::No => None,
+        };
+        let work = || self.task.exec(&self.id, &self.dir, process, ends);
+        let starting = Starting::begin(asker, id, stdio, size, work)?;
+        self.starting.push(starting);
+        Ok(())
+    }
+
+    /// The helper of an exec has spoken, or has died.
+    fn exec_has_started(&mut self, index: usize) {
+        if index >= self.starting.len() {
+            return;
         }
-        let exec = Exec::new(id, executed.pid, stdio);
-        let reply = ExecReply { pid: exec.state().pid };
-        self.execs.push(exec);
-        Ok(reply)
+        let (asker, outcome) = self.starting.remove(index).finish();
+        let outcome = outcome.map(|exec| {
+            let reply = ExecReply { pid: exec.state().pid };
+            let early = self.strays.iter().position(|stray| stray.pid == exec.pid);
+            self.execs.push(exec);
+            if let Some(early) = early {
+                let Stray { pid, code, at } = self.strays.remove(early);
+                self.exec_ended(pid, code, at);
+            }
+            value(&reply)
+        });
+        if self.starting.is_empty() {
+            self.strays.clear();
+        }
+        self.answers.push((asker, outcome));
+    }
+
+    /// What was asked for earlier, and by whom.
+    pub(crate) fn take_answers(&mut self) -> Vec<(Asker, Result<Value, Failure>)> {
+        std::mem::take(&mut self.answers)
     }
 
     /// Everything to wait for.
@@ -352,6 +393,9 @@ impl Container {
             add(Source::Oom, oom, PollFlags::IN);
         }
         self.stdio.watch(|part, fd, flags| add(Source::Init(part), fd, flags));
+        for (index, starting) in self.starting.iter().enumerate() {
+            add(Source::Starting(index), starting.as_fd(), PollFlags::IN);
+        }
         for (index, exec) in self.execs.iter().enumerate() {
             exec.stdio.watch(|part, fd, flags| add(Source::Exec(index, part), fd, flags));
         }
@@ -361,6 +405,7 @@ impl Container {
         match source {
             Source::Oom => self.look_for_oom(),
             Source::Init(part) => self.stdio.ready(part, flags, &mut self.scratch, &mut self.log),
+            Source::Starting(index) => self.exec_has_started(index),
             Source::Exec(index, part) => {
                 if let Some(exec) = self.execs.get_mut(index) {
                     exec.stdio.ready(part, flags, &mut self.scratch, &mut Log::None);
@@ -384,23 +429,35 @@ impl Container {
             } else if self.compressing == Some(pid) {
                 self.compressing = None;
                 self.log.compressed();
-            } else if let Some(exec) =
-                self.execs.iter_mut().find(|exec| exec.pid == pid && exec.is_running())
-            {
-                let exit = exec.exited(code, Timestamp::now());
-                if self.exec_exits.len() == exec::REMEMBERED {
-                    self.exec_exits.pop_front();
-                }
-                self.exec_exits.push_back(exit.clone());
-                self.news.push(Event::ExecExit(exit));
+            } else if !self.exec_ended(pid, code, Timestamp::now()) && !self.starting.is_empty() {
+                // Perhaps an exec that was quicker than the news of it.
+                self.strays.push(Stray { pid, code, at: Timestamp::now() });
             }
         }
+    }
+
+    /// Whether that was one.
+    fn exec_ended(&mut self, pid: Pid, code: i32, at: Timestamp) -> bool {
+        let Some(exec) = self.execs.iter_mut().find(|exec| exec.pid == pid && exec.is_running())
+        else {
+            return false;
+        };
+        let exit = exec.exited(code, at);
+        if self.exec_exits.len() == exec::REMEMBERED {
+            self.exec_exits.pop_front();
+        }
+        self.exec_exits.push_back(exit.clone());
+        self.news.push(Event::ExecExit(exit));
+        true
     }
 
     fn init_ended(&mut self, code: i32) {
         let at = Timestamp::now();
         self.look_for_oom();
         self.oom.stop();
+        for starting in &self.starting {
+            starting.give_up();
+        }
         // What cannot be killed now is tried again until the streams are drained.
         let _later = self.task.cgroup.kill_all();
         if self.paused {
@@ -511,13 +568,13 @@ impl Container {
 
 /// Whether a process gets a terminal, and of what size.
 #[derive(Clone, Copy, Debug)]
-enum Terminal {
+pub(crate) enum Terminal {
     No,
     Yes(Option<Size>),
 }
 
 impl Terminal {
-    fn of(tty: bool, size: Option<Size>) -> Self {
+    pub(crate) fn of(tty: bool, size: Option<Size>) -> Self {
         if tty { Self::Yes(size) } else { Self::No }
     }
 }

@@ -16,8 +16,9 @@ use serde_json::Value;
 use stdx::{Context, Error, Kind, Result};
 use sys::signal;
 
-use crate::container::{Container, Source};
+use crate::container::{Container, Source, Terminal};
 use crate::descriptors::{self, SOCKET};
+use crate::exec::Asker;
 use crate::protocol::{
     Call, Decoder, Event, Failure, Hello, LaunchCall, LaunchReply, Reply, Request, VERSION, frame,
 };
@@ -104,6 +105,7 @@ struct Server {
     signals: signal::Fd,
     container: Container,
     connections: Vec<Connection>,
+    accepted: Asker,
     /// When something last happened.
     active: Instant,
     /// Since when nobody needs the shim.
@@ -129,6 +131,7 @@ impl Server {
             signals,
             container,
             connections: Vec::new(),
+            accepted: 0,
             active: Instant::now(),
             idle_since: None,
         })
@@ -160,6 +163,14 @@ impl Server {
         self.container.tick(now);
         for event in self.container.take_news() {
             self.tell(&event);
+        }
+        for (asker, outcome) in self.container.take_answers() {
+            let asking = |connection: &Connection| connection.number == asker;
+            if let Some(index) = self.connections.iter().position(asking) {
+                self.connections[index].waiting = false;
+                self.connections[index].reply(outcome);
+                self.understand(index);
+            }
         }
         self.container.after_telling();
         self.connections.retain(|connection| !connection.is_over());
@@ -197,7 +208,8 @@ impl Server {
         let Some(listener) = &self.listener else { return };
         while let Ok((stream, _)) = listener.accept() {
             if self.connections.len() < MOST_CONNECTIONS && stream.set_nonblocking(true).is_ok() {
-                self.connections.push(Connection::new(stream));
+                self.accepted += 1;
+                self.connections.push(Connection::new(self.accepted, stream));
             }
         }
     }
@@ -217,8 +229,16 @@ impl Server {
             return;
         }
         connection.read();
+        self.understand(index);
+    }
+
+    /// Answers every whole request that has arrived.
+    fn understand(&mut self, index: usize) {
         loop {
             let connection = &mut self.connections[index];
+            if connection.waiting {
+                return;
+            }
             match connection.decoder.next::<Call>() {
                 Ok(None) => return,
                 Ok(Some(call)) => self.answer(index, call.request),
@@ -247,6 +267,15 @@ impl Server {
             Request::Delete => {
                 let outcome = self.delete();
                 self.connections[index].reply(outcome.map(|()| Value::Null).map_err(Failure::from));
+            }
+            Request::Exec { id, process, tty, size, attach } => {
+                let client = attach.zip(passed.into_iter().next().map(UnixStream::from));
+                let asker = self.connections[index].number;
+                let terminal = Terminal::of(tty, size);
+                match self.container.exec(asker, id, &process, terminal, client) {
+                    Ok(()) => self.connections[index].waiting = true,
+                    Err(failure) => self.connections[index].reply(Err(failure)),
+                }
             }
             request => {
                 let outcome = self.container.answer(request, passed);
@@ -335,18 +364,23 @@ impl<'a> Watchlist<'a> {
 
 /// A daemon, or a part of one.
 struct Connection {
+    number: Asker,
     stream: UnixStream,
     decoder: Decoder,
     passed: Vec<OwnedFd>,
     unsent: Vec<u8>,
     watching: bool,
+    /// Its answer takes a while; the next request is not looked at before.
+    waiting: bool,
     /// It has hung up, or makes no sense.
     broken: bool,
 }
 
 impl Connection {
-    fn new(stream: UnixStream) -> Self {
+    fn new(number: Asker, stream: UnixStream) -> Self {
         Self {
+            number,
+            waiting: false,
             stream,
             decoder: Decoder::new(),
             passed: Vec::new(),

@@ -308,6 +308,11 @@ impl Repository {
         if response.status().is_success() {
             return Ok(response);
         }
+        if response.status() == StatusCode::RANGE_NOT_SATISFIABLE {
+            return Err(Failure::Ours(Error::invalid(
+                "unexpected EOF: the blob is shorter than its manifest says",
+            )));
+        }
         Err(Failure::Refused(self.refusal(response).await))
     }
 
@@ -573,10 +578,12 @@ fn body_words(error: &hyper::Error) -> String {
     if error.is_incomplete_message() {
         return "unexpected EOF".to_owned();
     }
-    match std::error::Error::source(error) {
-        Some(source) => source.to_string(),
-        None => error.to_string(),
+    let source = std::error::Error::source(error);
+    let io = source.and_then(|source| source.downcast_ref::<std::io::Error>());
+    if io.is_some_and(|io| io.kind() == std::io::ErrorKind::UnexpectedEof) {
+        return "unexpected EOF".to_owned();
     }
+    source.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 #[cfg(test)]

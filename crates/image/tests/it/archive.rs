@@ -162,7 +162,7 @@ async fn a_tree_becomes_an_image() {
 async fn a_layer_on_top_becomes_an_image() {
     let host = Host::new();
     let base = TestImage::small("base");
-    host.load(base.docker_archive(&["base"])).await.0.unwrap();
+    host.load(base.docker_archive(&["base:1"])).await.0.unwrap();
     let layer = tar(&[Entry::file("etc/new", "new")]);
     let new = NewImage {
         parent: Some(base.id()),

@@ -113,7 +113,7 @@ async fn registries_that_lie() {
             "manifest is announced as",
         ),
         ("/manifests/", Fault::Body(vec![b' '; 5 << 20]), "larger than 4194304 bytes"),
-        ("/manifests/", Fault::Body(b"null".to_vec()), "cannot read manifest"),
+        ("/manifests/", Fault::Body(b"null".to_vec()), "is not what the registry says it is"),
     ] {
         let (host, registry) = (Host::new(), Registry::start());
         test.push(&registry, "x", "1");

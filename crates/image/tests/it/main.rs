@@ -1,5 +1,8 @@
 //! The room of images with a real storage in a temporary directory and a registry on loopback.
 
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
+#![allow(clippy::print_stderr, reason = "a test that is skipped says so")]
+
 mod archive;
 mod hostile;
 mod names;
@@ -54,6 +57,7 @@ impl Host {
     /// The daemon ends and starts again.
     pub(crate) fn restart(self) -> Self {
         let Self { images, storage, journal, store, dir } = self;
+        journal.save().unwrap();
         drop((images, storage, journal, store));
         Self::open(dir, None)
     }

@@ -13,7 +13,7 @@ async fn tags_come_and_go() {
     assert_eq!(loaded.unwrap()[0].id, test.id());
     assert_eq!(said, ["Loaded image: x:1\n"]);
     host.images.tag("x:1", "other/name").unwrap();
-    assert_eq!(host.images.resolve("other/name").unwrap().repo_tags, ["other/name:latest", "x:1"]);
+    assert_eq!(host.images.resolve("other/name").unwrap().repo_tags, ["x:1", "other/name:latest"]);
     assert_eq!(
         host.images.tag("nosuch", "y").unwrap_err().to_string(),
         "No such image: nosuch:latest"

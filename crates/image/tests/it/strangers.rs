@@ -67,7 +67,10 @@ async fn skopeo_reads_and_writes_our_archives() {
             assert_eq!(said, ["Loaded image: y:2\n"], "{kind} {to}");
             let image = other.images.get(&loaded[0].id).unwrap();
             assert_eq!(image.config.rootfs.diff_ids, test.diff_ids());
-            assert_eq!(image.id, test.id(), "{kind} to {to}");
+            if kind == to {
+                // From one format to the other it writes the configuration anew.
+                assert_eq!(image.id, test.id(), "{kind}");
+            }
             other.check();
         }
     }

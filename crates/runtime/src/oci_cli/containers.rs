@@ -212,9 +212,8 @@ pub(super) fn list(global: &Global, flags: &Flags) -> Result<u8> {
     for entry in entries.into_iter().flatten() {
         let name = entry?.file_name();
         // What is not a container's, or goes away this moment, is nobody's business here.
-        match name.to_str().map(|name| Container::open(global, name)) {
-            Some(Ok(container)) => containers.push(summary(&container)?),
-            Some(Err(_)) | None => {}
+        if let Some(Ok(container)) = name.to_str().map(|name| Container::open(global, name)) {
+            containers.push(summary(&container)?);
         }
     }
     containers.sort_by(|left, right| left["id"].as_str().cmp(&right["id"].as_str()));

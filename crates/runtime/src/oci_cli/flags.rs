@@ -36,7 +36,7 @@ const HELP: Flag = Flag::switch("help").or("h");
 
 impl Flags {
     pub(super) fn parse(known: &'static [Flag], args: &[OsString]) -> Result<Self> {
-        Self::parse_all(&known.iter().copied().collect::<Vec<_>>(), args)
+        Self::parse_all(known, args)
     }
 
     /// As [`parse`](Self::parse), and `--help` is a flag too.

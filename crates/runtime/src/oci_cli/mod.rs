@@ -105,14 +105,26 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
     let mut log = Log::default();
     match dispatch(&args, &mut log) {
         Ok(code) => ExitCode::from(code),
-        Err(error) => {
-            log.error(&error.chain());
-            ExitCode::FAILURE
+        Err(failure) => {
+            log.error(&failure.error.chain());
+            ExitCode::from(failure.code)
         }
     }
 }
 
-fn dispatch(args: &[OsString], log: &mut Log) -> Result<u8> {
+/// What went wrong and what to end with.
+struct Failure {
+    error: Error,
+    code: u8,
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self { error, code: 1 }
+    }
+}
+
+fn dispatch(args: &[OsString], log: &mut Log) -> Result<u8, Failure> {
     let global = Flags::parse(GLOBAL, args)?;
     *log = Log::open(global.get("log").map(Path::new), global.get("log-format").unwrap_or("text"))?;
     if global.has("version") {
@@ -132,10 +144,13 @@ fn dispatch(args: &[OsString], log: &mut Log) -> Result<u8> {
         return Ok(0);
     }
     let Some(command) = COMMANDS.iter().find(|command| name == command.name) else {
-        return Err(Error::invalid(format!("No help topic for '{}'", name.to_string_lossy())));
+        return Err(Failure::from(Error::invalid(format!(
+            "No help topic for '{}'",
+            name.to_string_lossy()
+        ))));
     };
     if global.has("systemd-cgroup") && matches!(command.name, "create" | "run") {
-        return Err(Error::not_implemented("the systemd cgroup driver is not supported yet"));
+        return Err(Error::not_implemented("the systemd cgroup driver is not supported yet").into());
     }
     let flags = Flags::parse_help(command.flags, rest)?;
     if flags.has("help") {
@@ -146,7 +161,9 @@ fn dispatch(args: &[OsString], log: &mut Log) -> Result<u8> {
         seal::ensure()?;
     }
     let global = Global { root: PathBuf::from(global.get("root").unwrap_or(ROOT)) };
-    (command.run)(&global, &flags)
+    // What `exec` ends with is the process's, so its own failures need a code that is not likely to be one.
+    let code = if command.name == "exec" { 255 } else { 1 };
+    (command.run)(&global, &flags).map_err(|error| Failure { error, code })
 }
 
 fn usage() -> String {

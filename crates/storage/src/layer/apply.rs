@@ -3,7 +3,7 @@
 //! The parent of an entry is resolved inside the root, links included; its last component is never followed, and what
 //! stands in its place is removed first. So the worst a hostile stream can do is to make a strange tree.
 
-use std::collections::hash_map::RandomState;
+use std::collections::hash_map::{self, RandomState};
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
 use std::fs::File;
 use std::hash::BuildHasher;
@@ -445,10 +445,12 @@ impl<'a> Extractor<'a> {
         }
         self.note(&parent, name);
         if self.summed {
-            if !self.links.contains_key(&stat.st_ino) {
-                self.links.insert(stat.st_ino, tree::known(above.as_fd(), target_name)?);
-            }
-            let (stat, content) = &self.links[&stat.st_ino];
+            let (stat, content) = match self.links.entry(stat.st_ino) {
+                hash_map::Entry::Occupied(known) => known.into_mut(),
+                hash_map::Entry::Vacant(first) => {
+                    first.insert(tree::known(above.as_fd(), target_name)?)
+                }
+            };
             self.sum.add(path, stat, content);
             self.count(0);
         }

@@ -51,6 +51,10 @@ impl<'a> Reader<'a> {
 
     /// The next entry; `None` once the archive *and the stream behind it* have ended, so that a reader that verifies
     /// what passes through it has seen everything.
+    #[allow(
+        clippy::should_implement_trait,
+        reason = "its data has to be read before the next one, so it cannot be"
+    )]
     pub fn next(&mut self) -> Result<Option<Entry>> {
         if self.done {
             return Ok(None);

@@ -10,7 +10,7 @@ pub(crate) fn house() -> House {
 
 pub(crate) fn house_with(flags: &[&str]) -> House {
     let house = House::with(flags);
-    house.load(&testkit::TestImage::busybox().docker_archive("busybox:latest"));
+    house.load(&testkit::TestImage::busybox().docker_archive(&["busybox:latest"]));
     house
 }
 
@@ -24,7 +24,7 @@ fn from_created_to_removed() {
     house.ok(&[
         "create",
         "--name",
-        "a",
+        "ca",
         "--network",
         "none",
         "busybox",
@@ -32,36 +32,36 @@ fn from_created_to_removed() {
         "-c",
         "trap 'exit 7' TERM; while :; do sleep 1; done",
     ]);
-    assert_eq!(state(&house, "a"), "created");
+    assert_eq!(state(&house, "ca"), "created");
     assert_eq!(house.ok(&["ps", "-q"]), "");
-    house.ok(&["start", "a"]);
-    assert_eq!(state(&house, "a"), "running");
-    house.ok(&["pause", "a"]);
-    assert_eq!(state(&house, "a"), "paused");
-    let refused = house.docker(&["exec", "a", "true"]).output().expect("docker");
+    house.ok(&["start", "ca"]);
+    assert_eq!(state(&house, "ca"), "running");
+    house.ok(&["pause", "ca"]);
+    assert_eq!(state(&house, "ca"), "paused");
+    let refused = house.docker(&["exec", "ca", "true"]).output().expect("docker");
     assert!(
         shown(&refused).contains("is paused, unpause the container before exec"),
         "{}",
         shown(&refused)
     );
-    house.ok(&["unpause", "a"]);
-    let refused = house.docker(&["rm", "a"]).output().expect("docker");
+    house.ok(&["unpause", "ca"]);
+    let refused = house.docker(&["rm", "ca"]).output().expect("docker");
     assert!(
-        shown(&refused).contains("cannot remove container \"/a\": container is running: stop the container before removing or force remove"),
+        shown(&refused).contains("cannot remove container \"/ca\": container is running: stop the container before removing or force remove"),
         "{}",
         shown(&refused)
     );
-    house.ok(&["rename", "a", "b"]);
-    house.ok(&["stop", "-t", "20", "b"]);
-    assert_eq!(house.ok(&["inspect", "-f", "{{.State.ExitCode}}", "b"]).trim(), "7");
-    house.ok(&["start", "b"]);
-    house.ok(&["restart", "-t", "0", "b"]);
-    assert_eq!(state(&house, "b"), "running");
-    house.ok(&["kill", "b"]);
-    assert_eq!(house.ok(&["wait", "b"]), "137\n");
-    house.ok(&["rm", "b"]);
+    house.ok(&["rename", "ca", "cb"]);
+    house.ok(&["stop", "-t", "20", "cb"]);
+    assert_eq!(house.ok(&["inspect", "-f", "{{.State.ExitCode}}", "cb"]).trim(), "7");
+    house.ok(&["start", "cb"]);
+    house.ok(&["restart", "-t", "0", "cb"]);
+    assert_eq!(state(&house, "cb"), "running");
+    house.ok(&["kill", "cb"]);
+    assert_eq!(house.ok(&["wait", "cb"]), "137\n");
+    house.ok(&["rm", "cb"]);
     assert_eq!(house.ok(&["ps", "-aq"]), "");
-    assert_eq!(house.api("GET", "/containers/b/json", None).status, 404);
+    assert_eq!(house.api("GET", "/containers/cb/json", None).status, 404);
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn exec_joins() {
         "run",
         "-d",
         "--name",
-        "a",
+        "ca",
         "--network",
         "none",
         "-e",
@@ -81,18 +81,18 @@ fn exec_joins() {
         "600",
     ]);
     assert_eq!(
-        house.ok(&["exec", "-e", "Y=2", "-w", "/tmp", "a", "sh", "-c", "echo $X $Y $PWD"]),
+        house.ok(&["exec", "-e", "Y=2", "-w", "/tmp", "ca", "sh", "-c", "echo $X $Y $PWD"]),
         "1 2 /tmp\n"
     );
-    let code = house.docker(&["exec", "a", "sh", "-c", "exit 5"]).status().expect("docker");
+    let code = house.docker(&["exec", "ca", "sh", "-c", "exit 5"]).status().expect("docker");
     assert_eq!(code.code(), Some(5));
-    let missing = house.docker(&["exec", "a", "nosuch"]).output().expect("docker");
+    let missing = house.docker(&["exec", "ca", "nosuch"]).output().expect("docker");
     assert_eq!(missing.status.code(), Some(127), "{}", shown(&missing));
-    assert_eq!(house.ok(&["exec", "-u", "nobody", "a", "id", "-un"]).trim(), "nobody");
-    assert_eq!(house.ok(&["exec", "-t", "a", "tty"]), "/dev/pts/0\r\n");
-    let top = house.ok(&["top", "a"]);
+    assert_eq!(house.ok(&["exec", "-u", "nobody", "ca", "id", "-un"]).trim(), "nobody");
+    assert_eq!(house.ok(&["exec", "-t", "ca", "tty"]), "/dev/pts/0\r\n");
+    let top = house.ok(&["top", "ca"]);
     assert!(top.contains("sleep 600"), "{top}");
-    house.ok(&["rm", "-f", "a"]);
+    house.ok(&["rm", "-f", "ca"]);
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn logs_are_kept() {
     house.ok(&[
         "run",
         "--name",
-        "a",
+        "ca",
         "--network",
         "none",
         "busybox",
@@ -109,10 +109,10 @@ fn logs_are_kept() {
         "-c",
         "for i in 1 2 3 4 5; do echo line $i; done; echo last >&2",
     ]);
-    let all = succeed(house.docker(&["logs", "a"]));
+    let all = succeed(house.docker(&["logs", "ca"]));
     assert_eq!(all, "line 1\nline 2\nline 3\nline 4\nline 5\n");
-    assert_eq!(house.ok(&["logs", "--tail", "2", "a"]), "line 5\n");
-    let stamped = house.ok(&["logs", "-t", "--tail", "2", "a"]);
+    assert_eq!(house.ok(&["logs", "--tail", "2", "ca"]), "line 5\n");
+    let stamped = house.ok(&["logs", "-t", "--tail", "2", "ca"]);
     assert_eq!(
         stamped.split(' ').next().map(str::len),
         Some("2026-11-21T10:00:00.000000000Z".len()),
@@ -122,7 +122,7 @@ fn logs_are_kept() {
         "run",
         "-d",
         "--name",
-        "b",
+        "cb",
         "--network",
         "none",
         "busybox",
@@ -130,7 +130,7 @@ fn logs_are_kept() {
         "-c",
         "for i in $(seq 1 2000); do echo $i; done",
     ]);
-    let followed = house.ok(&["logs", "-f", "b"]);
+    let followed = house.ok(&["logs", "-f", "cb"]);
     assert_eq!(followed.lines().count(), 2000);
     let small = house.ok(&[
         "run",
@@ -162,7 +162,7 @@ fn restart_policies_restart() {
         "run",
         "-d",
         "--name",
-        "a",
+        "ca",
         "--network",
         "none",
         "--restart",
@@ -172,16 +172,16 @@ fn restart_policies_restart() {
         "-c",
         "exit 4",
     ]);
-    assert_eq!(house.ok(&["wait", "a"]), "4\n");
+    assert_eq!(house.ok(&["wait", "ca"]), "4\n");
     assert_eq!(
-        house.ok(&["inspect", "-f", "{{.RestartCount}} {{.State.Status}}", "a"]),
+        house.ok(&["inspect", "-f", "{{.RestartCount}} {{.State.Status}}", "ca"]),
         "2 exited\n"
     );
     house.ok(&[
         "run",
         "-d",
         "--name",
-        "b",
+        "cb",
         "--network",
         "none",
         "--restart",
@@ -190,7 +190,7 @@ fn restart_policies_restart() {
         "sleep",
         "600",
     ]);
-    let pid = house.ok(&["inspect", "-f", "{{.State.Pid}}", "b"]);
+    let pid = house.ok(&["inspect", "-f", "{{.State.Pid}}", "cb"]);
     let pid =
         rustix::process::Pid::from_raw(pid.trim().parse().expect("a number")).expect("not zero");
     let mut events = house.docker(&[
@@ -198,7 +198,7 @@ fn restart_policies_restart() {
         "--since",
         "0",
         "--filter",
-        "container=b",
+        "container=cb",
         "--filter",
         "event=start",
         "--format",
@@ -212,8 +212,8 @@ fn restart_policies_restart() {
     assert_eq!(lines.next().expect("the second start").expect("utf-8"), "start");
     events.kill().expect("it runs");
     events.wait().expect("it ends");
-    house.ok(&["stop", "-t", "0", "b"]);
-    assert_eq!(state(&house, "b"), "exited");
+    house.ok(&["stop", "-t", "0", "cb"]);
+    assert_eq!(state(&house, "cb"), "exited");
 }
 
 #[test]
@@ -259,7 +259,7 @@ fn removal_on_exit_waits_for_nobody() {
 #[test]
 fn events_are_told_in_order() {
     let house = house();
-    house.ok(&["run", "--rm", "--name", "a", "--network", "none", "busybox", "true"]);
+    house.ok(&["run", "--rm", "--name", "ca", "--network", "none", "busybox", "true"]);
     let told = house.ok(&[
         "events",
         "--since",
@@ -267,7 +267,7 @@ fn events_are_told_in_order() {
         "--until",
         "0s",
         "--filter",
-        "container=a",
+        "container=ca",
         "--format",
         "{{.Action}}",
     ]);
@@ -281,7 +281,7 @@ fn changes_and_export() {
     house.ok(&[
         "run",
         "--name",
-        "a",
+        "ca",
         "--network",
         "none",
         "busybox",
@@ -289,11 +289,11 @@ fn changes_and_export() {
         "-c",
         "echo x >/etc/new; rm /bin/yes",
     ]);
-    let changes = house.ok(&["diff", "a"]);
+    let changes = house.ok(&["diff", "ca"]);
     let mut lines: Vec<&str> = changes.lines().collect();
     lines.sort_unstable();
     assert_eq!(lines, ["A /etc/new", "C /bin", "C /etc", "D /bin/yes"]);
-    let tar = house.docker(&["export", "a"]).output().expect("docker").stdout;
+    let tar = house.docker(&["export", "ca"]).output().expect("docker").stdout;
     let names: Vec<String> = tar::names(&tar);
     assert!(
         names.contains(&"etc/new".to_owned()) && !names.contains(&"bin/yes".to_owned()),

@@ -128,7 +128,7 @@ fn what_it_sees() {
             "busybox",
             "sh",
             "-c",
-            "grep Seccomp: /proc/self/status | tr -d '\\t'; mount -t tmpfs x /mnt && echo mounted",
+            "grep Seccomp: /proc/self/status | tr -d '\\t'; mount -t tmpfs x /tmp && echo mounted",
         ],
     );
     assert_eq!(stdout(&privileged), "Seccomp:0\nmounted\n", "{}", shown(&privileged));
@@ -208,10 +208,10 @@ fn the_default_bridge() {
     let host =
         house.ok(&["run", "--rm", "--network", "host", "busybox", "sh", "-c", "ls /sys/class/net"]);
     assert!(host.lines().any(|name| name == house.bridge()), "{host}");
-    house.ok(&["run", "-d", "--name", "a", "busybox", "sleep", "600"]);
-    let joined = house.ok(&["run", "--rm", "--network", "container:a", "busybox", "hostname"]);
-    assert_eq!(joined.trim(), house.ok(&["inspect", "-f", "{{slice .Id 0 12}}", "a"]).trim());
-    house.ok(&["rm", "-f", "a"]);
+    house.ok(&["run", "-d", "--name", "ca", "busybox", "sleep", "600"]);
+    let joined = house.ok(&["run", "--rm", "--network", "container:ca", "busybox", "hostname"]);
+    assert_eq!(joined.trim(), house.ok(&["inspect", "-f", "{{slice .Id 0 12}}", "ca"]).trim());
+    house.ok(&["rm", "-f", "ca"]);
 }
 
 #[test]
