@@ -161,9 +161,6 @@ impl Server {
     fn settle(&mut self) {
         let now = Instant::now();
         self.container.tick(now);
-        for event in self.container.take_news() {
-            self.tell(&event);
-        }
         for (asker, outcome) in self.container.take_answers() {
             let asking = |connection: &Connection| connection.number == asker;
             if let Some(index) = self.connections.iter().position(asking) {
@@ -171,6 +168,9 @@ impl Server {
                 self.connections[index].reply(outcome);
                 self.understand(index);
             }
+        }
+        for event in self.container.take_news() {
+            self.tell(&event);
         }
         self.container.after_telling();
         self.connections.retain(|connection| !connection.is_over());

@@ -69,5 +69,6 @@ async fn auth() -> Refusal {
 
 async fn check(State(system): State<System>, query: Query) -> Result<Response, Refusal> {
     let options = CheckOptions { strict: query.flag("strict"), repair: query.flag("repair") };
-    Ok(stream::ok(&system.check(options).await?))
+    let findings = system.check(options).await?;
+    Ok(stream::ok(&std::collections::BTreeMap::from([("findings", findings)])))
 }

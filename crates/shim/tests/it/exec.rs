@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use shim::{AttachOptions, Event, ExecRequest, Target};
 
-use crate::house::{ALL, Container, House, OUTPUT, Stream, process, stream};
+use crate::house::{ALL, Container, House, OUTPUT, Stream, eventually, process, stream};
 
 fn exec(container: &Container, id: &str, script: &str, options: AttachOptions) -> Stream {
     let (client, theirs) = stream();
@@ -95,6 +95,51 @@ fn execs_end_with_the_container() {
     assert_eq!(ended(&mut container, "one"), 137);
     assert_eq!(container.wait().code, 137);
     assert_eq!(client.raw(), b"");
+}
+
+#[test]
+fn an_exec_that_takes_its_time_holds_up_nobody() {
+    let Some(house) = House::open() else { return };
+    let mut container = house.launch(house.shell("while echo x; do sleep 0.01; done"));
+    // Frozen behind the shim's back: who joins it stands still.
+    let cgroup = container.cgroup();
+    cgroup.freeze().unwrap();
+    std::thread::scope(|scope| {
+        let exec = scope.spawn(|| exec(&container, "slow", "exit 3", OUTPUT).raw());
+        let helper = || {
+            let shim = container.launched.shim_pid;
+            let children = std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children"));
+            children.unwrap().split_whitespace().count() == 2
+        };
+        eventually("a helper is at work", helper);
+        assert_eq!(container.client.state().unwrap().execs, []);
+        assert!(!exec.is_finished());
+        cgroup.thaw().unwrap();
+        assert_eq!(exec.join().unwrap(), b"");
+    });
+    assert_eq!(ended(&mut container, "slow"), 3);
+}
+
+#[test]
+fn the_end_of_the_container_ends_what_is_joining_it() {
+    let Some(house) = House::open() else { return };
+    let mut container = house.launch(house.shell("exec sleep 1000"));
+    container.cgroup().freeze().unwrap();
+    let request = ExecRequest {
+        id: "late".to_owned(),
+        process: process(&["true"]),
+        tty: false,
+        size: None,
+        attach: None,
+    };
+    std::thread::scope(|scope| {
+        let exec = scope.spawn(|| container.client.exec(request));
+        container.client.kill(9, shim::Whom::All).unwrap();
+        container.cgroup().thaw().unwrap();
+        // Refused, given up, or just in time to be killed.
+        let _outcome = exec.join().unwrap();
+    });
+    assert_eq!(container.wait().code, 137);
 }
 
 #[test]

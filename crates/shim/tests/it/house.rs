@@ -183,6 +183,15 @@ impl Container {
         }
     }
 
+    pub(crate) fn cgroup(&self) -> runtime::cgroup::Handle {
+        runtime::cgroup::Handle::open(&self.location()).unwrap()
+    }
+
+    fn location(&self) -> runtime::cgroup::Location {
+        let name = self.dir.file_name().unwrap().to_string_lossy().into_owned();
+        runtime::cgroup::Location::of(&format!("/gantry-shim-test/{name}"), &name).unwrap()
+    }
+
     pub(crate) fn wait(&mut self) -> Exit {
         match self.exit.clone() {
             Some(exit) => exit,
@@ -223,10 +232,7 @@ impl Drop for Container {
         }
         // Refused by shims that were killed: what they left is for a daemon to find, and here for us.
         let _deleted = self.client.delete();
-        let name = self.dir.file_name().unwrap().to_string_lossy().into_owned();
-        let location =
-            runtime::cgroup::Location::of(&format!("/gantry-shim-test/{name}"), &name).unwrap();
-        if let Ok(left) = runtime::cgroup::Handle::open(&location) {
+        if let Ok(left) = runtime::cgroup::Handle::open(&self.location()) {
             left.destroy().unwrap();
         }
     }
