@@ -2,7 +2,7 @@
 //!
 //! Needs root: layers have owners, devices and attributes that nobody else may make.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a helper of a test fails the test")]
 
 mod bombs;
 mod content;
