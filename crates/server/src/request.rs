@@ -112,12 +112,13 @@ impl Query {
         Ok(given.into_iter().map(|(name, values)| (name, list(values))).collect())
     }
 
-    /// A moment; `0` is none.
     pub(crate) fn moment(&self, name: &str) -> Result<Option<Timestamp>> {
-        match self.get(name) {
-            None | Some("0") => Ok(None),
-            Some(text) => Timestamp::parse_api(text).map(Some),
-        }
+        self.get(name).map(Timestamp::parse_api).transpose()
+    }
+
+    /// A moment; `0` is none.
+    pub(crate) fn moment_unless_zero(&self, name: &str) -> Result<Option<Timestamp>> {
+        if self.get(name) == Some("0") { Ok(None) } else { self.moment(name) }
     }
 }
 

@@ -38,7 +38,9 @@ impl Container {
                 return Err(Error::new(Kind::NotModified, "container is already running"));
             }
             Phase::Paused => {
-                return Err(Error::conflict("cannot start a paused container, try unpause instead"));
+                return Err(Error::conflict(
+                    "cannot start a paused container, try unpause instead",
+                ));
             }
             Phase::Removing => {
                 return Err(Error::conflict(

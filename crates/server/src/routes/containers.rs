@@ -224,8 +224,8 @@ async fn logs(
     let request = LogsRequest {
         stdout: query.flag("stdout"),
         stderr: query.flag("stderr"),
-        since: query.moment("since")?,
-        until: query.moment("until")?,
+        since: query.moment_unless_zero("since")?,
+        until: query.moment_unless_zero("until")?,
         timestamps: query.flag("timestamps"),
         details: query.flag("details"),
         follow: query.flag("follow"),

@@ -153,7 +153,7 @@ fn tolerate(outcome: Result<(), Errno>) -> Result<()> {
     }
 }
 
-pub(super) fn times(stat: &Stat) -> Timestamps {
+pub(crate) fn times(stat: &Stat) -> Timestamps {
     let spec = |seconds: i64, nanos: u64| Timespec { tv_sec: seconds, tv_nsec: nanos as i64 };
     Timestamps {
         last_access: spec(stat.st_atime, stat.st_atime_nsec),

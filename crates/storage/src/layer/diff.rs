@@ -82,14 +82,21 @@ impl Changes {
     }
 }
 
-/// Compares two whole trees.
-pub(crate) fn trees(old: BorrowedFd<'_>, new: BorrowedFd<'_>) -> Result<Changes> {
+/// Compares two whole trees. What is only in the new one and `ours` by its path and state is no change.
+pub(crate) fn trees(
+    old: BorrowedFd<'_>,
+    new: BorrowedFd<'_>,
+    ours: fn(&[u8], &Stat) -> bool,
+) -> Result<Changes> {
     let mut changes = Changes::default();
     let mut old = Old { root: old, parent: None };
     missing(&mut old, b"", new, &mut changes)?;
     let mut walk = Walk::new(new)?;
     while let Some(item) = walk.next()? {
         let before = old.stat(&item.path)?;
+        if before.is_none() && ours(&item.path, &item.stat) {
+            continue;
+        }
         compare(&mut old, before.as_ref(), walk.directory()?, &item, Content::Trust, &mut changes)?;
         if item.is_directory()
             && before.is_some_and(|stat| beneath::kind(&stat) == FileType::Directory)

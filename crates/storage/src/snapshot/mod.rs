@@ -10,6 +10,7 @@
 mod containers;
 mod layers;
 mod overlay;
+mod places;
 #[cfg(test)]
 mod suite;
 mod vfs;

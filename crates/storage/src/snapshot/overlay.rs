@@ -16,7 +16,7 @@ use stdx::{Context, Error, Result};
 
 use super::containers::Containers;
 use super::layers::{Layers, Record, latin1};
-use super::{Driver, Garbage, Ground, LayerInfo, Snapshot, Unpacked, View};
+use super::{Driver, Garbage, Ground, LayerInfo, Snapshot, Unpacked, View, places};
 use crate::durable::{self, OnDisk};
 use crate::layer::tree::{Sum, summarize};
 use crate::layer::{self, Change, Depth, Limits, Options, Whiteouts, copy, diff};
@@ -31,7 +31,9 @@ const WORK: &str = "work";
 pub struct Overlay {
     layers: Layers,
     containers: Containers,
-    /// Lower directories for images with fewer layers than overlayfs wants: one under an upper directory, two without.
+    /// The lowest directory of every container.
+    places: PathBuf,
+    /// Lower directories for images with fewer layers than the two that overlayfs wants without an upper one.
     empty: [PathBuf; 2],
     /// Only one at a time changes the layers that wait for those below them.
     settling: Mutex<()>,
@@ -44,7 +46,10 @@ impl Overlay {
         durable::directory(&root.join("empty"))?;
         let empty = ["empty/0", "empty/1"].map(|name| root.join(name));
         empty.iter().try_for_each(|empty| durable::directory(empty).map(drop))?;
+        let places = root.join("places");
+        places::add(durable::directory(&places)?.as_fd())?;
         let driver = Self {
+            places,
             layers: Layers::open(&root, ground)?,
             containers: Containers::open(&root, ground)?,
             empty,
@@ -90,10 +95,21 @@ impl Overlay {
                 lowers.len()
             )));
         }
-        if lowers.is_empty() {
-            lowers.push(self.empty[0].clone());
-        }
         Ok(lowers)
+    }
+
+    /// What is below a container's upper directory.
+    fn ground(&self, chain: &[ChainId]) -> Result<Vec<PathBuf>> {
+        let mut lowers = self.lowers(chain)?;
+        lowers.push(self.places.clone());
+        Ok(lowers)
+    }
+
+    /// A tree that nobody writes to.
+    fn look(&self, mut lowers: Vec<PathBuf>) -> Result<View> {
+        let missing = self.empty.iter().take(2_usize.saturating_sub(lowers.len()));
+        lowers.extend(missing.cloned());
+        Ok(View { root: mount(&lowers, None)? })
     }
 
     /// All layers below `chain`, the lowest first; `None` while one is missing.
@@ -173,28 +189,28 @@ impl Overlay {
         Ok((snapshot, upper))
     }
 
-    /// The changes of a tree over the layers `below`, and the tree that has what is new in them.
+    /// The changes of a tree over the directories `below`, and the tree that has what is new in them.
     fn compare(
         &self,
         tree: OwnedFd,
         path: PathBuf,
-        below: &[ChainId],
+        below: Vec<PathBuf>,
     ) -> Result<(diff::Changes, OwnedFd)> {
-        let old = self.view_layers(below)?;
+        let old = self.look(below.clone())?;
         if let Some(changes) = diff::upper(old.as_fd(), tree.as_fd())? {
             return Ok((changes, tree));
         }
         // As one more lower directory, because a living container has it for its upper one.
         let mut lowers = vec![path];
-        lowers.extend(self.lowers(below)?);
+        lowers.extend(below);
         let new = mount(&lowers, None)?;
-        Ok((diff::trees(old.as_fd(), new.as_fd())?, new))
+        Ok((diff::trees(old.as_fd(), new.as_fd(), |_, _| false)?, new))
     }
 
     fn compare_container(&self, name: &str) -> Result<(diff::Changes, OwnedFd)> {
         let (snapshot, upper) = self.upper(name)?;
         let path = self.containers.path(name).join(UPPER);
-        self.compare(upper, path, &snapshot.parent)
+        self.compare(upper, path, self.ground(&snapshot.parent)?)
     }
 }
 
@@ -275,7 +291,7 @@ impl Driver for Overlay {
 
     fn rootfs(&self, name: &str) -> Result<Rootfs> {
         let snapshot = self.containers.get(name)?;
-        let lowers = self.lowers(&snapshot.parent)?;
+        let lowers = self.ground(&snapshot.parent)?;
         let (upper, work) = self.writable(&snapshot)?;
         Ok(Rootfs::Overlay { lowers, upper, work, volatile: false })
     }
@@ -283,16 +299,11 @@ impl Driver for Overlay {
     fn view(&self, name: &str) -> Result<View> {
         let snapshot = self.containers.get(name)?;
         let (upper, work) = self.writable(&snapshot)?;
-        Ok(View { root: mount(&self.lowers(&snapshot.parent)?, Some((&upper, &work)))? })
+        Ok(View { root: mount(&self.ground(&snapshot.parent)?, Some((&upper, &work)))? })
     }
 
     fn view_layers(&self, chain: &[ChainId]) -> Result<View> {
-        let mut lowers = self.lowers(chain)?;
-        if lowers.len() == 1 {
-            // Without an upper directory overlayfs wants two lower ones.
-            lowers.push(self.empty[1].clone());
-        }
-        Ok(View { root: mount(&lowers, None)? })
+        self.look(self.lowers(chain)?)
     }
 
     fn changes(&self, name: &str) -> Result<Vec<Change>> {
@@ -309,7 +320,7 @@ impl Driver for Overlay {
         let record = self.layers.need(chain)?;
         let below = self.below(&record).context(|| format!("a layer below {chain} is missing"))?;
         let (changes, tree) =
-            self.compare(self.layers.tree(chain)?, self.layers.path(chain), &below)?;
+            self.compare(self.layers.tree(chain)?, self.layers.path(chain), self.lowers(&below)?)?;
         changes.write(tree.as_fd(), out)
     }
 

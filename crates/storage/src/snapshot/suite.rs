@@ -116,6 +116,7 @@ pub(crate) fn suite(make: Make<'_>) {
     half_a_layer_is_none(make);
     many_at_once(make);
     containers_come_and_go(make);
+    places_are_no_changes(make);
     changes_and_diff(make);
     after_a_restart(make);
 }
@@ -279,7 +280,7 @@ fn containers_come_and_go(make: Make<'_>) {
             assert_eq!(fs::read_to_string(path.join("etc/a")).unwrap(), "changed")
         }
         Rootfs::Overlay { lowers, upper, work, .. } => {
-            assert_eq!(lowers.len(), 2);
+            assert_eq!(lowers.len(), 3);
             assert_eq!(fs::read_to_string(lowers[0].join("etc/b")).unwrap(), "top");
             assert_eq!(fs::read_to_string(upper.join("etc/a")).unwrap(), "changed");
             assert!(work.is_dir());
@@ -290,6 +291,31 @@ fn containers_come_and_go(make: Make<'_>) {
     assert_eq!(house.driver.names().unwrap(), ["c2", "c4"]);
     house.driver.prepare("c1", &image).unwrap();
     assert_eq!(text(&house.driver.view("c1").unwrap(), "etc/a"), "base");
+}
+
+/// Every container has places for what is mounted into it; they hide nothing of the image and are not its changes.
+fn places_are_no_changes(make: Make<'_>) {
+    let house = House::new(make);
+    let own = [
+        data("etc/hosts", "mine"),
+        at(Entry::new(Kind::Symlink, "proc"), |entry| {
+            entry.link = b"/elsewhere".to_vec();
+        }),
+    ];
+    house.unpack("own", None, &layer(&own)).unwrap();
+    house.driver.prepare("c", &[chain("own")]).unwrap();
+    let view = house.driver.view("c").unwrap();
+    let root = path(&view);
+    assert_eq!(names(&root), [".dockerenv", "dev", "etc", "proc", "sys"]);
+    assert_eq!(names(&root.join("etc")), ["hostname", "hosts", "mtab", "resolv.conf"]);
+    assert_eq!(text(&view, "etc/hosts"), "mine");
+    assert_eq!(fs::read_link(root.join("proc")).unwrap(), Path::new("/elsewhere"));
+    assert_eq!(fs::read_link(root.join("etc/mtab")).unwrap(), Path::new("/proc/mounts"));
+    assert_eq!(house.driver.changes("c").unwrap(), []);
+    fs::write(root.join("etc/hostname"), "written").unwrap();
+    drop(view);
+    let changes = house.driver.changes("c").unwrap();
+    assert_eq!(changes.last().unwrap().path, Path::new("/etc/hostname"));
 }
 
 fn changes_and_diff(make: Make<'_>) {

@@ -12,7 +12,7 @@ use stdx::{Context, Error, Result};
 
 use super::containers::Containers;
 use super::layers::{Layers, Record};
-use super::{Driver, Garbage, Ground, LayerInfo, Snapshot, Unpacked, View};
+use super::{Driver, Garbage, Ground, LayerInfo, Snapshot, Unpacked, View, places};
 use crate::durable::{self, OnDisk};
 use crate::layer::tree::summarize;
 use crate::layer::{self, Change, Depth, Limits, copy, diff};
@@ -57,6 +57,7 @@ impl Vfs {
         if !parent.is_empty() {
             copy::copy(self.top(parent)?.as_fd(), half.as_fd())?;
         }
+        places::add(half.as_fd())?;
         rustix::fs::renameat(directory, HALF, directory, TREE).on_disk()
     }
 
@@ -78,7 +79,10 @@ impl Vfs {
 
     fn compare(&self, name: &str) -> Result<(diff::Changes, OwnedFd)> {
         let (snapshot, tree) = self.tree(name)?;
-        Ok((diff::trees(self.top(&snapshot.parent)?.as_fd(), tree.as_fd())?, tree))
+        Ok((
+            diff::trees(self.top(&snapshot.parent)?.as_fd(), tree.as_fd(), places::untouched)?,
+            tree,
+        ))
     }
 }
 
@@ -183,7 +187,7 @@ impl Driver for Vfs {
         let tree = self.layers.tree(chain)?;
         let below: Vec<ChainId> = record.parent.iter().cloned().collect();
         let below = self.top(&below).context(|| format!("the layer below {chain} is missing"))?;
-        diff::trees(below.as_fd(), tree.as_fd())?.write(tree.as_fd(), out)
+        diff::trees(below.as_fd(), tree.as_fd(), |_, _| false)?.write(tree.as_fd(), out)
     }
 
     /// The whole tree: that is what it costs.

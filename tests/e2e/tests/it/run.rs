@@ -37,7 +37,10 @@ fn output_and_exit_codes() {
         shown(&missing)
     );
     assert_eq!(run(&house, &["busybox", "/etc"]).status.code(), Some(126));
-    assert_eq!(run(&house, &["busybox", "sh", "-c", "kill -9 $$"]).status.code(), Some(137));
+    assert_eq!(
+        run(&house, &["busybox", "sh", "-c", "sleep 60 & kill -9 $!; wait $!"]).status.code(),
+        Some(137)
+    );
     assert_eq!(run(&house, &["--bogus", "busybox"]).status.code(), Some(125));
     let refused = run(&house, &["--memory", "1m", "busybox", "true"]);
     assert_eq!(refused.status.code(), Some(125));
