@@ -28,6 +28,8 @@ pub struct Create<'a> {
     pub stdio: Stdio,
     /// Namespaces to join by descriptor; they win over what the spec says of the same kind.
     pub namespaces: Vec<(NamespaceType, OwnedFd)>,
+    /// Detached mounts to bind by descriptor; they win over the source that the spec names for a bind at the same place.
+    pub binds: Vec<(PathBuf, OwnedFd)>,
     pub cgroup: &'a cgroup::Location,
     pub options: Options,
 }
@@ -127,7 +129,11 @@ pub fn create(create: Create) -> Result<Created> {
     let plan = Plan::of(&create)?;
     let namespaces = Namespaces::open(create.spec, create.namespaces)?;
     let mapping = mapping(create.spec, &namespaces)?;
-    let sources = if may_mount()? { Some(Sources::open(&plan.rootfs)?) } else { None };
+    let sources = match may_mount()? {
+        true => Some(Sources::open(&plan.rootfs, create.binds)?),
+        false if create.binds.is_empty() => None,
+        false => return Err(Error::forbidden("only root can bind mounts by descriptor")),
+    };
     let gates = match create.options.wait {
         Wait::Parent => None,
         Wait::StateDir => Some(gate::make(create.state_dir)?),

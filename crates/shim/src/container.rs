@@ -24,7 +24,7 @@ use crate::protocol::{
     Status, Target, VERSION, Whom,
 };
 use crate::stdio::{Ends, Part, StdinMode, Stdio};
-use crate::task::{Created, Streams, Task, failure, write_spec};
+use crate::task::{Borrowed, Created, Streams, Task, failure, write_spec};
 
 const SIGKILL: i32 = 9;
 
@@ -97,13 +97,14 @@ impl Container {
     /// Brings it to life: answers when the user's program has been executed.
     pub(crate) fn launch(call: LaunchCall, mut passed: Vec<OwnedFd>) -> Result<Self, Failure> {
         let at = |stage| move |error| failure(stage, error);
-        if passed.len() != usize::from(call.netns) + call.attach.len() {
+        if passed.len() != usize::from(call.netns) + usize::from(call.shm) + call.attach.len() {
             return Err(failure(
                 Stage::Create,
                 Error::invalid("descriptors are missing from the launch request"),
             ));
         }
         let netns = call.netns.then(|| passed.remove(0));
+        let shm = call.shm.then(|| passed.remove(0));
         exit::forget(&call.dir).map_err(at(Stage::Create))?;
         write_spec(&call.dir, &call.spec).map_err(at(Stage::Create))?;
         let log = Log::open(&call.logs).map_err(at(Stage::Create))?;
@@ -118,7 +119,7 @@ impl Container {
             stdio.attach(*options, UnixStream::from(stream)).map_err(at(Stage::Create))?;
         }
 
-        let mut created = Created::new(&call, netns, ends)?;
+        let mut created = Created::new(&call, Borrowed { netns, shm }, ends)?;
         if let Some(master) = created.terminal.take() {
             stdio.set_master(master).map_err(at(Stage::Create))?;
             if let Some(size) = call.size {

@@ -21,7 +21,7 @@ use stdx::{Context, Error, Result};
 use sys::process::CloneFlags;
 
 use crate::protocol::LaunchCall;
-use crate::task::{Streams, cgroups_path, write_spec};
+use crate::task::{Borrowed, Streams, cgroups_path, write_spec};
 
 /// Where a runtime's hooks and helpers are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -41,11 +41,11 @@ impl External {
     pub(crate) fn create(
         &self,
         call: &LaunchCall,
-        netns: Option<OwnedFd>,
+        borrowed: &Borrowed,
         streams: Streams,
     ) -> Result<(Pid, Option<OwnedFd>)> {
         let rootfs = self.mount_rootfs(&call.rootfs)?;
-        write_spec(&self.dir, &self.spec(call, netns.as_ref(), rootfs))?;
+        write_spec(&self.dir, &self.spec(call, borrowed, rootfs))?;
         let bundle = self.dir.clone();
         self.spawn("create", streams, |command| {
             command.arg("--bundle").arg(bundle);
@@ -156,7 +156,7 @@ impl External {
     }
 
     /// The spec as it must be told to a program: paths where our runtime takes descriptors.
-    fn spec(&self, call: &LaunchCall, netns: Option<&OwnedFd>, rootfs: PathBuf) -> Spec {
+    fn spec(&self, call: &LaunchCall, borrowed: &Borrowed, rootfs: PathBuf) -> Spec {
         let mut spec = (*call.spec).clone();
         let readonly = spec.root.as_ref().is_some_and(|root| root.readonly);
         spec.root = Some(Root { path: rootfs, readonly });
@@ -165,9 +165,17 @@ impl External {
         }
         let linux = spec.linux.get_or_insert_with(Linux::default);
         linux.cgroups_path = cgroups_path(call);
-        if let Some(netns) = netns {
-            let path =
-                format!("/proc/{}/fd/{}", std::process::id(), sys::fd::number(netns.as_fd()));
+        let path_of = |fd: &OwnedFd| {
+            format!("/proc/{}/fd/{}", std::process::id(), sys::fd::number(fd.as_fd()))
+        };
+        if let Some(shm) = &borrowed.shm
+            && let Some(mount) =
+                spec.mounts.iter_mut().find(|mount| mount.destination == Path::new("/dev/shm"))
+        {
+            mount.source = Some(path_of(shm).into());
+        }
+        if let Some(netns) = &borrowed.netns {
+            let path = path_of(netns);
             linux.namespaces.retain(|namespace| namespace.kind != NamespaceType::Network);
             linux
                 .namespaces

@@ -34,6 +34,8 @@ pub struct Launch {
     pub spec: Spec,
     pub rootfs: Rootfs,
     pub netns: Option<OwnedFd>,
+    /// A detached mount to be bound at /dev/shm, where the spec binds something.
+    pub shm: Option<OwnedFd>,
     pub logs: logs::Config,
     /// Otherwise its stdin is empty.
     pub open_stdin: bool,
@@ -113,8 +115,8 @@ impl Launcher {
     /// Brings a container to life and returns when the user's program has been executed, or has failed to.
     pub fn launch(&self, launch: Launch) -> Result<Launched, LaunchError> {
         let request = encode(&launch)?;
-        let mut passed = Vec::with_capacity(1 + launch.attach.len());
-        passed.extend(launch.netns.iter().map(AsFd::as_fd));
+        let mut passed = Vec::with_capacity(2 + launch.attach.len());
+        passed.extend(launch.netns.iter().chain(&launch.shm).map(AsFd::as_fd));
         passed.extend(launch.attach.iter().map(|(_, stream)| stream.as_fd()));
 
         let (mut answers, hello) = match self.fork_shim() {
@@ -221,7 +223,7 @@ impl Process {
 }
 
 fn encode(launch: &Launch) -> Result<Vec<u8>> {
-    if launch.attach.len() >= sys::socket::MAX_FDS {
+    if launch.attach.len() + 2 > sys::socket::MAX_FDS {
         return Err(Error::invalid("too many clients attach to a container before it starts"));
     }
     frame(&LaunchCall {
@@ -231,6 +233,7 @@ fn encode(launch: &Launch) -> Result<Vec<u8>> {
         spec: Box::new(launch.spec.clone()),
         rootfs: launch.rootfs.clone(),
         netns: launch.netns.is_some(),
+        shm: launch.shm.is_some(),
         logs: launch.logs.clone(),
         open_stdin: launch.open_stdin,
         stdin_once: launch.stdin_once,

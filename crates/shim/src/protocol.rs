@@ -79,8 +79,8 @@ pub(crate) enum Request {
     Delete,
 }
 
-/// All a shim needs in order to bring a container to life. Descriptors: the network namespace if `netns`, then one
-/// stream per entry of `attach`.
+/// All a shim needs in order to bring a container to life. Descriptors: the network namespace if `netns`, the shared memory if
+/// `shm`, then one stream per entry of `attach`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct LaunchCall {
     pub(crate) version: u32,
@@ -89,6 +89,8 @@ pub(crate) struct LaunchCall {
     pub(crate) spec: Box<Spec>,
     pub(crate) rootfs: Rootfs,
     pub(crate) netns: bool,
+    #[serde(default)]
+    pub(crate) shm: bool,
     pub(crate) logs: logs::Config,
     pub(crate) open_stdin: bool,
     pub(crate) stdin_once: bool,

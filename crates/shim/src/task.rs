@@ -33,6 +33,13 @@ pub(crate) struct Executed {
     pub(crate) terminal: Option<OwnedFd>,
 }
 
+/// What a container has from elsewhere, by descriptor.
+#[derive(Debug)]
+pub(crate) struct Borrowed {
+    pub(crate) netns: Option<OwnedFd>,
+    pub(crate) shm: Option<OwnedFd>,
+}
+
 /// A container with everything in place, whose program does not run yet.
 #[derive(Debug)]
 pub(crate) struct Created {
@@ -49,17 +56,17 @@ enum By {
 impl Created {
     pub(crate) fn new(
         call: &LaunchCall,
-        netns: Option<OwnedFd>,
+        borrowed: Borrowed,
         streams: Streams,
     ) -> Result<Self, Failure> {
-        Self::create(call, netns, streams).map_err(|error| failure(Stage::Create, error))
+        Self::create(call, borrowed, streams).map_err(|error| failure(Stage::Create, error))
     }
 
-    fn create(call: &LaunchCall, netns: Option<OwnedFd>, streams: Streams) -> Result<Self> {
+    fn create(call: &LaunchCall, borrowed: Borrowed, streams: Streams) -> Result<Self> {
         let cgroup = location(call)?;
         if let Some(program) = &call.runtime {
             let external = External::new(program, &call.dir, &call.id);
-            let (pid, terminal) = external.create(call, netns, streams)?;
+            let (pid, terminal) = external.create(call, &borrowed, streams)?;
             let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
                 .context(|| "cannot hold the container's process".to_owned())?;
             let cgroup = cgroup::Handle::open(&cgroup)?;
@@ -72,7 +79,8 @@ impl Created {
             rootfs: &call.rootfs,
             state_dir: &call.dir,
             stdio: streams.into(),
-            namespaces: netns.into_iter().map(|fd| (NamespaceType::Network, fd)).collect(),
+            namespaces: borrowed.netns.map(|fd| (NamespaceType::Network, fd)).into_iter().collect(),
+            binds: borrowed.shm.map(|fd| ("/dev/shm".into(), fd)).into_iter().collect(),
             cgroup: &cgroup,
             options: runtime::Options {
                 reaper: call.init,

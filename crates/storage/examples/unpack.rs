@@ -28,7 +28,7 @@ fn main() -> Outcome {
     let home = PathBuf::from(home).join("unpack-bench");
     let diff_id = diff_id(&layer)?;
     for round in 1..=rounds {
-        let mut measure = |what: &str, work: &dyn Fn(&Path) -> Outcome| -> Outcome<Duration> {
+        let measure = |what: &str, work: &dyn Fn(&Path) -> Outcome| -> Outcome<Duration> {
             fs::create_dir_all(&home)?;
             let begin = Instant::now();
             work(&home)?;

@@ -309,7 +309,7 @@ impl Drop for House {
                 self.check();
                 self.stop();
             } else {
-                eprintln!("the daemon's log:\n{}", self.log());
+                let _closed = writeln!(std::io::stderr(), "the daemon's log:\n{}", self.log());
                 self.kill();
             }
         }

@@ -196,7 +196,6 @@ impl Exec {
                 arguments,
                 privileged: Some(body.privileged),
                 user: body.user.clone(),
-                ..ProcessConfig::default()
             },
             open_stdin: body.attach_stdin,
             open_stdout: body.attach_stdout,
@@ -224,6 +223,7 @@ async fn start(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted> {
     }
     let record = container.record();
     let plan = Plan::of(&record.config, &record.host_config, &container.rooms.settings)?;
+    let plan = container.with_identity_of_others(plan)?;
     let mut request = shim::ExecRequest {
         id: exec.id.clone(),
         process: spec::exec(&plan, &plan.hostname(&record.id), wanted),

@@ -80,6 +80,7 @@ impl Container {
         }
         self.event("destroy", &[]);
         self.rooms.registry.remove(&self.cell.id);
+        self.rooms.execs.forget(&self.cell.id);
         self.cell.bury();
         Ok(())
     }

@@ -24,8 +24,8 @@ pub struct Surroundings {
     pub join: Vec<(NamespaceType, PathBuf)>,
     pub devices: Vec<Device>,
     pub cgroup_parent: String,
-    /// /dev/shm of another container, for `--ipc container:`.
-    pub shm: Option<PathBuf>,
+    /// /dev/shm is another container's, handed over by descriptor (`--ipc container:`).
+    pub shares_shm: bool,
     /// Hybrid and v1 hosts share their cgroup namespace by default, pure v2 hosts do not (Docker's rule).
     pub cgroup_v2: bool,
 }
@@ -302,7 +302,7 @@ fn mounts(plan: &Plan, around: &Surroundings) -> Vec<Mount> {
             &[if plan.writable_cgroups { "rw" } else { writable }, "nosuid", "noexec", "nodev"],
         ),
     ];
-    match (&plan.ipc, &around.shm) {
+    match (&plan.ipc, around.shares_shm) {
         (Ipc::Host, _) => {
             list.push(mount(
                 "/dev/mqueue",
@@ -317,16 +317,11 @@ fn mounts(plan: &Plan, around: &Surroundings) -> Vec<Mount> {
                 &["rbind", "nosuid", "noexec", "nodev"],
             ));
         }
-        (_, Some(shm)) => {
+        (_, true) => {
             list.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
-            list.push(mount(
-                "/dev/shm",
-                "bind",
-                &shm.to_string_lossy(),
-                &["rbind", "nosuid", "noexec", "nodev"],
-            ));
+            list.push(mount("/dev/shm", "bind", "shm", &["rbind", "nosuid", "noexec", "nodev"]));
         }
-        (Ipc::None, None) => {
+        (Ipc::None, false) => {
             list.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]))
         }
         _ => {

@@ -1,6 +1,7 @@
 //! The one way in: take what it needs, launch, and give everything back if that fails.
 
 use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +17,7 @@ use super::plan::{Ipc, Network, Pid, Plan};
 use super::record::Record;
 use super::spec::{self, Surroundings};
 use super::state::{Event, Phase};
+use super::tree;
 
 impl Container {
     /// Starts the container; the answer comes when its program has been executed. `Kind::NotModified` when it runs.
@@ -93,14 +95,15 @@ impl Container {
         let data_dir = rooms.data_dir(&record.id);
         make_dir(&data_dir, 0o710)?;
         let devices = plan.devices.iter().map(spec::Device::stat).collect::<Result<Vec<_>>>()?;
-        let (join, shm) = self.resolve_joins(&plan)?;
+        let joined = self.resolve_joins(&plan)?;
+        let plan = self.with_identity_of_others(plan)?;
         let surroundings = Surroundings {
             id: record.id.to_string(),
             hostname: plan.hostname(&record.id),
             files: self.write_files(record, &plan, &attachment)?,
             mounts: self.resolve_mounts(record, &plan)?,
-            join,
-            shm,
+            join: joined.namespaces,
+            shares_shm: joined.shm.is_some(),
             devices: devices.concat(),
             cgroup_parent: plan.cgroup_parent.clone(),
             cgroup_v2: runtime::cgroup::Mode::detect()? == runtime::cgroup::Mode::V2,
@@ -113,6 +116,7 @@ impl Container {
             spec: spec::spec(&plan, &surroundings),
             rootfs: rooms.storage.snapshots.rootfs(record.id.as_str())?,
             netns: attachment.netns,
+            shm: joined.shm,
             logs: self.log_config(record)?,
             open_stdin: record.config.open_stdin,
             stdin_once: record.config.stdin_once,
@@ -142,21 +146,42 @@ impl Container {
     }
 
     /// Namespaces of other containers that this one lives in, and the shared memory that comes with one.
-    fn resolve_joins(
-        &self,
-        plan: &Plan,
-    ) -> Result<(Vec<(NamespaceType, PathBuf)>, Option<PathBuf>)> {
-        let mut join = Vec::new();
-        let mut shm = None;
+    fn resolve_joins(&self, plan: &Plan) -> Result<Joined> {
+        let mut joined = Joined::default();
         if let Pid::Container(other) = &plan.pid {
-            join.push((NamespaceType::Pid, self.namespace_of(other, "pid")?));
+            let path = self
+                .namespace_of(other, "pid")
+                .context(|| "failed to join PID namespace".to_owned())?;
+            joined.namespaces.push((NamespaceType::Pid, path));
         }
         if let Ipc::Container(other) = &plan.ipc {
-            join.push((NamespaceType::Ipc, self.namespace_of(other, "ipc")?));
-            let pid = self.rooms.registry.find(other)?.record().state.pid;
-            shm = Some(PathBuf::from(format!("/proc/{pid}/root/dev/shm")));
+            let words = || "failed to join IPC namespace".to_owned();
+            let path = self.namespace_of(other, "ipc").context(words)?;
+            joined.namespaces.push((NamespaceType::Ipc, path));
+            let other = self.rooms.registry.find(other)?.record();
+            let theirs = Plan::of(&other.config, other.host(), &self.rooms.settings)?;
+            if !matches!(theirs.ipc, Ipc::Shareable) {
+                return Err(Error::invalid(
+                    "non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+                ))
+                .context(words);
+            }
+            joined.shm = Some(tree::clone_of(other.state.pid, "dev/shm").context(words)?);
         }
-        Ok((join, shm))
+        Ok(joined)
+    }
+
+    /// A container in another's network bears its name: both read the same files.
+    pub(crate) fn with_identity_of_others(&self, mut plan: Plan) -> Result<Plan> {
+        if let Network::Container(other) = &plan.network
+            && let Ok(other) = self.rooms.registry.find(other)
+        {
+            let other = other.record();
+            let theirs = Plan::of(&other.config, other.host(), &self.rooms.settings)?;
+            plan.hostname = theirs.hostname(&other.id);
+            plan.domainname = theirs.domainname;
+        }
+        Ok(plan)
     }
 
     fn namespace_of(&self, other: &str, kind: &str) -> Result<PathBuf> {
@@ -185,6 +210,13 @@ fn words(failure: LaunchError) -> Error {
     };
     Error::new(kind, "failed to create task for container: failed to create shim task: OCI runtime create failed")
         .caused_by(failure.error)
+}
+
+/// What a container shares with others.
+#[derive(Default)]
+struct Joined {
+    namespaces: Vec<(NamespaceType, PathBuf)>,
+    shm: Option<OwnedFd>,
 }
 
 /// What a successful launch leaves in our hands.

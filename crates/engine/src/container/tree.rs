@@ -3,7 +3,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
+use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::mount::OpenTreeFlags;
 use stdx::{Context, Error, Result};
 use sys::process::CloneFlags;
@@ -18,18 +18,20 @@ impl Container {
         if !state.phase.is_up() {
             return Ok(self.rooms.storage.snapshots.view(self.cell.id.as_str())?.root);
         }
-        let pid = state.pid;
-        // A mount can be cloned only from inside its own mount namespace, and a thread that enters one never comes back.
-        let visitor =
-            std::thread::Builder::new().name("visitor".to_owned()).spawn(move || clone_root(pid));
-        let visitor = visitor.context(|| "cannot start a thread".to_owned())?;
-        visitor
-            .join()
-            .map_err(|_| Error::internal("the visitor of a container's mounts panicked"))?
+        clone_of(state.pid, ".")
     }
 }
 
-fn clone_root(pid: u32) -> Result<OwnedFd> {
+/// A detached copy of what is mounted at `place`, below the root as process `pid` sees it. Blocks.
+pub(crate) fn clone_of(pid: u32, place: &'static str) -> Result<OwnedFd> {
+    // A mount can be cloned only from inside its own mount namespace, and a thread that enters one never comes back.
+    let visitor =
+        std::thread::Builder::new().name("visitor".to_owned()).spawn(move || visit(pid, place));
+    let visitor = visitor.context(|| "cannot start a thread".to_owned())?;
+    visitor.join().map_err(|_| Error::internal("the visitor of a container's mounts panicked"))?
+}
+
+fn visit(pid: u32, place: &str) -> Result<OwnedFd> {
     let context = || format!("cannot look into the mounts of process {pid}");
     let open = |path: String| {
         rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).context(context)
@@ -39,10 +41,15 @@ fn clone_root(pid: u32) -> Result<OwnedFd> {
     // What a thread shares with its process keeps it from changing namespaces alone.
     sys::ns::unshare(CloneFlags::FS).context(context)?;
     sys::ns::setns(namespace.as_fd(), CloneFlags::NEWNS).context(context)?;
-    rustix::process::fchdir(&root).context(context)?;
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC;
-    let clone = rustix::mount::open_tree(CWD, ".", flags).context(context)?;
-    Ok(clone)
+    // The name belongs to the container: it leads nowhere but into its own tree.
+    let resolve = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
+    let place =
+        rustix::fs::openat2(&root, place, OFlags::PATH | OFlags::CLOEXEC, Mode::empty(), resolve)
+            .context(context)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    rustix::mount::open_tree(&place, "", flags).context(context)
 }
 
 /// A directory below `root`, which content cannot lead out of it; `None` when there is none.

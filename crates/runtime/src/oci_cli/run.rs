@@ -108,6 +108,7 @@ fn make(global: &Global, flags: &Flags, waits: Waits) -> Result<Made> {
         state_dir: place.path(),
         stdio: if terminal { Stdio::Terminal } else { Stdio::Inherit },
         namespaces: Vec::new(),
+        binds: Vec::new(),
         cgroup: &cgroup,
         options: Options {
             pivot: if flags.has("no-pivot") { Pivot::MoveAndChroot } else { Pivot::PivotRoot },

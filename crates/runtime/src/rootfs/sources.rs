@@ -36,11 +36,16 @@ pub(crate) enum Root {
 }
 
 impl Sources {
-    pub(crate) fn open(plan: &Plan) -> Result<Self> {
+    /// `given` are detached mounts by the place where the plan binds something.
+    pub(crate) fn open(plan: &Plan, mut given: Vec<(PathBuf, OwnedFd)>) -> Result<Self> {
         let mut mounts = Vec::with_capacity(plan.mounts.len());
         for mount in &plan.mounts {
             mounts.push(match mount.kind {
-                Kind::Bind => Some(open_bind(mount, plan.default_propagation)?),
+                Kind::Bind => {
+                    let found = given.iter().position(|(place, _)| *place == mount.destination);
+                    let given = found.map(|index| given.swap_remove(index).1);
+                    Some(open_bind(mount, given, plan.default_propagation)?)
+                }
                 _ => {
                     mount.check_proc(false)?;
                     None
@@ -51,7 +56,11 @@ impl Sources {
     }
 }
 
-fn open_bind(mount: &PlannedMount, default: Propagation) -> Result<OwnedFd> {
+fn open_bind(
+    mount: &PlannedMount,
+    given: Option<OwnedFd>,
+    default: Propagation,
+) -> Result<OwnedFd> {
     let words = || {
         format!(
             "error mounting {} to rootfs at {}",
@@ -60,10 +69,13 @@ fn open_bind(mount: &PlannedMount, default: Propagation) -> Result<OwnedFd> {
         )
     };
     let reach = mount.options.bind.unwrap_or(Reach::Mount);
-    let tree = clone_tree(&mount.source, reach)
-        .map_err(std::io::Error::from)
-        .context(|| format!("stat {}", mount.source.display()))
-        .context(words)?;
+    let tree = match given {
+        Some(tree) => tree,
+        None => clone_tree(&mount.source, reach)
+            .map_err(std::io::Error::from)
+            .context(|| format!("stat {}", mount.source.display()))
+            .context(words)?,
+    };
     let is_procfs = rustix::fs::fstatfs(&tree).context(words)?.f_type == PROC_SUPER_MAGIC;
     mount.check_proc(is_procfs)?;
     change_bind(&tree, mount, default).context(words)?;

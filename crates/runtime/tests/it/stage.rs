@@ -263,6 +263,7 @@ fn perform(case: &Case) -> Outcome {
         state_dir: &state_dir,
         stdio,
         namespaces: Vec::new(),
+        binds: Vec::new(),
         cgroup: &location,
         options: Options::default(),
     });

@@ -218,6 +218,42 @@ fn the_default_bridge() {
 }
 
 #[test]
+fn shared_memory_is_shared_when_asked_for() {
+    let house = house();
+    let sleep = ["busybox", "sleep", "600"];
+    let start = |name: &str, more: &[&str]| {
+        house.ok(&[&["run", "-d", "--network", "none", "--name", name], more, &sleep].concat())
+    };
+    start("giver", &["--ipc", "shareable"]);
+    start("private", &[]);
+    house.ok(&["exec", "giver", "sh", "-c", "echo shared >/dev/shm/word"]);
+    let take = |from: &str| run(&house, &["--ipc", from, "busybox", "cat", "/dev/shm/word"]);
+    assert_eq!(stdout(&take("container:giver")), "shared\n");
+    let refused = take("container:private");
+    assert!(shown(&refused).contains("non-shareable IPC"), "{}", shown(&refused));
+    // A container that puts a link in its place leads nobody to the host's files.
+    house.ok(&[
+        "run",
+        "-d",
+        "--network",
+        "none",
+        "--name",
+        "liar",
+        "--ipc",
+        "shareable",
+        "--privileged",
+        "busybox",
+        "sh",
+        "-c",
+        "umount /dev/shm; rmdir /dev/shm; ln -s /etc /dev/shm; sleep 600",
+    ]);
+    house.ok(&["exec", "liar", "sh", "-c", "until [ -h /dev/shm ]; do usleep 10000; done"]);
+    let led = run(&house, &["--ipc", "container:liar", "busybox", "ls", "/dev/shm"]);
+    assert!(!stdout(&led).contains("debian_version"), "{}", shown(&led));
+    house.ok(&["rm", "-f", "giver", "private", "liar"]);
+}
+
+#[test]
 fn a_terminal_and_an_init() {
     let house = house();
     let out = run(&house, &["-t", "busybox", "tty"]);
