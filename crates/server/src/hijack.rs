@@ -11,8 +11,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
+use futures_util::{FutureExt, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -28,6 +29,8 @@ pub struct Splice {
     pub stream: Option<UnixStream>,
     /// Sees the input before the container does.
     pub filter: Option<Filter>,
+    /// Waited for between the last byte and the end that the client sees.
+    pub after: BoxFuture<'static, ()>,
 }
 
 /// Gives what is to be passed on, and whether the client wants to part.
@@ -35,13 +38,23 @@ pub type Filter = Box<dyn FnMut(&[u8]) -> (Vec<u8>, bool) + Send>;
 
 impl Splice {
     pub fn new(stream: UnixStream) -> Self {
-        Self { before: futures_util::stream::empty().boxed(), stream: Some(stream), filter: None }
+        Self {
+            before: futures_util::stream::empty().boxed(),
+            stream: Some(stream),
+            filter: None,
+            after: std::future::ready(()).boxed(),
+        }
     }
 
     /// Only words, then the end.
     pub fn words(words: impl Into<Bytes>) -> Self {
         let words = words.into();
-        Self { before: futures_util::stream::iter([words]).boxed(), stream: None, filter: None }
+        Self {
+            before: futures_util::stream::iter([words]).boxed(),
+            stream: None,
+            filter: None,
+            after: std::future::ready(()).boxed(),
+        }
     }
 }
 
@@ -82,7 +95,7 @@ impl Takeover {
         client: impl AsyncRead + AsyncWrite + Unpin,
         early: Bytes,
     ) -> io::Result<()> {
-        let Self { head, splice: Splice { mut before, stream, mut filter } } = self;
+        let Self { head, splice: Splice { mut before, stream, mut filter, after } } = self;
         let (mut input, mut output) = tokio::io::split(client);
         output.write_all(&head).await?;
         output.flush().await?;
@@ -101,6 +114,7 @@ impl Takeover {
                 }
                 output.flush().await?;
             }
+            after.await;
             output.shutdown().await
         };
         let inward = async {

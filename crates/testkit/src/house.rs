@@ -294,6 +294,7 @@ fn reserve() -> (u16, File) {
     panic!("all subnets for tests are taken")
 }
 
+#[allow(clippy::print_stderr, reason = "a failed test shows what its daemon said")]
 impl Drop for House {
     fn drop(&mut self) {
         if self.daemon.is_none() && !std::thread::panicking() {
@@ -320,15 +321,7 @@ impl Drop for House {
 impl House {
     /// What a daemon leaves behind on purpose (its bridge and rules), and what a failed test left by accident.
     fn sweep(&self) {
-        for controller in [
-            "pids", "memory", "freezer", "devices", "cpu", "cpuacct", "cpuset", "blkio", "unified",
-            "",
-        ] {
-            let dir = Path::new("/sys/fs/cgroup")
-                .join(controller)
-                .join(self.cgroup_parent().trim_start_matches('/'));
-            remove_cgroup(&dir);
-        }
+        remove_cgroups(&self.cgroup_parent());
         let quiet = |program: &str, args: &[&str]| {
             let _absent = Command::new(program)
                 .args(args)
@@ -341,7 +334,18 @@ impl House {
     }
 }
 
-/// Kills what lives in a cgroup of a test's own, and removes it.
+/// Kills what lives in a cgroup of a test's own, in every hierarchy, and removes it.
+pub fn remove_cgroups(parent: &str) {
+    for controller in [
+        "pids", "memory", "freezer", "devices", "cpu", "cpuacct", "cpuset", "blkio", "systemd",
+        "unified", "",
+    ] {
+        remove_cgroup(
+            &Path::new("/sys/fs/cgroup").join(controller).join(parent.trim_start_matches('/')),
+        );
+    }
+}
+
 fn remove_cgroup(dir: &Path) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
     for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {

@@ -27,6 +27,9 @@ pub struct Attached {
     pub detach: Option<DetachKeys>,
     /// The log up to here, to be sent first.
     pub replay: Option<crate::LogStream>,
+    /// Of an exec: becomes true when its exit code is known. A client asks for the code once its stream has ended, so the
+    /// stream must not end before.
+    pub over: Option<tokio::sync::watch::Receiver<bool>>,
 }
 
 impl Container {
@@ -80,7 +83,7 @@ impl Container {
         self.event("attach", &[]);
         let stream = to_async(ours)?;
         let detach = (record.tty() && options.stdin).then_some(detach);
-        Ok(Attached { tty: record.tty(), stream, detach, replay })
+        Ok(Attached { tty: record.tty(), stream, detach, replay, over: None })
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::exec::{CreateBody, Inspect, ProcessConfig, StartBody};
 use stdx::{Error, Id, Kind, Result};
+use tokio::sync::watch;
 
 use super::attach::{self, Attached, DetachKeys};
 use super::plan::Plan;
@@ -23,6 +24,7 @@ struct Cell {
     container: Container,
     body: CreateBody,
     now: Mutex<Now>,
+    over: watch::Sender<bool>,
 }
 
 #[derive(Clone, Default)]
@@ -89,7 +91,13 @@ impl Container {
         DetachKeys::parse(Some(&body.detach_keys))?;
         let id = Id::random().to_string();
         let command = body.cmd.clone().unwrap_or_default().join(" ");
-        let exec = Cell { id: id.clone(), container: self.clone(), body, now: Mutex::default() };
+        let exec = Cell {
+            id: id.clone(),
+            container: self.clone(),
+            body,
+            now: Mutex::default(),
+            over: watch::Sender::new(false),
+        };
         {
             let mut all = self.rooms.execs.lock();
             // Finished ones are kept for those who ask for their code, until their container is full of them.
@@ -146,6 +154,7 @@ impl Container {
             now.running = false;
             now.exit_code = Some(code);
         }
+        exec.over.send_replace(true);
         self.event("exec_die", &[("execID", id.to_owned()), ("exitCode", code.to_string())]);
     }
 
@@ -274,5 +283,6 @@ async fn start(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted> {
         stream: attach::to_async(ours)?,
         detach,
         replay: None,
+        over: Some(exec.over.subscribe()),
     }))
 }

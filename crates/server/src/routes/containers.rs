@@ -11,6 +11,7 @@ use engine::{
     AttachRequest, Attached, ByteStream, Container, Containers, CreateRequest, ListOptions,
     LogStream, LogsRequest, RemoveRequest, WaitCondition,
 };
+use futures_util::FutureExt;
 use futures_util::stream::{StreamExt, once, unfold};
 use http::{HeaderMap, StatusCode};
 use stdx::Error;
@@ -19,6 +20,10 @@ use crate::error::Refusal;
 use crate::hijack::{self, Splice};
 use crate::request::{Json, Query, RequiredJson, Version};
 use crate::{stream, version};
+
+/// How long the end of an exec's stream waits for its exit code. The two come from the shim at the same time; later than
+/// this comes only the code of an exec whose client has parted from it.
+const EXIT_CODE_TIME: Duration = Duration::from_secs(2);
 
 type Outcome = Result<Response, Refusal>;
 
@@ -211,6 +216,13 @@ pub(crate) fn splice(attached: Attached) -> Splice {
     }
     if let Some(mut keys) = attached.detach {
         splice.filter = Some(Box::new(move |input| keys.feed(input)));
+    }
+    if let Some(mut over) = attached.over {
+        splice.after = async move {
+            let known = over.wait_for(|over| *over);
+            let _parted_or_late = tokio::time::timeout(EXIT_CODE_TIME, known).await;
+        }
+        .boxed();
     }
     splice
 }

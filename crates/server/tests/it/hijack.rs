@@ -97,6 +97,31 @@ async fn the_end_of_output_ends_the_connection() {
     assert_eq!(output, "last words");
 }
 
+/// A client asks for the exit code of an exec as soon as its stream has ended.
+#[tokio::test]
+async fn the_end_waits_for_what_comes_after() {
+    let (ours, shim) = UnixStream::pair().unwrap();
+    let (known, after) = tokio::sync::oneshot::channel::<()>();
+    let mut splice = Splice::new(ours);
+    splice.after = Box::pin(async move { after.await.unwrap() });
+    let house = house(splice);
+    let mut client = house.connect().await;
+    client.write_all(UPGRADE.as_bytes()).await.unwrap();
+    read_until(&mut client, "\r\n\r\n").await;
+    drop(shim);
+    let mut byte = [0];
+    {
+        let end = client.read(&mut byte);
+        tokio::pin!(end);
+        for _ in 0..100 {
+            assert!(futures_util::poll!(&mut end).is_pending());
+            tokio::task::yield_now().await;
+        }
+    }
+    known.send(()).unwrap();
+    assert_eq!(client.read(&mut byte).await.unwrap(), 0);
+}
+
 /// The shim sees it: there is nobody it could fill a ring for.
 #[tokio::test]
 async fn a_client_that_is_gone_lets_go() {

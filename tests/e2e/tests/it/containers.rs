@@ -90,6 +90,15 @@ fn exec_joins() {
     assert_eq!(missing.status.code(), Some(127), "{}", shown(&missing));
     assert_eq!(house.ok(&["exec", "-u", "nobody", "ca", "id", "-un"]).trim(), "nobody");
     assert_eq!(house.ok(&["exec", "-t", "ca", "tty"]), "/dev/pts/0\r\n");
+    // Whoever has read the output to its end may ask for the code.
+    for _ in 0..20 {
+        let command = json!({ "Cmd": ["sh", "-c", "exit 7"], "AttachStdout": true });
+        let made = house.api("POST", "/containers/ca/exec", Some(&command)).json();
+        let id = made["Id"].as_str().expect("an id").to_owned();
+        house.api("POST", &format!("/exec/{id}/start"), Some(&json!({})));
+        let state = house.api("GET", &format!("/exec/{id}/json"), None).json();
+        assert_eq!((&state["ExitCode"], &state["Running"]), (&json!(7), &json!(false)));
+    }
     let top = house.ok(&["top", "ca"]);
     assert!(top.contains("sleep 600"), "{top}");
     house.ok(&["rm", "-f", "ca"]);

@@ -1,0 +1,139 @@
+//! Many containers: how fast they come up, what each of them weighs, and how long a list of them takes.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use anyhow::{Result, ensure};
+
+use crate::api::side_by_side;
+use crate::engine::{Engine, busybox};
+use crate::http::Http;
+use crate::table::{Budget, Row, Table, Unit};
+use crate::turns::{Turns, clock};
+
+const CLIENTS: usize = 8;
+
+/// What an engine weighs that has nothing to do.
+pub(crate) fn idle(ours: &Engine, theirs: Option<&Engine>, table: &mut Table) -> Result<()> {
+    table.push(Row {
+        name: "engine memory, idle".to_owned(),
+        unit: Unit::MiB,
+        ours: vec![ours.memory()?],
+        against: theirs.map(|peer| peer.memory().map(|it| ("dockerd", vec![it]))).transpose()?,
+        budget: Some(Budget { ratio: 12.0 / 155.0, words: "12 of 155 MiB" }),
+    });
+    Ok(())
+}
+
+pub(crate) fn measure(
+    turns: &Turns,
+    containers: usize,
+    ours: &Engine,
+    theirs: Option<&Engine>,
+    table: &mut Table,
+) -> Result<()> {
+    let engines: Vec<&Engine> = [Some(ours), theirs].into_iter().flatten().collect();
+    let mut crowds = Vec::new();
+    for engine in &engines {
+        crowds.push(Crowd { ids: Vec::new(), seconds: 0.0, empty: engine.memory()? });
+    }
+    let few = containers.min(50);
+    for size in [few, containers] {
+        for (engine, crowd) in engines.iter().zip(&mut crowds) {
+            crowd.grow(turns, engine, size)?;
+        }
+        let budget = (size == 50).then_some(Budget { ratio: 1.0 / 9.0, words: "1 of 9 ms" });
+        let name = format!("GET /containers/json, {size} running");
+        side_by_side(turns, ours, theirs, table, &[(name.as_str(), budget)], |engine| {
+            let mut http = engine.connect()?;
+            let (time, answer) = clock(|| http.ask("GET", "/containers/json", None))?;
+            let list: Vec<serde_json::Value> = serde_json::from_slice(&answer)?;
+            ensure!(list.len() == size, "{} lists {} of {size}", engine.name, list.len());
+            Ok(vec![time])
+        })?;
+    }
+    let mut rates = Vec::new();
+    let mut weights = Vec::new();
+    for (engine, crowd) in engines.iter().zip(&crowds) {
+        rates.push(vec![containers as f64 / crowd.seconds]);
+        weights.push(vec![(engine.memory()? - crowd.empty) / containers as f64]);
+    }
+    let mut push = |name: String, unit, values: Vec<Vec<f64>>, budget| {
+        let mut values = values.into_iter();
+        table.push(Row {
+            name,
+            unit,
+            ours: values.next().unwrap_or_default(),
+            against: values.next().map(|values| ("dockerd", values)),
+            budget: Some(budget),
+        });
+    };
+    push(
+        format!("containers started, {CLIENTS} clients"),
+        Unit::PerSecond,
+        rates,
+        Budget { ratio: 150.0 / 7.5, words: "150 for 7.5" },
+    );
+    push(
+        format!("engine memory per container, {containers} up"),
+        Unit::MiB,
+        weights,
+        Budget { ratio: 0.5 / 4.2, words: "0.5 of 4.2 MiB" },
+    );
+    for (engine, crowd) in engines.iter().zip(&crowds) {
+        together(engine, crowd.ids.len(), |http, at| engine.remove(http, &crowd.ids[at]))?;
+    }
+    Ok(())
+}
+
+struct Crowd {
+    ids: Vec<String>,
+    /// How long it took to start them.
+    seconds: f64,
+    /// What the engine weighed before.
+    empty: f64,
+}
+
+impl Crowd {
+    /// Create and start, by several clients at once, until there are so many.
+    fn grow(&mut self, turns: &Turns, engine: &Engine, size: usize) -> Result<()> {
+        let (time, more) = clock(|| {
+            together(engine, size.saturating_sub(self.ids.len()), |http, _| {
+                turns.stop.check()?;
+                let id = engine.create(http, &busybox(&["sleep", "86400"]))?;
+                engine.start(http, &id)?;
+                Ok(id)
+            })
+        })?;
+        self.seconds += time / 1000.0;
+        self.ids.extend(more);
+        Ok(())
+    }
+}
+
+/// Does a numbered list of things, each client taking the next.
+fn together<T: Send>(
+    engine: &Engine,
+    count: usize,
+    act: impl Fn(&mut Http, usize) -> Result<T> + Sync,
+) -> Result<Vec<T>> {
+    let next = AtomicUsize::new(0);
+    let client = || -> Result<Vec<T>> {
+        let mut http = engine.connect()?;
+        let mut done = Vec::new();
+        loop {
+            let at = next.fetch_add(1, Ordering::Relaxed);
+            if at >= count {
+                return Ok(done);
+            }
+            done.push(act(&mut http, at)?);
+        }
+    };
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..CLIENTS).map(|_| scope.spawn(client)).collect();
+        let mut all = Vec::new();
+        for client in clients {
+            all.extend(client.join().expect("a client does not panic")?);
+        }
+        Ok(all)
+    })
+}

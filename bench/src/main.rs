@@ -1,0 +1,122 @@
+//! How fast, beside a peer: the budgets, measured on this machine in one run, ours and dockerd in turn.
+//!
+//! Nothing here asserts a time: it prints a table. Start reading at [`measure`]; `README.md` says how to read the result.
+
+#![allow(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a table on a terminal is what it is for"
+)]
+
+mod api;
+mod cli;
+mod crowd;
+mod engine;
+mod floor;
+mod http;
+mod interrupt;
+mod layers;
+mod logs;
+mod options;
+mod peer;
+mod runtime;
+mod table;
+mod turns;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use testkit::House;
+
+use crate::engine::Engine;
+use crate::options::Options;
+use crate::peer::Peer;
+use crate::table::Table;
+use crate::turns::Turns;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let outcome = match arguments.first().map(String::as_str) {
+        // This program again, small and alone, as the kernel's floor needs it.
+        Some("floor") => floor::run(&arguments[1..]),
+        Some("measure") => Options::parse(&arguments[1..]).and_then(|options| measure(&options)),
+        _ => Options::parse(&arguments).and_then(|_| interrupt::supervise(&arguments)),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Both engines up, all work done in turn, both gone again.
+fn measure(options: &Options) -> Result<()> {
+    if options.help {
+        print!("{}", options::HELP);
+        return Ok(());
+    }
+    let stop = interrupt::listen()?;
+    let _alone = interrupt::alone()?;
+    let scratch = tempfile::Builder::new().prefix("gantry-bench-").tempdir()?;
+    let house = House::new();
+    let peer = match options.peer {
+        true => Some(Peer::start(&options.dockerd).context("cannot start the peer")?),
+        false => None,
+    };
+    let ours = Engine::of_house(&house);
+    let theirs = peer.as_ref().map(Peer::engine);
+    let turns = Turns { rounds: options.rounds, stop };
+    let mut table = Table::default();
+
+    for engine in [Some(&ours), theirs.as_ref()].into_iter().flatten() {
+        layers::load_small_images(engine)?;
+    }
+    if options.wants("floor") {
+        floor::measure(&turns, scratch.path(), &mut table)?;
+    }
+    if options.wants("memory") {
+        crowd::idle(&ours, theirs.as_ref(), &mut table)?;
+    }
+    if options.wants("cli") {
+        cli::measure(&turns, &house, theirs.as_ref(), &mut table)?;
+    }
+    if options.wants("api") {
+        api::measure(&turns, &ours, theirs.as_ref(), &mut table)?;
+    }
+    if options.wants("exec") {
+        api::measure_exec(&turns, &ours, theirs.as_ref(), &mut table)?;
+    }
+    if options.wants("crowd") {
+        crowd::measure(&turns, options.containers, &ours, theirs.as_ref(), &mut table)?;
+    }
+    if options.wants("logs") {
+        logs::measure(&turns, &ours, theirs.as_ref(), &mut table)?;
+    }
+    if options.wants("load") || options.wants("pull") {
+        let large = layers::Large::new()?;
+        if options.wants("load") {
+            layers::measure_load(
+                &turns,
+                scratch.path(),
+                &large,
+                &ours,
+                theirs.as_ref(),
+                &mut table,
+            )?;
+        }
+        if options.wants("pull") {
+            layers::measure_pull(&turns, scratch.path(), &large, &ours, peer.as_ref(), &mut table)?;
+        }
+    }
+    if options.wants("runtime") {
+        runtime::measure(&turns, scratch.path(), &options.runc, &mut table)?;
+    }
+    if options.json {
+        println!("{:#}", table.json());
+    } else {
+        print!("{}", table.text());
+    }
+    Ok(())
+}
