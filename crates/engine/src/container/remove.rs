@@ -79,6 +79,7 @@ impl Container {
             return Err(error);
         }
         self.event("destroy", &[]);
+        self.rooms.execs.forget(&self.cell.id);
         self.rooms.registry.remove(&self.cell.id);
         self.rooms.execs.forget(&self.cell.id);
         self.cell.bury();

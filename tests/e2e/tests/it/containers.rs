@@ -1,5 +1,6 @@
 //! The life of a container, verb by verb.
 
+use serde_json::json;
 use testkit::House;
 use testkit::house::{shown, succeed};
 
@@ -91,10 +92,11 @@ fn exec_joins() {
     assert_eq!(house.ok(&["exec", "-u", "nobody", "ca", "id", "-un"]).trim(), "nobody");
     assert_eq!(house.ok(&["exec", "-t", "ca", "tty"]), "/dev/pts/0\r\n");
     // Whoever has read the output to its end may ask for the code.
+    let mut id = String::new();
     for _ in 0..20 {
         let command = json!({ "Cmd": ["sh", "-c", "exit 7"], "AttachStdout": true });
         let made = house.api("POST", "/containers/ca/exec", Some(&command)).json();
-        let id = made["Id"].as_str().expect("an id").to_owned();
+        id = made["Id"].as_str().expect("an id").to_owned();
         house.api("POST", &format!("/exec/{id}/start"), Some(&json!({})));
         let state = house.api("GET", &format!("/exec/{id}/json"), None).json();
         assert_eq!((&state["ExitCode"], &state["Running"]), (&json!(7), &json!(false)));
@@ -102,6 +104,7 @@ fn exec_joins() {
     let top = house.ok(&["top", "ca"]);
     assert!(top.contains("sleep 600"), "{top}");
     house.ok(&["rm", "-f", "ca"]);
+    assert_eq!(house.api("GET", &format!("/exec/{id}/json"), None).status, 404);
 }
 
 #[test]
