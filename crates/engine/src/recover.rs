@@ -5,10 +5,11 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use shim::{Exit, Status};
 use stdx::time::Timestamp;
-use stdx::{Context, Id, Result};
+use stdx::{Context, Id, Kind, Result};
 use tokio::task::JoinSet;
 
 use crate::Containers;
@@ -18,6 +19,8 @@ use crate::container::{Cell, Container, exit};
 
 /// What a container that ran when the host went down is said to have exited with, as Docker says it.
 const LOST_WITH_THE_HOST: i32 = 255;
+/// When to look again for a shim that does not answer.
+const SILENCE: Duration = Duration::from_secs(1);
 
 impl Containers {
     /// Fills the index from the records.
@@ -101,7 +104,11 @@ impl Containers {
 /// What is found of a container's last run.
 enum Found {
     Alive(Box<shim::State>, shim::Watch),
+    /// A shim is there and says nothing: somebody has stopped it, or the host is out of breath.
+    Silent,
     Ended(Exit),
+    /// Its shim died, and left no record.
+    Lost,
     Nothing,
 }
 
@@ -109,22 +116,75 @@ impl Container {
     async fn wake(&self) -> Result<()> {
         if self.record().state.phase == Phase::Removing {
             let _gate = self.cell.gate.lock().await;
-            return self.remove_held(true).await;
+            return self.finish_removal().await;
         }
+        match self.found().await? {
+            Found::Silent => {
+                tracing::warn!(container = %self.id(), "shim unresponsive");
+                let this = self.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = this.wake_later().await {
+                        tracing::error!(container = %this.id(), error = %error.chain(), "cannot adopt");
+                    }
+                });
+                Ok(())
+            }
+            found => self.settle(found).await,
+        }
+    }
+
+    async fn wake_later(&self) -> Result<()> {
+        loop {
+            tokio::time::sleep(SILENCE).await;
+            match self.found().await? {
+                Found::Silent => {}
+                found => return self.settle(found).await,
+            }
+        }
+    }
+
+    async fn found(&self) -> Result<Found> {
         let this = self.clone();
-        match tokiox::blocking(move || this.look()).await? {
+        tokiox::blocking(move || this.look()).await
+    }
+
+    async fn settle(&self, found: Found) -> Result<()> {
+        let record = self.record();
+        let up = record.state.phase.is_up();
+        match found {
+            Found::Silent => Ok(()),
             Found::Alive(state, watch) => self.adopt(&state, watch).await,
-            Found::Ended(exit) if self.record().state.phase.is_up() => self.exited(exit).await,
-            Found::Nothing if self.record().state.phase.is_up() => {
+            Found::Ended(exit) => {
+                // It began and ended before the daemon could write down even that it ran.
+                if !up && exit.at > record.state.finished_at {
+                    self.apply(Event::Started { pid: 0, at: exit.at })?;
+                }
+                if self.record().state.phase.is_up() {
+                    self.exited(exit).await
+                } else {
+                    self.rest().await
+                }
+            }
+            Found::Lost if up => self.exited(Exit::shim_lost(Timestamp::now())).await,
+            Found::Nothing if up => {
                 let at = Timestamp::now();
                 self.exited(Exit { code: LOST_WITH_THE_HOST, at, oom_killed: false, reason: None })
                     .await
             }
-            Found::Ended(_) | Found::Nothing => {
-                self.release().await;
-                Ok(())
-            }
+            Found::Lost | Found::Nothing => self.rest().await,
         }
+    }
+
+    /// Nothing of it runs: what may be left of its last run goes, and perhaps itself.
+    async fn rest(&self) -> Result<()> {
+        self.release().await;
+        let record = self.record();
+        // The daemon died between writing the exit down and removing what is to be removed.
+        if record.state.phase == Phase::Exited && record.host().auto_remove {
+            let _gate = self.cell.gate.lock().await;
+            return self.remove_held(true).await;
+        }
+        Ok(())
     }
 
     fn look(&self) -> Result<Found> {
@@ -132,15 +192,19 @@ impl Container {
         if !dir.exists() {
             return Ok(Found::Nothing);
         }
-        if let Ok(shim) = shim::Client::connect(&dir)
-            && let Ok(state) = shim.state()
-            && state.status != Status::Exited
-        {
-            return Ok(Found::Alive(Box::new(state), shim.watch()?));
-        }
-        match shim::exit::read(&dir)? {
-            Some(exit) => Ok(Found::Ended(exit)),
-            None => Ok(Found::Ended(Exit::shim_lost(Timestamp::now()))),
+        let shim = match shim::Client::connect(&dir) {
+            Ok(shim) => Some(shim),
+            Err(error) if error.kind() == Kind::NotFound => None,
+            Err(_) => return Ok(Found::Silent),
+        };
+        let exit = shim::exit::read(&dir)?;
+        match (shim, exit) {
+            (_, Some(exit)) => Ok(Found::Ended(exit)),
+            (Some(shim), None) => match shim.state().and_then(|state| Ok((state, shim.watch()?))) {
+                Ok((state, watch)) => Ok(Found::Alive(Box::new(state), watch)),
+                Err(_) => Ok(Found::Silent),
+            },
+            (None, None) => Ok(Found::Lost),
         }
     }
 
@@ -169,9 +233,11 @@ impl Container {
         let record = self.record();
         let wanted = match record.state.phase {
             Phase::Restarting => true,
-            Phase::Exited => {
-                exit::policy(&record).wants_boot(record.stopped_by_hand, record.state.exit_code)
-            }
+            Phase::Exited => exit::policy(&record).wants_boot(
+                record.stopped_by_hand,
+                record.state.exit_code,
+                record.restart_count,
+            ),
             _ => false,
         };
         if !wanted {

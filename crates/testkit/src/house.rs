@@ -1,13 +1,15 @@
 //! A daemon of a test's own: its own directories, socket, bridge, subnet and cgroup, gone without a trace when it ends.
 
 use std::fs::File;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::io::Write;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
+
+use crate::client::{Answer, Client};
 
 /// How long anything that must happen soon may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -20,23 +22,6 @@ pub struct House {
     _lock: File,
     daemon: Option<Child>,
     flags: Vec<String>,
-}
-
-/// An answer of the API.
-#[derive(Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    pub body: Vec<u8>,
-}
-
-impl Answer {
-    /// The body, which must be JSON.
-    pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|error| {
-            panic!("not JSON ({error}): {}", String::from_utf8_lossy(&self.body))
-        })
-    }
 }
 
 impl Default for House {
@@ -191,23 +176,19 @@ impl House {
         succeed(self.docker(args))
     }
 
+    /// For a thread of its own.
+    pub fn client_of_api(&self) -> Client {
+        Client(self.socket())
+    }
+
     /// Asks the API.
     pub fn api(&self, method: &str, path: &str, body: Option<&Value>) -> Answer {
-        let body = body.map(Value::to_string).unwrap_or_default();
-        self.send(method, path, "application/json", body.as_bytes())
+        self.client_of_api().ask(method, path, body).expect("the daemon answers")
     }
 
     /// Asks the API with any body.
     pub fn send(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> Answer {
-        let mut stream = UnixStream::connect(self.socket()).expect("the socket is there");
-        stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
-        let head = format!(
-            "{method} {path} HTTP/1.1\r\nHost: gantry\r\nConnection: close\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n\r\n",
-            body.len()
-        );
-        stream.write_all(head.as_bytes()).expect("a request can be sent");
-        stream.write_all(body).expect("a body can be sent");
-        read_answer(stream)
+        self.client_of_api().send(method, path, kind, body).expect("the daemon answers")
     }
 
     /// `docker load` of an image.
@@ -240,44 +221,6 @@ pub fn shown(output: &Output) -> String {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     )
-}
-
-fn read_answer(stream: UnixStream) -> Answer {
-    let mut reader = BufReader::new(stream);
-    let mut line = String::new();
-    reader.read_line(&mut line).expect("a status line");
-    let status = line
-        .split(' ')
-        .nth(1)
-        .and_then(|code| code.parse().ok())
-        .unwrap_or_else(|| panic!("no status: {line:?}"));
-    let mut headers = Vec::new();
-    loop {
-        line.clear();
-        reader.read_line(&mut line).expect("headers");
-        match line.trim_end().split_once(": ") {
-            Some((name, value)) => headers.push((name.to_ascii_lowercase(), value.to_owned())),
-            None => break,
-        }
-    }
-    let chunked =
-        headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
-    let mut body = Vec::new();
-    if chunked {
-        loop {
-            line.clear();
-            reader.read_line(&mut line).expect("a chunk's length");
-            let length = u64::from_str_radix(line.trim_end(), 16).unwrap_or(0);
-            if length == 0 {
-                break;
-            }
-            (&mut reader).take(length).read_to_end(&mut body).expect("a chunk");
-            reader.read_line(&mut line).expect("a chunk's end");
-        }
-    } else {
-        reader.read_to_end(&mut body).expect("a body");
-    }
-    Answer { status, headers, body }
 }
 
 /// A number below 16384 that nobody else on this machine holds.

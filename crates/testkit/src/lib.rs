@@ -2,6 +2,7 @@
 //!
 //! Sits on oci; serves the tests of every room. Nothing here is part of the product.
 
+pub mod client;
 pub mod house;
 pub mod images;
 pub mod registry;

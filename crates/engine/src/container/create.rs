@@ -71,6 +71,7 @@ impl Containers {
                 state: State::default(),
                 restart_count: 0,
                 stopped_by_hand: false,
+                removes_volumes: false,
                 gone: false,
             })),
         };

@@ -35,6 +35,9 @@ pub struct Record {
     pub restart_count: u32,
     /// Stopped by a user: `unless-stopped` and `on-failure` leave it alone at boot.
     pub stopped_by_hand: bool,
+    /// Its removal, once begun, takes its own volumes too: a daemon that finishes what another began must know.
+    #[serde(default)]
+    pub removes_volumes: bool,
     /// Removed: this is the last that readers will ever see of it.
     #[serde(skip)]
     pub gone: bool,

@@ -65,15 +65,21 @@ impl Container {
         self.cell.live().restarting_by_hand = true;
     }
 
-    /// Removes it, with the gate held. Each step may be repeated: a daemon that dies in here finishes when it wakes.
+    /// Removes it, with the gate held.
     pub(crate) async fn remove_held(&self, volumes: bool) -> Result<()> {
-        if self.record().state.phase != Phase::Removing {
-            self.apply(Event::RemovalBegan)?;
-        }
+        let mut record = self.after(Event::RemovalBegan)?;
+        record.removes_volumes = volumes;
+        self.save(record)?;
+        self.finish_removal().await
+    }
+
+    /// What follows once it is written down that it goes. Each step may be repeated: when a daemon dies in here, the next
+    /// one finishes.
+    pub(crate) async fn finish_removal(&self) -> Result<()> {
         self.release().await;
         let record = self.record();
         let this = self.clone();
-        let outcome = tokiox::blocking(move || this.remove_things(&record, volumes)).await;
+        let outcome = tokiox::blocking(move || this.remove_things(&record)).await;
         if let Err(error) = outcome {
             self.apply(Event::RemovalFailed)?;
             return Err(error);
@@ -86,12 +92,12 @@ impl Container {
         Ok(())
     }
 
-    fn remove_things(&self, record: &Record, volumes: bool) -> Result<()> {
+    fn remove_things(&self, record: &Record) -> Result<()> {
         let rooms = &self.rooms;
         rooms.storage.snapshots.remove(record.id.as_str())?;
         remove_dir(&rooms.data_dir(&record.id))?;
         rooms.images.drop_hold(&record.image, record.id.as_str())?;
-        if volumes {
+        if record.removes_volumes {
             for name in &record.own_volumes {
                 rooms.storage.volumes.remove(name)?;
                 rooms.volume_event("destroy", name);

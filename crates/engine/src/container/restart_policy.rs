@@ -54,12 +54,12 @@ impl RestartPolicy {
     }
 
     /// When the host comes up: should it run, having been `stopped` by hand, or not?
-    pub fn wants_boot(self, stopped: bool, code: i32) -> bool {
+    pub fn wants_boot(self, stopped: bool, code: i32, restarts: u32) -> bool {
         match self {
             Self::No => false,
             Self::Always => true,
             Self::UnlessStopped => !stopped,
-            Self::OnFailure(_) => !stopped && code != 0,
+            Self::OnFailure(_) => !stopped && self.wants_restart(code, restarts),
         }
     }
 }
@@ -84,8 +84,9 @@ mod tests {
         assert!(five.wants_restart(1, 4));
         assert!(!five.wants_restart(1, 5));
         assert!(!five.wants_restart(0, 0));
-        assert!(!RestartPolicy::UnlessStopped.wants_boot(true, 0));
-        assert!(RestartPolicy::Always.wants_boot(true, 0));
+        assert!(!RestartPolicy::UnlessStopped.wants_boot(true, 0, 0));
+        assert!(RestartPolicy::Always.wants_boot(true, 0, 0));
+        assert!(five.wants_boot(false, 1, 4) && !five.wants_boot(false, 1, 5));
     }
 
     #[test]

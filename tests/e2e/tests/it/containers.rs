@@ -272,12 +272,16 @@ fn removal_on_exit_waits_for_nobody() {
 fn events_are_told_in_order() {
     let house = house();
     house.ok(&["run", "--rm", "--name", "ca", "--network", "none", "busybox", "true"]);
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is late");
+    let now = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
     let told = house.ok(&[
         "events",
         "--since",
         "0",
         "--until",
-        "0s",
+        // Whole seconds, as durations are sent, would end before what has just happened.
+        &now,
         "--filter",
         "container=ca",
         "--format",

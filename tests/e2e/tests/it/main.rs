@@ -1,4 +1,5 @@
 //! The built binary under real clients. Each test has a daemon of its own and ends with a strict check of it.
 
 mod containers;
+mod crash;
 mod run;
