@@ -160,6 +160,8 @@ impl Server {
     /// After every round: what is due, who must be told, who is gone.
     fn settle(&mut self) {
         let now = Instant::now();
+        // Who has ended is told before the streams end.
+        self.tell_news();
         self.container.tick(now);
         for (asker, outcome) in self.container.take_answers() {
             let asking = |connection: &Connection| connection.number == asker;
@@ -169,11 +171,15 @@ impl Server {
                 self.understand(index);
             }
         }
+        self.tell_news();
+        self.container.after_telling();
+        self.connections.retain(|connection| !connection.is_over());
+    }
+
+    fn tell_news(&mut self) {
         for event in self.container.take_news() {
             self.tell(&event);
         }
-        self.container.after_telling();
-        self.connections.retain(|connection| !connection.is_over());
     }
 
     fn wait(&mut self) -> Result<Vec<(Ready, PollFlags)>> {

@@ -175,8 +175,11 @@ impl Container {
         loop {
             let event = self.watch.next().unwrap().expect("the shim lives");
             let found = wanted(&event);
-            if let Event::Exit(exit) = event {
-                self.exit = Some(exit);
+            match event {
+                Event::Exit(exit) => self.exit = Some(exit),
+                // It had ended before anybody watched.
+                Event::State(state) => self.exit = state.exit.or(self.exit.take()),
+                _ => {}
             }
             if let Some(found) = found {
                 return found;
