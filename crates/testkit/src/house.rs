@@ -9,7 +9,11 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+<<<<<<< HEAD
 use crate::client::{Answer, Client};
+=======
+use crate::netns::Netns;
+>>>>>>> 91851da (testkit, e2e: a web server's afternoon, told by both clients)
 
 /// How long anything that must happen soon may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -22,6 +26,8 @@ pub struct House {
     _lock: File,
     daemon: Option<Child>,
     flags: Vec<String>,
+    /// The network it runs in, if not the host's.
+    netns: Option<PathBuf>,
 }
 
 impl Default for House {
@@ -38,10 +44,19 @@ impl House {
 
     /// Starts a daemon with more flags.
     pub fn with(flags: &[&str]) -> Self {
+        Self::build(flags, None)
+    }
+
+    /// Starts a daemon to which a test's own network is the host's.
+    pub fn within(netns: &Netns) -> Self {
+        Self::build(&[], Some(netns.path()))
+    }
+
+    fn build(flags: &[&str], netns: Option<PathBuf>) -> Self {
         let dir = tempfile::Builder::new().prefix("gt-").tempdir().expect("a place for a test");
         let (subnet, lock) = reserve();
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-        let mut house = Self { dir, subnet, _lock: lock, daemon: None, flags };
+        let mut house = Self { dir, subnet, _lock: lock, daemon: None, flags, netns };
         house.start();
         house
     }
@@ -102,7 +117,14 @@ impl House {
         let ready = UnixDatagram::bind(&notify).expect("a socket to be told on");
         ready.set_read_timeout(Some(PATIENCE)).expect("a deadline");
         let log = File::options().create(true).append(true).open(self.path("log")).expect("a log");
-        let mut command = Command::new(Self::binary());
+        let mut command = match &self.netns {
+            Some(path) => {
+                let mut command = Command::new("nsenter");
+                command.arg(format!("--net={}", path.display())).arg("--").arg(Self::binary());
+                command
+            }
+            None => Command::new(Self::binary()),
+        };
         command
             .arg("daemon")
             .arg("-H")

@@ -3,10 +3,15 @@
 //! Sits on oci; serves the tests of every room. Nothing here is part of the product.
 
 pub mod client;
+pub mod debian;
 pub mod house;
 pub mod images;
+pub mod netns;
 pub mod registry;
+pub mod terminal;
 
 pub use house::House;
 pub use images::TestImage;
+pub use netns::Netns;
 pub use registry::Registry;
+pub use terminal::Terminal;

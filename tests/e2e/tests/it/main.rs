@@ -2,4 +2,6 @@
 
 mod containers;
 mod crash;
+mod images;
 mod run;
+mod transcript;
