@@ -9,11 +9,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-<<<<<<< HEAD
 use crate::client::{Answer, Client};
-=======
 use crate::netns::Netns;
->>>>>>> 91851da (testkit, e2e: a web server's afternoon, told by both clients)
 
 /// How long anything that must happen soon may take on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
