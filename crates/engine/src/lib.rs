@@ -6,6 +6,7 @@
 //! What must stay true: a container changes state only through [`container::state::State::after`] with its gate held;
 //! failed start, exit and recovery end in the same `release`; nothing is held while waiting for a client or a container.
 
+mod check;
 pub mod container;
 mod containers;
 pub mod filters;

@@ -69,13 +69,26 @@ pub(crate) struct Rooms {
     pub(crate) launcher: Arc<Launcher>,
     pub(crate) registry: Registry,
     pub(crate) execs: crate::container::exec::Execs,
+    /// Read while a container is made, written by who must not meet a half-made one.
+    pub(crate) creations: std::sync::RwLock<()>,
 }
 
 impl Rooms {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { settings, store, journal, storage, images, networks, launcher } = parts;
-        let (registry, execs) = Default::default();
-        Self { settings, store, journal, storage, images, networks, launcher, registry, execs }
+        let (registry, execs, creations) = Default::default();
+        Self {
+            settings,
+            store,
+            journal,
+            storage,
+            images,
+            networks,
+            launcher,
+            registry,
+            execs,
+            creations,
+        }
     }
 
     /// Where a container's files for people lie: log, hosts, resolv.conf, hostname.

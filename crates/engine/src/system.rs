@@ -1,6 +1,6 @@
 //! The engine as a whole: what it is, what it holds, and whether its books are right.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,11 +9,9 @@ use api::system::{
     Version,
 };
 use serde::Serialize;
+use stdx::Result;
 use stdx::time::Timestamp;
-use stdx::{Context, Id, Result};
-use storage::{Depth, Remedy};
 
-use crate::container::Container;
 use crate::container::state::Phase;
 use crate::rooms::Rooms;
 use crate::{Containers, ListOptions};
@@ -25,7 +23,7 @@ pub const MIN_API_VERSION: &str = "1.24";
 
 #[derive(Clone)]
 pub struct System {
-    containers: Containers,
+    pub(crate) containers: Containers,
     /// Of this data root, for as long as it lives.
     id: String,
 }
@@ -52,7 +50,7 @@ impl System {
         Self { containers: containers.clone(), id }
     }
 
-    fn rooms(&self) -> &Arc<Rooms> {
+    pub(crate) fn rooms(&self) -> &Arc<Rooms> {
         &self.containers.rooms
     }
 
@@ -245,125 +243,6 @@ impl System {
         })
         .await
     }
-
-    /// Compares records, kernel and disk. An empty answer means that they agree.
-    pub async fn check(&self, options: CheckOptions) -> Result<Vec<Finding>> {
-        let mut findings = Vec::new();
-        for container in self.containers.all() {
-            findings.extend(container.check().await?);
-        }
-        let this = self.clone();
-        findings.extend(tokiox::blocking(move || this.check_rooms(options)).await?);
-        Ok(findings)
-    }
-
-    /// What the rooms below can say when told who lives.
-    fn check_rooms(&self, options: CheckOptions) -> Result<Vec<Finding>> {
-        let rooms = self.rooms();
-        let all = self.containers.all();
-        let up: Vec<Id> =
-            all.iter().filter(|c| c.record().state.phase.is_up()).map(|c| c.id().clone()).collect();
-        let mut findings = Vec::new();
-        rooms.networks.settle();
-        for found in rooms.networks.check(&up)? {
-            findings.push(Finding::new(found.invariant, found.subject, found.problem));
-        }
-        if options.repair && !findings.is_empty() {
-            rooms.networks.recover(&up)?;
-            findings.iter_mut().for_each(|finding| finding.repaired = true);
-        }
-        let mut known = rooms.images.known()?;
-        known.containers.extend(all.iter().map(|container| container.id().to_string()));
-        for container in &all {
-            known.layers.extend(container.record().chain.iter().cloned());
-        }
-        let depth = if options.strict { Depth::Strict } else { Depth::Quick };
-        let stored = rooms.storage.check(depth, &known)?;
-        if options.repair {
-            rooms.storage.repair(&stored)?;
-        }
-        findings.extend(stored.iter().map(|found| Finding {
-            repaired: options.repair && found.remedy == Remedy::Remove,
-            ..Finding::new("I8", "storage".to_owned(), found.to_string())
-        }));
-        findings.extend(self.strays(&all)?);
-        findings.extend(self.mounts_on_the_host()?);
-        Ok(findings)
-    }
-
-    /// I2: processes, and directories, of containers that no record knows.
-    fn strays(&self, all: &[Container]) -> Result<Vec<Finding>> {
-        let settings = &self.rooms().settings;
-        let known: BTreeSet<&str> = all.iter().map(|container| container.id().as_str()).collect();
-        let mut findings = Vec::new();
-        let cgroups = cgroups_below(&settings.cgroup_parent);
-        let run = names_in(&settings.exec_root.join("containers"))?;
-        let data = names_in(&settings.data_root.join("containers"))?;
-        for (what, names) in [("cgroup", cgroups), ("run directory", run), ("data directory", data)]
-        {
-            for name in names.into_iter().filter(|name| !known.contains(name.as_str())) {
-                findings.push(Finding::new(
-                    "I2",
-                    format!("{what} {name}"),
-                    "belongs to no container".to_owned(),
-                ));
-            }
-        }
-        Ok(findings)
-    }
-
-    /// I3: no mount of ours is ever to be seen on the host.
-    fn mounts_on_the_host(&self) -> Result<Vec<Finding>> {
-        let settings = &self.rooms().settings;
-        let table = std::fs::read_to_string("/proc/self/mountinfo")?;
-        let ours = |target: &str| {
-            [&settings.data_root, &settings.exec_root].iter().any(|root| {
-                Path::new(target).starts_with(root) && Path::new(target) != root.as_path()
-            })
-        };
-        Ok(table
-            .lines()
-            .filter_map(|line| line.split(' ').nth(4))
-            .filter(|target| ours(target))
-            .map(|target| {
-                Finding::new(
-                    "I3",
-                    format!("mount {target}"),
-                    "is on the host's mount table".to_owned(),
-                )
-            })
-            .collect())
-    }
-}
-
-impl Finding {
-    fn new(id: &str, object: String, problem: String) -> Self {
-        Self { id: id.to_owned(), object, problem, repaired: false }
-    }
-}
-
-/// The control groups right below `parent`, in whichever hierarchy has the most to say.
-fn cgroups_below(parent: &str) -> Vec<String> {
-    let parent = parent.trim_start_matches('/');
-    let hierarchies = ["pids", "memory", "freezer", "unified", ""];
-    let mut names: Vec<String> = hierarchies
-        .iter()
-        .filter_map(|hierarchy| {
-            std::fs::read_dir(Path::new("/sys/fs/cgroup").join(hierarchy).join(parent)).ok()
-        })
-        .flatten()
-        .flatten()
-        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect();
-    names.sort();
-    names.dedup();
-    names
-}
-
-fn names_in(dir: &Path) -> Result<Vec<String>> {
-    let entries = std::fs::read_dir(dir).context(|| format!("cannot read {}", dir.display()))?;
-    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
 }
 
 /// Bytes of all files below, links not followed; what vanishes meanwhile counts nothing.

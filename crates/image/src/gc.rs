@@ -116,13 +116,17 @@ impl Images {
         Ok(swept)
     }
 
-    /// What the records need, for `system check`. Work in progress counts.
+    /// What the records need, for `system check`. What work in progress needs is told apart.
     pub fn known(&self) -> Result<storage::Known> {
         let pinned = self.room.pins.lock();
         let catalog = self.catalog();
-        let layers = catalog.chains().into_iter().chain(pinned.chains.keys()).cloned().collect();
-        let blobs = catalog.blobs().into_iter().chain(pinned.blobs.keys()).cloned().collect();
-        Ok(storage::Known { layers, blobs, ..storage::Known::default() })
+        Ok(storage::Known {
+            layers: catalog.chains().into_iter().cloned().collect(),
+            blobs: catalog.blobs().into_iter().cloned().collect(),
+            spared_layers: pinned.chains.keys().cloned().collect(),
+            spared_blobs: pinned.blobs.keys().cloned().collect(),
+            ..storage::Known::default()
+        })
     }
 
     /// Removes those of `candidates` that nothing needs. Waits on the disk.

@@ -13,12 +13,25 @@ use crate::snapshot::Garbage;
 /// Downloads nobody has touched for so long are given up, in seconds.
 const STALE: i64 = 7 * 24 * 3600;
 
+/// Said of a blob that is not what its name says.
+const DAMAGED: &str = "is damaged";
+
 /// What somebody above still needs.
 #[derive(Clone, Debug, Default)]
 pub struct Known {
     pub layers: BTreeSet<ChainId>,
     pub containers: BTreeSet<String>,
     pub blobs: BTreeSet<Digest>,
+    /// What work in progress has put its hand on, whether it is here yet or not.
+    pub spared_layers: BTreeSet<ChainId>,
+    pub spared_blobs: BTreeSet<Digest>,
+}
+
+impl Known {
+    /// Something is being pulled, loaded or built: what is on its way cannot be told from what was left behind.
+    fn work_in_progress(&self) -> bool {
+        !self.spared_layers.is_empty() || !self.spared_blobs.is_empty()
+    }
 }
 
 /// The thing a finding is about.
@@ -49,6 +62,8 @@ pub struct Finding {
     pub subject: Subject,
     pub problem: String,
     pub remedy: Remedy,
+    /// The bytes are not what they were: nothing that happens meanwhile explains it.
+    pub damage: bool,
 }
 
 impl fmt::Display for Finding {
@@ -69,18 +84,20 @@ impl fmt::Display for Finding {
 }
 
 impl Storage {
-    /// Compares the disk with `known`. Only to be asked while nothing is being pulled, built or removed: what is on its
-    /// way looks like garbage.
+    /// Compares the disk with `known`. What is being removed meanwhile may be found: ask again before believing it.
     pub fn check(&self, depth: Depth, known: &Known) -> Result<Vec<Finding>> {
         let mut findings = Vec::new();
         self.check_layers(depth, known, &mut findings)?;
         self.check_containers(known, &mut findings)?;
         self.check_blobs(depth, known, &mut findings)?;
-        for garbage in self.snapshots.garbage()? {
+        let garbage =
+            if known.work_in_progress() { Vec::new() } else { self.snapshots.garbage()? };
+        for garbage in garbage {
             findings.push(Finding {
                 subject: Subject::Garbage(garbage),
                 problem: "belongs to nothing".to_owned(),
                 remedy: Remedy::Remove,
+                damage: false,
             });
         }
         Ok(findings)
@@ -103,25 +120,29 @@ impl Storage {
     }
 
     fn check_layers(&self, depth: Depth, known: &Known, findings: &mut Vec<Finding>) -> Result<()> {
-        let mut finding = |chain: &ChainId, problem: &str, remedy| {
+        let mut finding = |chain: &ChainId, problem: &str, remedy, damage| {
             findings.push(Finding {
                 subject: Subject::Layer(chain.clone()),
                 problem: problem.to_owned(),
                 remedy,
+                damage,
             });
         };
         let here: BTreeSet<ChainId> =
             self.snapshots.layers()?.into_iter().map(|layer| layer.chain).collect();
         for chain in known.layers.difference(&here) {
-            finding(chain, "is missing", Remedy::Replace);
+            finding(chain, "is missing", Remedy::Replace, false);
         }
         for chain in &here {
             let needed = known.layers.contains(chain);
             match self.snapshots.verify_layer(chain, depth)? {
                 Some(problem) => {
-                    finding(chain, &problem, if needed { Remedy::Replace } else { Remedy::Remove })
+                    let remedy = if needed { Remedy::Replace } else { Remedy::Remove };
+                    finding(chain, &problem, remedy, true);
                 }
-                None if !needed => finding(chain, "is used by no image", Remedy::Remove),
+                None if !needed && !known.spared_layers.contains(chain) => {
+                    finding(chain, "is used by no image", Remedy::Remove, false)
+                }
                 None => {}
             }
         }
@@ -134,6 +155,7 @@ impl Storage {
                 subject: Subject::Container(name.clone()),
                 problem: problem.to_owned(),
                 remedy,
+                damage: false,
             });
         };
         let here: BTreeSet<String> = self.snapshots.names()?.into_iter().collect();
@@ -148,7 +170,8 @@ impl Storage {
 
     fn check_blobs(&self, depth: Depth, known: &Known, findings: &mut Vec<Finding>) -> Result<()> {
         let mut finding = |subject, problem: &str, remedy| {
-            findings.push(Finding { subject, problem: problem.to_owned(), remedy });
+            let damage = problem == DAMAGED;
+            findings.push(Finding { subject, problem: problem.to_owned(), remedy, damage });
         };
         let here: BTreeSet<Digest> =
             self.content.list()?.into_iter().map(|blob| blob.digest).collect();
@@ -159,8 +182,8 @@ impl Storage {
             let needed = known.blobs.contains(digest);
             if depth == Depth::Strict && !self.content.verify(digest)? {
                 let remedy = if needed { Remedy::Replace } else { Remedy::Remove };
-                finding(Subject::Blob(digest.clone()), "is damaged", remedy);
-            } else if !needed {
+                finding(Subject::Blob(digest.clone()), DAMAGED, remedy);
+            } else if !needed && !known.spared_blobs.contains(digest) {
                 finding(Subject::Blob(digest.clone()), "is used by no image", Remedy::Remove);
             }
         }

@@ -1,6 +1,6 @@
 //! `docker create`: the request is understood, the writable layer prepared, the record written. Nothing runs.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use api::container::{Config, CreateBody, CreateResponse, HealthConfig};
 use image::Image;
@@ -34,6 +34,7 @@ impl Containers {
 
     fn create_blocking(&self, request: CreateRequest) -> Result<CreateResponse> {
         let rooms = &self.rooms;
+        let _made_in_peace = rooms.creations.read().unwrap_or_else(PoisonError::into_inner);
         let CreateRequest { name, platform, body } = request;
         let name = name
             .filter(|name| !name.is_empty())

@@ -33,6 +33,7 @@ fn house(driver: &str) -> House {
         layers: BTreeSet::from([chain("base"), chain("top")]),
         containers: BTreeSet::from(["c1".to_owned()]),
         blobs: BTreeSet::from([blob]),
+        ..Known::default()
     };
     House { home, storage, known }
 }

@@ -1,0 +1,181 @@
+//! `gantry system check`: do records, kernel and disk agree?
+//!
+//! The first look disturbs nobody, so it may see something halfway. What it finds is looked at again with every container
+//! held still; only what is there both times is true. Repairs are made in that second look.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::PoisonError;
+
+use stdx::{Context, Id, Result};
+use storage::{Depth, Remedy};
+
+use crate::container::Container;
+use crate::system::{CheckOptions, Finding, System};
+
+/// What one look found.
+#[derive(Default)]
+struct Look {
+    findings: Vec<Finding>,
+    /// Damage inside of layers and content: it takes long to find and does not go away by itself.
+    damage: Vec<Finding>,
+}
+
+impl System {
+    /// Compares records, kernel and disk. An empty answer means that they agree.
+    pub async fn check(&self, options: CheckOptions) -> Result<Vec<Finding>> {
+        let first = self.look(CheckOptions { repair: false, ..options }, None).await?;
+        if first.findings.is_empty() && first.damage.is_empty() {
+            return Ok(Vec::new());
+        }
+        let cells = self.rooms().registry.all();
+        let mut gates = Vec::with_capacity(cells.len());
+        for cell in &cells {
+            gates.push(cell.gate.lock().await);
+        }
+        let still: BTreeSet<Id> = cells.iter().map(|cell| cell.id.clone()).collect();
+        let depth = CheckOptions { strict: options.repair && options.strict, ..options };
+        let second = self.look(depth, Some(still)).await?;
+        let mut findings = second.findings;
+        findings.retain(|finding| first.findings.iter().any(|other| other.is_about(finding)));
+        let new = |finding: &Finding| !second.damage.iter().any(|other| other.is_about(finding));
+        findings.extend(first.damage.into_iter().filter(new));
+        findings.extend(second.damage);
+        Ok(findings)
+    }
+
+    /// Looks at everything once. `still` are the containers that cannot change meanwhile.
+    async fn look(&self, options: CheckOptions, still: Option<BTreeSet<Id>>) -> Result<Look> {
+        let mut look = Look::default();
+        for container in self.containers.all() {
+            look.findings.extend(container.check().await?);
+        }
+        let this = self.clone();
+        let rooms = tokiox::blocking(move || this.look_at_rooms(options, still.as_ref())).await?;
+        look.findings.extend(rooms.findings);
+        look.damage = rooms.damage;
+        Ok(look)
+    }
+
+    /// What the rooms below can say when told who lives.
+    fn look_at_rooms(&self, options: CheckOptions, still: Option<&BTreeSet<Id>>) -> Result<Look> {
+        let rooms = self.rooms();
+        // Nobody comes into being while something may be taken for nobody's.
+        let _nobody =
+            still.map(|_| rooms.creations.write().unwrap_or_else(PoisonError::into_inner));
+        let all = self.containers.all();
+        let lives = |container: &&Container| {
+            container.record().state.phase.is_up()
+                || still.is_some_and(|still| !still.contains(container.id()))
+        };
+        let up: Vec<Id> = all.iter().filter(lives).map(|c| c.id().clone()).collect();
+        let mut look = Look::default();
+        rooms.networks.settle();
+        for found in rooms.networks.check(&up)? {
+            look.findings.push(Finding::new(found.invariant, found.subject, found.problem));
+        }
+        if options.repair && !look.findings.is_empty() {
+            rooms.networks.recover(&up)?;
+            look.findings.iter_mut().for_each(|finding| finding.repaired = true);
+        }
+        let mut known = rooms.images.known()?;
+        known.containers.extend(all.iter().map(|container| container.id().to_string()));
+        for container in &all {
+            known.layers.extend(container.record().chain.iter().cloned());
+        }
+        let depth = if options.strict { Depth::Strict } else { Depth::Quick };
+        let stored = rooms.storage.check(depth, &known)?;
+        if options.repair {
+            rooms.storage.repair(&stored)?;
+        }
+        for found in &stored {
+            let finding = Finding {
+                repaired: options.repair && found.remedy == Remedy::Remove,
+                ..Finding::new("I8", "storage".to_owned(), found.to_string())
+            };
+            let list = if found.damage { &mut look.damage } else { &mut look.findings };
+            list.push(finding);
+        }
+        look.findings.extend(self.strays(&all)?);
+        look.findings.extend(self.mounts_on_the_host()?);
+        Ok(look)
+    }
+
+    /// I2: processes, and directories, of containers that no record knows.
+    fn strays(&self, all: &[Container]) -> Result<Vec<Finding>> {
+        let settings = &self.rooms().settings;
+        let known: BTreeSet<&str> = all.iter().map(|container| container.id().as_str()).collect();
+        let mut findings = Vec::new();
+        let cgroups = cgroups_below(&settings.cgroup_parent);
+        let run = names_in(&settings.exec_root.join("containers"))?;
+        let data = names_in(&settings.data_root.join("containers"))?;
+        for (what, names) in [("cgroup", cgroups), ("run directory", run), ("data directory", data)]
+        {
+            for name in names.into_iter().filter(|name| !known.contains(name.as_str())) {
+                findings.push(Finding::new(
+                    "I2",
+                    format!("{what} {name}"),
+                    "belongs to no container".to_owned(),
+                ));
+            }
+        }
+        Ok(findings)
+    }
+
+    /// I3: no mount of ours is ever to be seen on the host.
+    fn mounts_on_the_host(&self) -> Result<Vec<Finding>> {
+        let settings = &self.rooms().settings;
+        let table = std::fs::read_to_string("/proc/self/mountinfo")?;
+        let ours = |target: &str| {
+            [&settings.data_root, &settings.exec_root].iter().any(|root| {
+                Path::new(target).starts_with(root) && Path::new(target) != root.as_path()
+            })
+        };
+        Ok(table
+            .lines()
+            .filter_map(|line| line.split(' ').nth(4))
+            .filter(|target| ours(target))
+            .map(|target| {
+                Finding::new(
+                    "I3",
+                    format!("mount {target}"),
+                    "is on the host's mount table".to_owned(),
+                )
+            })
+            .collect())
+    }
+}
+
+impl Finding {
+    fn new(id: &str, object: String, problem: String) -> Self {
+        Self { id: id.to_owned(), object, problem, repaired: false }
+    }
+
+    fn is_about(&self, other: &Self) -> bool {
+        (&self.object, &self.problem) == (&other.object, &other.problem)
+    }
+}
+
+/// The control groups right below `parent`, in whichever hierarchy has the most to say.
+fn cgroups_below(parent: &str) -> Vec<String> {
+    let parent = parent.trim_start_matches('/');
+    let hierarchies = ["pids", "memory", "freezer", "unified", ""];
+    let mut names: Vec<String> = hierarchies
+        .iter()
+        .filter_map(|hierarchy| {
+            std::fs::read_dir(Path::new("/sys/fs/cgroup").join(hierarchy).join(parent)).ok()
+        })
+        .flatten()
+        .flatten()
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn names_in(dir: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(dir).context(|| format!("cannot read {}", dir.display()))?;
+    entries.map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned())).collect()
+}
