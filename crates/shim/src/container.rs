@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use oci::runtime::Process;
+use oci::runtime::{ConsoleSize, Process};
 use rustix::event::PollFlags;
 use rustix::process::{Pid, WaitOptions, WaitStatus};
 use serde::Serialize;
@@ -351,12 +351,13 @@ impl Container {
         if let Some((options, stream)) = client {
             stdio.attach(options, stream)?;
         }
-        let size = match terminal {
-            Terminal::Yes(size) => size,
-            Terminal::No => None,
-        };
-        let work = || self.task.exec(&self.id, &self.dir, process, ends);
-        let starting = Starting::begin(asker, id, stdio, size, work)?;
+        let mut process = process.clone();
+        if let Terminal::Yes(Some(Size { rows, columns })) = terminal {
+            // The program finds its terminal as large as it is.
+            process.console_size = Some(ConsoleSize { height: rows, width: columns });
+        }
+        let work = || self.task.exec(&self.id, &self.dir, &process, ends);
+        let starting = Starting::begin(asker, id, stdio, work)?;
         self.starting.push(starting);
         Ok(())
     }

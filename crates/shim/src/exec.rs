@@ -10,7 +10,7 @@ use stdx::time::Timestamp;
 use stdx::{Context, Error, Result};
 use sys::process::{Fork, exit_now};
 
-use crate::protocol::{ExecExit, ExecState, Failure, Size};
+use crate::protocol::{ExecExit, ExecState, Failure};
 use crate::stdio::Stdio;
 use crate::task::Executed;
 
@@ -94,7 +94,6 @@ pub(crate) struct Starting {
     pub(crate) id: String,
     asker: Asker,
     stdio: Stdio,
-    size: Option<Size>,
     helper: OwnedFd,
     channel: OwnedFd,
 }
@@ -114,7 +113,6 @@ impl Starting {
         asker: Asker,
         id: String,
         stdio: Stdio,
-        size: Option<Size>,
         work: impl FnOnce() -> Result<Executed, Failure>,
     ) -> Result<Self> {
         let (channel, theirs) =
@@ -125,9 +123,7 @@ impl Starting {
                     .unwrap_or_else(|_| Err(Error::internal("the exec panicked").into()));
                 exit_now(i32::from(say(&theirs, outcome).is_err()))
             }
-            Fork::Parent { pidfd, .. } => {
-                Ok(Self { id, asker, stdio, size, helper: pidfd, channel })
-            }
+            Fork::Parent { pidfd, .. } => Ok(Self { id, asker, stdio, helper: pidfd, channel }),
         }
     }
 
@@ -163,9 +159,6 @@ impl Starting {
         };
         if let Some(master) = received.fds.into_iter().next() {
             self.stdio.set_master(master)?;
-            if let Some(size) = self.size {
-                self.stdio.resize(size)?;
-            }
         }
         Ok(Exec::new(self.id, pid, self.stdio))
     }

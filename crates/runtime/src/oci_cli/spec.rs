@@ -88,7 +88,7 @@ fn rootless(mut spec: Value) -> Value {
                 *mount = json!({"destination": "/sys", "type": "none", "source": "/sys",
                     "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]});
             }
-            if let Some(options) = mount["options"].as_array_mut() {
+            if let Some(options) = mount.get_mut("options").and_then(Value::as_array_mut) {
                 options
                     .retain(|option| !option.as_str().is_some_and(|text| text.starts_with("gid=")));
             }
