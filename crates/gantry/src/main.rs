@@ -19,6 +19,8 @@ fn main() -> ExitCode {
     match called.as_str() {
         shim::launcher::NAME => return shim::launcher::main(),
         "dockerd" | "gantryd" => return daemon::main(&called, args.split_off(1)),
+        // Other engines call a runtime by its path alone, without a first word.
+        "gantry-runtime" | "runc" => return runtime::oci_cli::main(args.split_off(1)),
         _ => {}
     }
     match args.get(1).and_then(|word| word.to_str()) {
