@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
-use oci::runtime::{Hook, Hooks, NamespaceType, Rootfs, Seccomp, Spec, State, Status};
+use oci::runtime::{Hook, Hooks, Linux, NamespaceType, Rootfs, Seccomp, Spec, State, Status};
 use rustix::process::WaitIdStatus;
 use stdx::{Context, Error, Result};
 use sys::process::{Fork, Pid};
@@ -229,17 +229,36 @@ impl Plan {
                 return Err(Error::not_implemented(format!("{what} is not supported yet")));
             }
         }
+        if !linux.time_offsets.is_empty() {
+            check_clocks(&linux)?;
+        }
+        let planned = process::Plan::of(process, &linux)?;
+        if planned.notifies_late() {
+            return Err(Error::not_implemented(
+                "seccomp: SCMP_ACT_NOTIFY with noNewPrivileges is not supported yet",
+            ));
+        }
         sysctl::check(spec)?;
         let Options { pivot, rootfs_ids, .. } = create.options;
         Ok(Self {
-            process: process::Plan::of(
-                process,
-                linux.seccomp.as_ref(),
-                linux.memory_policy.as_ref(),
-            )?,
+            process: planned,
             rootfs: rootfs::Plan::of(spec, create.rootfs, create.bundle, pivot, rootfs_ids)?,
             oom_score_adj: process.oom_score_adj,
         })
+    }
+}
+
+/// Clocks are a new time namespace's, and these two are all it has.
+fn check_clocks(linux: &Linux) -> Result<()> {
+    if let Some(clock) =
+        linux.time_offsets.keys().find(|clock| !matches!(clock.as_str(), "monotonic" | "boottime"))
+    {
+        return Err(Error::invalid(format!("time offset of unknown clock {clock:?}")));
+    }
+    match linux.namespace(NamespaceType::Time) {
+        Some(namespace) if namespace.path.is_none() => Ok(()),
+        Some(_) => Err(Error::invalid("time offsets cannot be set in an existing time namespace")),
+        None => Err(Error::invalid("time namespace offsets specified, but no time namespace")),
     }
 }
 
@@ -370,7 +389,7 @@ impl Created {
     pub fn abandon(self) -> Result<()> {
         let state = State { status: Status::Stopped, ..self.state };
         end(&self.pidfd, &self.cgroup)?;
-        hooks::run("poststop", &self.poststop, &state)
+        hooks::run_all("poststop", &self.poststop, &state)
     }
 
     /// Leaves it waiting for [`start_detached`](crate::start_detached), which only one that waits in its state directory
@@ -386,11 +405,6 @@ fn start_by(parent: &Parent) -> Result<()> {
         match parent.next()? {
             None => return Ok(()),
             Some(Message::Failed(error)) => return Err(error),
-            Some(Message::Listener(_)) => {
-                return Err(Error::not_implemented(
-                    "seccomp: SCMP_ACT_NOTIFY with noNewPrivileges is not supported yet",
-                ));
-            }
             Some(_) => {}
         }
     }
@@ -406,7 +420,7 @@ fn undo(
 ) -> Error {
     let ended = end(pidfd, cgroup);
     let stopped = State { status: Status::Stopped, pid: None, ..state.clone() };
-    undone(error, ended.and_then(|()| hooks::run("poststop", poststop, &stopped)))
+    undone(error, ended.and_then(|()| hooks::run_all("poststop", poststop, &stopped)))
 }
 
 fn end(pidfd: &OwnedFd, cgroup: &cgroup::Handle) -> Result<()> {

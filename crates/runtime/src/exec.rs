@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use oci::runtime::{NamespaceType, Process, Spec, State, Status};
+use oci::runtime::{Linux, NamespaceType, Process, Spec, State, Status};
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::umask;
@@ -47,7 +47,7 @@ pub struct Executed {
 /// another container that has got the same number meanwhile.
 pub fn exec(target: &Target, process: &Process, stdio: Stdio) -> Result<Executed> {
     let linux = target.spec.linux_or_default();
-    let plan = process::Plan::of(process, linux.seccomp.as_ref(), None)?;
+    let plan = process::Plan::of(process, &joined(&linux))?;
     let namespaces =
         linux.namespaces.iter().fold(CloneFlags::empty(), |all, one| all | flag(one.kind));
     let joiner = target.cgroup.joiner()?;
@@ -90,6 +90,15 @@ pub fn exec(target: &Target, process: &Process, stdio: Stdio) -> Result<Executed
                 }
             }
         }
+    }
+}
+
+/// What of the container's document holds for those who join it: memory stays where the first process has put it.
+fn joined(linux: &Linux) -> Linux {
+    Linux {
+        seccomp: linux.seccomp.clone(),
+        personality: linux.personality.clone(),
+        ..Linux::default()
     }
 }
 
@@ -156,8 +165,10 @@ impl Joining<'_> {
         sys::signal::reset_all();
         sys::signal::set_mask(&sys::signal::Set::empty())
             .context(|| "cannot unblock signals".to_owned())?;
+        self.plan.scheduling.place_first()?;
         let labels = self.plan.prepare()?;
         self.joiner.join_v1()?;
+        self.plan.scheduling.place_at_last()?;
         let others = self.namespaces.without(CloneFlags::NEWPID);
         match sys::ns::setns(self.target.pidfd, others) {
             Err(err) if err.raw_os_error() == Some(Errno::SRCH.raw_os_error()) => {

@@ -26,6 +26,21 @@ pub(crate) fn run(moment: &str, hooks: &[Hook], state: &State) -> Result<()> {
     Ok(())
 }
 
+/// As [`run`], and all of them whatever becomes of each; the first failure.
+pub(crate) fn run_all(moment: &str, hooks: &[Hook], state: &State) -> Result<()> {
+    if hooks.is_empty() {
+        return Ok(());
+    }
+    let state = serde_json::to_vec(state).expect("a state has only names and numbers");
+    let mut first = Ok(());
+    for (number, hook) in hooks.iter().enumerate() {
+        let done =
+            run_one(hook, &state).context(|| format!("error running {moment} hook #{number}"));
+        first = first.and(done);
+    }
+    first
+}
+
 fn run_one(hook: &Hook, state: &[u8]) -> Result<()> {
     if !hook.path.is_absolute() {
         return Err(Error::invalid(format!(
@@ -144,6 +159,16 @@ mod tests {
             error.chain(),
             "error running prestart hook #1: exit status 3, stdout: out\n, stderr: err\n"
         );
+    }
+
+    #[test]
+    fn the_last_hooks_are_all_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let mark = dir.path().join("mark");
+        let second = shell(&format!("touch {}", mark.display()));
+        let error = run_all("poststop", &[shell("exit 3"), second], &state()).unwrap_err();
+        assert!(error.chain().starts_with("error running poststop hook #0"), "{}", error.chain());
+        assert!(mark.exists());
     }
 
     #[test]

@@ -56,10 +56,11 @@ pub fn run_poststart(spec: &Spec, state: &State) -> Result<()> {
     }
 }
 
-/// Runs the hooks of a container that has stopped. Its last act, when all of it is gone.
+/// Runs the hooks of a container that has stopped. Its last act, when all of it is gone: a failure is a remark, and no
+/// hook is left out for another's.
 pub fn run_poststop(spec: &Spec, state: &State) -> Result<()> {
     match &spec.hooks {
-        Some(hooks) => hooks::run("poststop", &hooks.poststop, state),
+        Some(hooks) => hooks::run_all("poststop", &hooks.poststop, state),
         None => Ok(()),
     }
 }

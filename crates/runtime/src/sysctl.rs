@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use oci::runtime::{NamespaceType, Spec};
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags};
@@ -25,7 +25,12 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
     let linux = spec.linux_or_default();
     for name in linux.sysctl.keys() {
         let dotted = path_of(name)?.display().to_string().replace('/', ".");
-        let has = |kind| linux.namespace(kind).is_some();
+        let has = |kind| {
+            linux.namespace(kind).is_some_and(|namespace| match &namespace.path {
+                Some(path) => !is_own(path, kind),
+                None => true,
+            })
+        };
         let own = match dotted.as_str() {
             "kernel.domainname" => has(NamespaceType::Uts),
             "kernel.hostname" => {
@@ -47,6 +52,22 @@ pub(crate) fn check(spec: &Spec) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A path may lead to the namespace of the host. What cannot be looked at cannot be joined either.
+fn is_own(path: &Path, kind: NamespaceType) -> bool {
+    let name = match kind {
+        NamespaceType::Network => "net",
+        NamespaceType::Ipc => "ipc",
+        NamespaceType::Uts => "uts",
+        NamespaceType::User => "user",
+        _ => return false,
+    };
+    let number = |path: &Path| rustix::fs::stat(path).map(|found| (found.st_dev, found.st_ino));
+    match (number(path), number(&Path::new("/proc/self/ns").join(name))) {
+        (Ok(theirs), Ok(ours)) => theirs == ours,
+        _ => false,
+    }
 }
 
 /// Writes them through `proc`, the procfs of the mount namespace we began in: what the container calls `/proc` is content
@@ -147,5 +168,10 @@ mod tests {
             "sysctl \"kernel.core_pattern\" is not in a separate kernel namespace"
         );
         assert!(check("net.ipv4.ip_forward", &[]).is_err());
+
+        // Also when the host's namespace has only been given another name.
+        assert!(is_own(Path::new("/proc/self/ns/net"), NamespaceType::Network));
+        assert!(!is_own(Path::new("/proc/self/ns/uts"), NamespaceType::Network));
+        assert!(!is_own(Path::new("/nowhere"), NamespaceType::Network));
     }
 }

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
-use oci::runtime::{Process, Seccomp};
+use oci::runtime::{Linux, Process};
 use stdx::{Error, Result};
 use sys::process::StringArray;
 
@@ -29,17 +29,13 @@ pub(crate) struct Plan {
     seccomp: Option<seccomp::Program>,
     pub argv: Vec<CString>,
     env: Vec<CString>,
-    scheduling: schedule::Scheduling,
+    pub scheduling: schedule::Scheduling,
     /// What is given less exactly than asked.
     pub warnings: Vec<String>,
 }
 
 impl Plan {
-    pub(crate) fn of(
-        process: &Process,
-        seccomp: Option<&Seccomp>,
-        memory: Option<&oci::runtime::MemoryPolicy>,
-    ) -> Result<Self> {
+    pub(crate) fn of(process: &Process, linux: &Linux) -> Result<Self> {
         if process.args.is_empty() {
             return Err(Error::invalid("args must not be empty"));
         }
@@ -67,11 +63,17 @@ impl Plan {
             argv: strings("argument", &process.args)?,
             env,
             capabilities,
-            seccomp: seccomp.map(seccomp::compile).transpose()?,
-            scheduling: schedule::Scheduling::of(process, memory)?,
+            seccomp: linux.seccomp.as_ref().map(seccomp::compile).transpose()?,
+            scheduling: schedule::Scheduling::of(process, linux)?,
             process: process.clone(),
             warnings,
         })
+    }
+
+    /// A supervisor would have to be told of the filter at the very last moment, after the program's start.
+    pub(crate) fn notifies_late(&self) -> bool {
+        self.process.no_new_privileges
+            && self.seccomp.as_ref().is_some_and(seccomp::Program::notifies)
     }
 
     pub(crate) fn process(&self) -> &Process {
@@ -152,7 +154,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_run_is_refused() {
-        let refusal = |process: Process| Plan::of(&process, None, None).unwrap_err().to_string();
+        let refusal =
+            |process: Process| Plan::of(&process, &Linux::default()).unwrap_err().to_string();
         let process = Process { args: vec!["sh".into()], cwd: "/".into(), ..Process::default() };
         assert_eq!(refusal(Process { args: vec![], ..process.clone() }), "args must not be empty");
         assert_eq!(

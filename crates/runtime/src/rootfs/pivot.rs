@@ -41,6 +41,9 @@ pub(super) fn enter(root: &RootFd, pivot: Pivot) -> Result<()> {
         }
         Pivot::MoveAndChroot => {
             forget_host_mounts()?;
+            // That went from place to place.
+            rustix::process::fchdir(root)
+                .context(|| "cannot enter the container's root".to_owned())?;
             rustix::process::chroot(".").context(|| "chroot".to_owned())?;
         }
     }
