@@ -3,8 +3,11 @@
 use std::io::Write as _;
 use std::os::fd::AsFd;
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
 use oci::runtime::Status;
-use serde_json::json;
+use serde::Serialize;
 use stdx::{Context, Error, Kind, Result};
 
 use super::flags::{Flag, Flags};
@@ -22,6 +25,9 @@ pub(super) fn start(global: &Global, flags: &Flags) -> Result<u8> {
         Status::Created => start_container(&container)?,
         Status::Stopped => {
             return Err(Error::conflict("cannot start a container that has stopped"));
+        }
+        Status::Running => {
+            return Err(Error::conflict("cannot start an already running container"));
         }
         status => {
             return Err(Error::conflict(format!("cannot start a container in the {status} state")));
@@ -43,33 +49,63 @@ pub(super) fn start_container(container: &Container) -> Result<()> {
 
 pub(super) fn state(global: &Global, flags: &Flags) -> Result<u8> {
     let container = Container::open(global, id(flags)?)?;
-    let state = summary(&container)?;
-    say(&format!("{}\n", serde_json::to_string_pretty(&state).expect("names and numbers")))?;
+    say(&format!(
+        "{}\n",
+        serde_json::to_string_pretty(&Summary::of(&container)?).expect("names and numbers")
+    ))?;
     Ok(0)
 }
 
 /// As runc tells it: the specification's state and a little more.
-fn summary(container: &Container) -> Result<serde_json::Value> {
-    let status = container.status()?;
-    let record = &container.record;
-    let root =
-        record.spec.root.as_ref().map(|root| record.bundle.join(&root.path)).unwrap_or_default();
-    Ok(json!({
-        "ociVersion": record.spec.oci_version,
-        "id": record.id,
-        "pid": if status == Status::Stopped { 0 } else { record.pid },
-        "status": status,
-        "bundle": record.bundle,
-        "rootfs": root,
-        "created": record.created,
-        "annotations": record.spec.annotations,
-        "owner": "",
-    }))
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Summary<'a> {
+    oci_version: &'a str,
+    id: &'a str,
+    /// Zero when it has stopped.
+    pid: i32,
+    status: Status,
+    bundle: &'a Path,
+    rootfs: PathBuf,
+    created: &'a str,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    annotations: &'a BTreeMap<String, String>,
+    /// Only a list names him.
+    owner: String,
+}
+
+impl<'a> Summary<'a> {
+    fn of(container: &'a Container) -> Result<Self> {
+        let status = container.status()?;
+        let record = &container.record;
+        let root = record.spec.root.as_ref().map(|root| record.bundle.join(&root.path));
+        Ok(Self {
+            oci_version: &record.spec.oci_version,
+            id: &record.id,
+            pid: if status == Status::Stopped { 0 } else { record.pid },
+            status,
+            bundle: &record.bundle,
+            rootfs: root.unwrap_or_default(),
+            created: &record.created,
+            annotations: &record.spec.annotations,
+            owner: String::new(),
+        })
+    }
+}
+
+/// The host's name of a user; his number behind `#` when he has none.
+pub(super) fn user_name(uid: u32) -> String {
+    let passwd = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
+    let name = passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
+    });
+    name.unwrap_or_else(|| format!("#{uid}"))
 }
 
 pub(super) fn kill(global: &Global, flags: &Flags) -> Result<u8> {
     let (id, signal) = match flags.rest() {
-        [] => return Err(Error::invalid("container id cannot be empty")),
         [id] => (id, SIGTERM),
         [id, signal] => (id, parse_signal(&signal.to_string_lossy())?),
         _ => return Err(Error::invalid("this command takes at most 2 arguments")),
@@ -145,12 +181,12 @@ pub(super) fn delete(global: &Global, flags: &Flags) -> Result<u8> {
             "cannot delete container {id} that is not stopped: {status}"
         )));
     }
-    remove(&container)?;
+    remove(global, &container)?;
     Ok(0)
 }
 
 /// Ends what still runs of a container and removes what is left of it.
-pub(super) fn remove(container: &Container) -> Result<()> {
+pub(super) fn remove(global: &Global, container: &Container) -> Result<()> {
     if let Some(process) = container.process()? {
         gone_is_fine(sys::signal::send(process.as_fd(), SIGKILL))?;
         thaw(container)?;
@@ -165,8 +201,11 @@ pub(super) fn remove(container: &Container) -> Result<()> {
         }
     }
     let told = crate::run_poststop(&container.record.spec, &container.state(Status::Stopped));
-    container.place.remove()?;
-    told
+    if let Err(failure) = told {
+        // The specification: life goes on as if the hook had succeeded.
+        global.log.warning(&failure.chain());
+    }
+    container.place.remove()
 }
 
 /// A killed process is gone when its descriptor says so; one that does not die within this time sits in the kernel.
@@ -189,11 +228,51 @@ pub(super) fn pause(global: &Global, flags: &Flags) -> Result<u8> {
 
 pub(super) fn resume(global: &Global, flags: &Flags) -> Result<u8> {
     let container = Container::open(global, id(flags)?)?;
-    // A container frozen before its start still counts as created.
-    require(container.status()?, &[Status::Paused, Status::Created], "container not paused")?;
+    require(container.status()?, &[Status::Paused], "container not paused")?;
     container.cgroup()?.thaw()?;
     Ok(0)
 }
+
+/// Taken and refused as a whole: who asks shall hear that, and not of a flag.
+pub(super) const CHECKPOINT: &[Flag] = &[
+    Flag::value("image-path"),
+    Flag::value("work-path"),
+    Flag::value("parent-path"),
+    Flag::switch("leave-running"),
+    Flag::switch("tcp-established"),
+    Flag::switch("tcp-skip-in-flight"),
+    Flag::switch("link-remap"),
+    Flag::switch("ext-unix-sk"),
+    Flag::switch("shell-job"),
+    Flag::switch("lazy-pages"),
+    Flag::value("status-fd"),
+    Flag::value("page-server"),
+    Flag::switch("file-locks"),
+    Flag::switch("pre-dump"),
+    Flag::value("manage-cgroups-mode"),
+    Flag::value("empty-ns"),
+    Flag::switch("auto-dedup"),
+];
+pub(super) const RESTORE: &[Flag] = &[
+    Flag::value("console-socket"),
+    Flag::value("image-path"),
+    Flag::value("work-path"),
+    Flag::switch("tcp-established"),
+    Flag::switch("ext-unix-sk"),
+    Flag::switch("shell-job"),
+    Flag::switch("file-locks"),
+    Flag::value("manage-cgroups-mode"),
+    Flag::value("bundle").or("b"),
+    Flag::switch("detach").or("d"),
+    Flag::value("pid-file"),
+    Flag::switch("no-subreaper"),
+    Flag::switch("no-pivot"),
+    Flag::value("empty-ns"),
+    Flag::switch("auto-dedup"),
+    Flag::switch("lazy-pages"),
+    Flag::value("lsm-profile"),
+    Flag::value("lsm-mount-context"),
+];
 
 pub(super) fn checkpoint(_: &Global, _: &Flags) -> Result<u8> {
     Err(Error::not_implemented("checkpoint is not supported yet"))
@@ -213,18 +292,20 @@ pub(super) fn list(global: &Global, flags: &Flags) -> Result<u8> {
         let name = entry?.file_name();
         // What is not a container's, or goes away this moment, is nobody's business here.
         if let Some(Ok(container)) = name.to_str().map(|name| Container::open(global, name)) {
-            containers.push(summary(&container)?);
+            containers.push(container);
         }
     }
-    containers.sort_by(|left, right| left["id"].as_str().cmp(&right["id"].as_str()));
+    containers.sort_by(|left, right| left.record.id.cmp(&right.record.id));
+    let summary = |one| -> Result<Summary> {
+        let summary = Summary::of(one)?;
+        Ok(Summary { owner: user_name(one.record.owner), ..summary })
+    };
     if flags.has("quiet") {
-        let ids: String = containers
-            .iter()
-            .filter_map(|one| Some(format!("{}\n", one["id"].as_str()?)))
-            .collect();
+        let ids: String = containers.iter().map(|one| format!("{}\n", one.record.id)).collect();
         say(&ids)?;
         return Ok(0);
     }
+    let containers = containers.iter().map(summary).collect::<Result<Vec<_>>>()?;
     match flags.get("format").unwrap_or("table") {
         "json" if containers.is_empty() => say("null\n")?,
         "json" => {
@@ -236,13 +317,18 @@ pub(super) fn list(global: &Global, flags: &Flags) -> Result<u8> {
     Ok(0)
 }
 
-fn table(containers: &[serde_json::Value]) -> Result<String> {
+fn table(containers: &[Summary]) -> Result<String> {
     let head = ["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"].map(str::to_owned);
-    let text =
-        |value: &serde_json::Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
     let rows: Vec<[String; 6]> = std::iter::once(head)
         .chain(containers.iter().map(|one| {
-            ["id", "pid", "status", "bundle", "created", "owner"].map(|key| text(&one[key]))
+            [
+                one.id.to_owned(),
+                one.pid.to_string(),
+                one.status.to_string(),
+                one.bundle.display().to_string(),
+                one.created.to_owned(),
+                one.owner.clone(),
+            ]
         }))
         .collect();
     let widths: Vec<usize> = (0..6)
@@ -277,16 +363,19 @@ fn parse_signal(text: &str) -> Result<i32> {
     }
     let upper = text.to_ascii_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
-    let real_time = |prefix: &str, base: i32, sign: i32| {
+    let real_time = |prefix: &str, base: i32, sign: char| {
         let rest = name.strip_prefix(prefix)?;
-        let offset = if rest.is_empty() { 0 } else { rest[1..].parse::<i32>().ok()? };
-        let number = base + sign * offset;
+        let offset = match rest {
+            "" => 0,
+            rest => i32::from(rest.strip_prefix(sign)?.parse::<u8>().ok()?),
+        };
+        let number = if sign == '+' { base + offset } else { base - offset };
         (34..=64).contains(&number).then_some(number)
     };
     let known = NAMES.iter().position(|known| *known == name).map(|position| position as i32 + 1);
     known
-        .or_else(|| real_time("RTMIN", 34, 1))
-        .or_else(|| real_time("RTMAX", 64, -1))
+        .or_else(|| real_time("RTMIN", 34, '+'))
+        .or_else(|| real_time("RTMAX", 64, '-'))
         .ok_or_else(|| Error::invalid(format!("unknown signal {text:?}")))
 }
 

@@ -35,9 +35,11 @@ pub(super) const FLAGS: &[Flag] = &[
 ];
 
 pub(super) fn run(global: &Global, flags: &Flags) -> Result<u8> {
-    let Some((id, args)) = flags.rest().split_first() else {
-        return Err(Error::invalid("container id cannot be empty"));
-    };
+    execute(global, flags).context(|| "exec failed".to_owned())
+}
+
+fn execute(global: &Global, flags: &Flags) -> Result<u8> {
+    let (id, args) = flags.rest().split_first().context(|| "no container id".to_owned())?;
     if flags.get("cgroup").is_some() {
         return Err(Error::not_implemented("exec --cgroup is not supported yet"));
     }
@@ -69,7 +71,9 @@ pub(super) fn run(global: &Global, flags: &Flags) -> Result<u8> {
         preserve_fds: flags.number("preserve-fds")?.unwrap_or(0),
     };
     let stdio = if process.terminal { Stdio::Terminal } else { Stdio::Inherit };
-    let executed = crate::exec(&target, &process, stdio).context(|| "exec failed".to_owned())?;
+    let executed = crate::exec(&target, &process, stdio)
+        .context(|| "unable to start container process".to_owned())?;
+    executed.warnings.iter().for_each(|warning| global.log.warning(warning));
     write_pid_file(flags, executed.pid)?;
     if let (Some(socket), Some(master)) = (&console, &executed.terminal) {
         send_terminal(socket, master)?;
@@ -143,7 +147,7 @@ fn id_number(text: &str) -> Result<u32> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
         Ok(id) if digits && id != u32::MAX => Ok(id),
-        _ => Err(Error::invalid(format!("parsing {text:?} as int for uid failed: invalid syntax"))),
+        _ => Err(Error::invalid(format!("parsing {text} as int for uid failed: invalid syntax"))),
     }
 }
 

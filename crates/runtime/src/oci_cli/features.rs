@@ -82,7 +82,12 @@ fn features() -> Features {
 }
 
 fn flags() -> Vec<String> {
-    ["SECCOMP_FILTER_FLAG_TSYNC", "SECCOMP_FILTER_FLAG_LOG", "SECCOMP_FILTER_FLAG_SPEC_ALLOW"]
-        .map(str::to_owned)
-        .to_vec()
+    [
+        "SECCOMP_FILTER_FLAG_TSYNC",
+        "SECCOMP_FILTER_FLAG_LOG",
+        "SECCOMP_FILTER_FLAG_SPEC_ALLOW",
+        "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV",
+    ]
+    .map(str::to_owned)
+    .to_vec()
 }

@@ -107,9 +107,9 @@ impl Flags {
 
     pub(super) fn number<T: std::str::FromStr>(&self, name: &str) -> Result<Option<T>> {
         let Some(value) = self.get(name) else { return Ok(None) };
-        let parsed = value
-            .parse()
-            .map_err(|_| Error::invalid(format!("invalid value {value:?} for flag -{name}")));
+        let parsed = value.parse().map_err(|_| {
+            Error::invalid(format!("invalid value {value:?} for flag -{name}: parse error"))
+        });
         parsed.map(Some)
     }
 

@@ -1,4 +1,4 @@
-//! Where failures are told: on standard error, and in the file whose last line the calling engine reads.
+//! Where failures and remarks are told: in the file whose last line the calling engine reads, else on standard error.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -32,22 +32,32 @@ impl Log {
         Ok(Self { file, json })
     }
 
-    /// As logrus writes it: containerd's shim looks for the last line of level error, conmon passes standard error on.
-    pub(super) fn error(&mut self, message: &str) {
+    /// As logrus writes it: containerd's shim looks for the last line of level error. conmon passes on standard error,
+    /// which has the bare words when the line went elsewhere.
+    pub(super) fn error(&self, message: &str) {
         self.write("error", message);
+        if self.file.is_some() {
+            // There is nowhere left to tell of it.
+            let _told = std::io::stderr().write_all(format!("{message}\n").as_bytes());
+        }
     }
 
-    fn write(&mut self, level: &str, message: &str) {
+    /// What could not be done exactly as asked, and does no harm.
+    pub(super) fn warning(&self, message: &str) {
+        self.write("warning", message);
+    }
+
+    fn write(&self, level: &str, message: &str) {
         let time = rfc3339();
-        let plain = format!("time={time:?} level={level} msg={message:?}\n");
         let line = match self.json {
             true => format!("{}\n", json!({"level": level, "msg": message, "time": time})),
-            false => plain.clone(),
+            false => format!("time={time:?} level={level} msg={message:?}\n"),
         };
-        let to_stderr = if self.file.is_some() || !self.json { &plain } else { &line };
         // There is nowhere left to tell of a log that cannot be written.
-        let _told = std::io::stderr().write_all(to_stderr.as_bytes());
-        let _logged = self.file.as_mut().map(|file| file.write_all(line.as_bytes()));
+        let _told = match &self.file {
+            Some(file) => (&mut &*file).write_all(line.as_bytes()),
+            None => std::io::stderr().write_all(line.as_bytes()),
+        };
     }
 }
 

@@ -28,8 +28,9 @@ use flags::{Flag, Flags};
 use log::Log;
 
 /// What every command knows.
-struct Global {
+struct Global<'a> {
     root: PathBuf,
+    log: &'a Log,
 }
 
 const ROOT: &str = "/run/gantry/runtime";
@@ -46,58 +47,114 @@ const GLOBAL: &[Flag] = &[
     Flag::switch("version").or("v"),
 ];
 
-type Run = fn(&Global, &Flags) -> Result<u8>;
+type Run = fn(&Global<'_>, &Flags) -> Result<u8>;
 
 struct Command {
     name: &'static str,
     usage: &'static str,
+    arguments: Arguments,
     flags: &'static [Flag],
     run: Run,
     /// Makes processes that share a pid namespace with a container: runs from a program nobody can write.
     sealed: bool,
 }
 
+/// How many plain words a command takes.
+#[derive(Clone, Copy)]
+enum Arguments {
+    Exactly(usize),
+    AtLeast(usize),
+}
+
+use Arguments::{AtLeast, Exactly};
+
 const COMMANDS: &[Command] = &[
-    command("checkpoint", "<container-id>", &[], containers::checkpoint),
-    sealed("create", "[flags] <container-id>", run::CREATE, run::create),
-    command("delete", "[--force] <container-id>", containers::DELETE, containers::delete),
+    command(
+        "checkpoint",
+        "[flags] <container-id>",
+        Exactly(1),
+        containers::CHECKPOINT,
+        containers::checkpoint,
+    ),
+    sealed("create", "[flags] <container-id>", Exactly(1), run::CREATE, run::create),
+    command(
+        "delete",
+        "[--force] <container-id>",
+        Exactly(1),
+        containers::DELETE,
+        containers::delete,
+    ),
     command(
         "events",
         "[--stats] [--interval <duration>] <container-id>",
+        Exactly(1),
         events::FLAGS,
         events::run,
     ),
-    sealed("exec", "[flags] <container-id> <command> [args]", exec::FLAGS, exec::run),
-    command("features", "", &[], features::run),
-    command("kill", "[--all] <container-id> [signal]", containers::KILL, containers::kill),
-    command("list", "[--format table|json] [--quiet]", containers::LIST, containers::list),
-    command("pause", "<container-id>", &[], containers::pause),
-    command("ps", "[--format table|json] <container-id>", ps::FLAGS, ps::run),
-    command("restore", "<container-id>", &[], containers::restore),
-    command("resume", "<container-id>", &[], containers::resume),
-    sealed("run", "[flags] <container-id>", run::RUN, run::run),
-    command("spec", "[--bundle <dir>] [--rootless]", spec::FLAGS, spec::run),
-    command("start", "<container-id>", &[], containers::start),
-    command("state", "<container-id>", &[], containers::state),
-    command("update", "[flags] <container-id>", update::FLAGS, update::run),
+    sealed("exec", "[flags] <container-id> <command> [args]", AtLeast(1), exec::FLAGS, exec::run),
+    command("features", "", Exactly(0), &[], features::run),
+    command(
+        "kill",
+        "[--all] <container-id> [signal]",
+        AtLeast(1),
+        containers::KILL,
+        containers::kill,
+    ),
+    command(
+        "list",
+        "[--format table|json] [--quiet]",
+        Exactly(0),
+        containers::LIST,
+        containers::list,
+    ),
+    command("pause", "<container-id>", Exactly(1), &[], containers::pause),
+    command("ps", "[--format table|json] <container-id> [-ef]", AtLeast(1), ps::FLAGS, ps::run),
+    command(
+        "restore",
+        "[flags] <container-id>",
+        Exactly(1),
+        containers::RESTORE,
+        containers::restore,
+    ),
+    command("resume", "<container-id>", Exactly(1), &[], containers::resume),
+    sealed("run", "[flags] <container-id>", Exactly(1), run::RUN, run::run),
+    command("spec", "[--bundle <dir>] [--rootless]", Exactly(0), spec::FLAGS, spec::run),
+    command("start", "<container-id>", Exactly(1), &[], containers::start),
+    command("state", "<container-id>", Exactly(1), &[], containers::state),
+    command("update", "[flags] <container-id>", Exactly(1), update::FLAGS, update::run),
 ];
 
 const fn command(
     name: &'static str,
     usage: &'static str,
+    arguments: Arguments,
     flags: &'static [Flag],
     run: Run,
 ) -> Command {
-    Command { name, usage, flags, run, sealed: false }
+    Command { name, usage, arguments, flags, run, sealed: false }
 }
 
 const fn sealed(
     name: &'static str,
     usage: &'static str,
+    arguments: Arguments,
     flags: &'static [Flag],
     run: Run,
 ) -> Command {
-    Command { name, usage, flags, run, sealed: true }
+    Command { name, usage, arguments, flags, run, sealed: true }
+}
+
+impl Arguments {
+    fn check(self, command: &str, given: usize) -> Result<()> {
+        let (fits, words) = match self {
+            Exactly(number) => (given == number, format!("exactly {number}")),
+            AtLeast(number) => (given >= number, format!("a minimum of {number}")),
+        };
+        match fits {
+            true => Ok(()),
+            false => Err(Error::invalid(format!("{command:?} requires {words} argument(s)"))),
+        }
+    }
 }
 
 /// Runs one command. `args` begins with its name or a global flag.
@@ -157,10 +214,11 @@ fn dispatch(args: &[OsString], log: &mut Log) -> Result<u8, Failure> {
         say(&format!("USAGE:\n   gantry runtime {} {}\n", command.name, command.usage))?;
         return Ok(0);
     }
+    command.arguments.check(command.name, flags.rest().len())?;
     if command.sealed {
         seal::ensure()?;
     }
-    let global = Global { root: PathBuf::from(global.get("root").unwrap_or(ROOT)) };
+    let global = Global { root: PathBuf::from(global.get("root").unwrap_or(ROOT)), log };
     // What `exec` ends with is the process's, so its own failures need a code that is not likely to be one.
     let code = if command.name == "exec" { 255 } else { 1 };
     (command.run)(&global, &flags).map_err(|error| Failure { error, code })
@@ -184,14 +242,8 @@ fn say(text: &str) -> Result<()> {
     }
 }
 
-/// The one argument most commands have.
+/// The argument most commands have.
 fn id(flags: &Flags) -> Result<&str> {
-    match flags.rest() {
-        [id] => id.to_str().ok_or_else(|| Error::invalid("invalid container ID format")),
-        [] => Err(Error::invalid("container id cannot be empty")),
-        rest => Err(Error::invalid(format!(
-            "this command takes exactly 1 argument(s), not {}",
-            rest.len()
-        ))),
-    }
+    let id = flags.rest().first().map(|id| id.to_str());
+    id.flatten().ok_or_else(|| Error::invalid("invalid container ID format"))
 }

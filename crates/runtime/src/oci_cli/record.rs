@@ -109,7 +109,7 @@ pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
 
 pub(super) fn read_json<T: for<'de> Deserialize<'de>>(path: &Path) -> Result<T> {
     let name = path.display().to_string();
-    let file = fs::File::open(path).context(|| format!("cannot open {name}"))?;
+    let file = fs::File::open(path).context(|| format!("open {name}"))?;
     let bytes = stdx::bounded::read_to_end(file, LIMIT, &name)?;
     serde_json::from_slice(&bytes).map_err(|err| Error::invalid(format!("{name}: {err}")))
 }
@@ -143,11 +143,10 @@ impl Container {
         if self.process()?.is_none() {
             return Ok(Status::Stopped);
         }
-        if crate::waits_for_start(self.place.path()) {
-            return Ok(Status::Created);
-        }
         match self.cgroup() {
+            // As runc: also before its start.
             Ok(cgroup) if cgroup.frozen()? => Ok(Status::Paused),
+            _ if crate::waits_for_start(self.place.path()) => Ok(Status::Created),
             _ => Ok(Status::Running),
         }
     }
@@ -191,7 +190,8 @@ mod tests {
 
     #[test]
     fn ids_are_names_and_nothing_else() {
-        let global = Global { root: "/r".into() };
+        let log = super::super::log::Log::default();
+        let global = Global { root: "/r".into(), log: &log };
         for good in ["a", "a.b", "a_b-c+d", "0"] {
             assert!(Place::of(&global, good).is_ok(), "{good}");
         }

@@ -51,7 +51,7 @@ pub(super) fn run(global: &Global, flags: &Flags) -> Result<u8> {
         return match super::containers::start_container(&container) {
             Ok(()) => Ok(0),
             Err(error) => {
-                super::containers::remove(&container)?;
+                super::containers::remove(global, &container)?;
                 Err(error)
             }
         };
@@ -64,7 +64,7 @@ pub(super) fn run(global: &Global, flags: &Flags) -> Result<u8> {
         .and_then(|running| foreground::follow(&running.pidfd, running.terminal))
         .context(|| "unable to start container process".to_owned());
     if code.is_err() || !flags.has("keep") {
-        super::containers::remove(&container)?;
+        super::containers::remove(global, &container)?;
     }
     code
 }
@@ -86,6 +86,8 @@ fn make(global: &Global, flags: &Flags, waits: Waits) -> Result<Made> {
     let id = id(flags)?;
     let bundle = std::path::absolute(flags.get("bundle").unwrap_or("."))
         .context(|| "cannot find the bundle".to_owned())?;
+    let found = std::fs::metadata(&bundle);
+    found.context(|| format!("chdir {}", bundle.display()))?;
     let spec = load(&bundle)?;
     let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
     let console = console_socket(flags, terminal, waits == Waits::Alone)?;
@@ -148,6 +150,7 @@ fn make(global: &Global, flags: &Flags, waits: Waits) -> Result<Made> {
         });
     match made {
         Ok((record, created)) => {
+            created.warnings.iter().for_each(|warning| global.log.warning(warning));
             let created = match waits {
                 Waits::ForUs => Some(created),
                 Waits::Alone => {

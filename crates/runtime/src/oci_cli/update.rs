@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use oci::runtime::{BlockIo, Cpu, Memory, Pids, Resources, Status};
-use stdx::{Error, Result};
+use stdx::{Context, Error, Result};
 
 use super::flags::{Flag, Flags};
 use super::record::{Container, read_json};
@@ -80,7 +80,9 @@ fn bytes(flags: &Flags, name: &str) -> Result<Option<i64>> {
     match flags.get(name) {
         None => Ok(None),
         Some("-1") => Ok(Some(-1)),
-        Some(text) => stdx::units::ram_in_bytes(text).map(Some),
+        Some(text) => stdx::units::ram_in_bytes(text)
+            .context(|| format!("invalid value for {name}"))
+            .map(Some),
     }
 }
 
