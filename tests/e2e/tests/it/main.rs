@@ -2,6 +2,7 @@
 
 mod containers;
 mod crash;
+mod foreign;
 mod images;
 mod run;
 mod transcript;
