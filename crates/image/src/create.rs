@@ -8,6 +8,7 @@ use oci::{Digest, Platform, Reference};
 use stdx::time::Timestamp;
 use stdx::{Context, Error, Result};
 
+use crate::gc::Lease;
 use crate::pull::{existing, registration};
 use crate::records::{ImageRecord, LayerRecord};
 use crate::store::tagging;
@@ -47,6 +48,23 @@ impl Images {
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<Arc<Image>> {
         let lease = self.lease();
+        let made = self.create_under(&lease, new, write);
+        if made.is_err() {
+            // What was stored for it is of no use to anybody.
+            let (blobs, chains) = (lease.blobs(), lease.chains());
+            drop(lease);
+            self.sweep_layers(&chains)?;
+            self.sweep_blobs(&blobs)?;
+        }
+        made
+    }
+
+    fn create_under(
+        &self,
+        lease: &Lease,
+        new: NewImage,
+        write: impl FnOnce(&mut dyn Write) -> Result<()>,
+    ) -> Result<Arc<Image>> {
         let storage = &self.room.storage;
         let NewImage { parent, mut config, mut step, reference } = new;
         let mut layers: Vec<LayerRecord> = Vec::new();
@@ -105,12 +123,12 @@ impl Images {
             (config.os, config.architecture, config.variant) =
                 (host.os, host.architecture, host.variant);
         }
-        self.finish_creation(&lease, parent, config, layers, reference)
+        self.finish_creation(lease, parent, config, layers, reference)
     }
 
     fn finish_creation(
         &self,
-        lease: &crate::gc::Lease,
+        lease: &Lease,
         parent: Option<Digest>,
         config: ImageConfig,
         layers: Vec<LayerRecord>,

@@ -52,6 +52,11 @@ impl Lease {
     pub(crate) fn blobs(&self) -> Vec<Digest> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
+
+    /// The layers pinned so far.
+    pub(crate) fn chains(&self) -> Vec<ChainId> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner).1.clone()
+    }
 }
 
 impl Drop for Lease {

@@ -8,6 +8,8 @@ pub(crate) const CONFIG: usize = 8 << 20;
 pub(crate) const LAYERS: usize = 512;
 /// Indexes within indexes.
 pub(crate) const INDEX_DEPTH: usize = 2;
+/// Tags of one repository, when all are wanted.
+pub(crate) const TAGS: usize = 100_000;
 /// The body of a refusal.
 pub(crate) const ERROR_BODY: usize = 64 << 10;
 /// A token and what is around it.

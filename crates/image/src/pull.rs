@@ -33,7 +33,7 @@ const BUSY: Duration = Duration::from_millis(20);
 impl Images {
     /// Fetches an image by tag (`latest` if neither tag nor digest is given) or digest, for `platform` or this host.
     ///
-    /// Fails before the first message when there is nothing to fetch. Whatever was fetched until a failure is used by
+    /// Fails before the first message when the registry has nothing under this reference. Whatever was fetched until a failure is used by
     /// the next pull.
     pub async fn pull(
         &self,
@@ -42,18 +42,51 @@ impl Images {
         credentials: Option<Credentials>,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Arc<Image>> {
-        let pull = Pull {
-            images: self.clone(),
-            reference: reference.with_default_tag(),
-            platform: platform.cloned(),
-            reporter: Reporter::new(progress),
-            lease: Arc::new(self.lease()),
+        let reference = reference.with_default_tag();
+        let pull = async {
+            let repository = self.room.registries.repository(&reference, credentials).await?;
+            let pull = Pull::new(self, &reference, platform, &Reporter::new(progress));
+            let (image, outcome) = pull.run(&repository).await?;
+            pull.conclude(&image, outcome, &reference).await;
+            Ok(image)
         };
-        // What may pass is only of interest while somebody may try again.
-        pull.run(credentials).await.map_err(|error| match error.kind() {
-            Kind::Unavailable => error.with_kind(Kind::Internal),
-            _ => error,
-        })
+        pull.await.map_err(final_word)
+    }
+
+    /// Fetches every tag of a repository, one after the other.
+    pub async fn pull_all(
+        &self,
+        name: &Reference,
+        platform: Option<&Platform>,
+        credentials: Option<Credentials>,
+        progress: mpsc::Sender<Progress>,
+    ) -> Result<()> {
+        let reporter = Reporter::new(progress);
+        let pulls = async {
+            let repository = self.room.registries.repository(name, credentials).await?;
+            let mut last = None;
+            let mut newest = Outcome::UpToDate;
+            for tag in repository.tags().await? {
+                let reference = name.with_tag(&tag)?;
+                let pull = Pull::new(self, &reference, platform, &reporter);
+                let (image, outcome) = pull.run(&repository.under(&reference)).await?;
+                newest = newest.max(outcome);
+                last = Some((pull, image));
+            }
+            if let Some((pull, image)) = last {
+                pull.conclude(&image, newest, name).await;
+            }
+            Ok(())
+        };
+        pulls.await.map_err(final_word)
+    }
+}
+
+/// What may pass is only of interest while somebody may try again.
+fn final_word(error: Error) -> Error {
+    match error.kind() {
+        Kind::Unavailable => error.with_kind(Kind::Internal),
+        _ => error,
     }
 }
 
@@ -65,6 +98,14 @@ struct Pull {
     lease: Arc<Lease>,
 }
 
+/// What a pull has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    UpToDate,
+    /// The reference leads to another image than before.
+    Newer,
+}
+
 /// What a reference led to.
 struct Found {
     /// The digest of what the registry has under the reference: an index, or the manifest itself.
@@ -72,46 +113,55 @@ struct Found {
     /// The manifest of the image, read, and as it came.
     manifest: Manifest,
     descriptor: Descriptor,
-    /// Every document on the way: they are kept as blobs.
+    /// Every document on the way, the image's manifest last.
     documents: Vec<Vec<u8>>,
 }
 
 impl Pull {
-    async fn run(&self, credentials: Option<Credentials>) -> Result<Arc<Image>> {
-        let registries = &self.images.room.registries;
-        let repository = registries.repository(&self.reference, credentials).await?;
-        let found = self.find(&repository).await?;
-        let which = self
-            .reference
-            .digest()
-            .map(Digest::as_str)
-            .or(self.reference.tag())
-            .unwrap_or_default();
-        self.reporter
-            .say(Progress::message(which, format!("Pulling from {}", self.reference.path())))
-            .await;
-        let (raw, config) = self.config(&repository, &found.manifest).await?;
-        let layers = self.layers(&repository, &found.manifest, &config).await?;
+    fn new(
+        images: &Images,
+        reference: &Reference,
+        platform: Option<&Platform>,
+        reporter: &Reporter,
+    ) -> Self {
+        Self {
+            images: images.clone(),
+            reference: reference.clone(),
+            platform: platform.cloned(),
+            reporter: reporter.clone(),
+            lease: Arc::new(images.lease()),
+        }
+    }
+
+    async fn run(&self, repository: &Repository) -> Result<(Arc<Image>, Outcome)> {
+        let found = self.find(repository).await?;
+        let (raw, config) = self.config(repository, &found.manifest).await?;
+        let layers = self.layers(repository, &found.manifest, &config).await?;
         let id = found.manifest.config.digest.clone();
-        let newer = self.register(&found, raw, config, layers).await?;
+        let outcome = self.register(&found, raw, config, layers).await?;
         self.reporter.say(Progress::status(format!("Digest: {}", found.digest))).await;
         let image =
             self.images.get(&id).ok_or_else(|| Error::not_found(format!("No such image: {id}")))?;
-        if let Some(wanted) =
-            self.platform.as_ref().filter(|wanted| !wanted.matches(&image.platform()))
-        {
+        Ok((image, outcome))
+    }
+
+    /// The last words, about what was asked for.
+    async fn conclude(&self, image: &Image, outcome: Outcome, asked: &Reference) {
+        let name = asked.familiar();
+        let status = match outcome {
+            Outcome::Newer => "Downloaded newer image for",
+            Outcome::UpToDate => "Image is up to date for",
+        };
+        self.reporter.say(Progress::status(format!("Status: {status} {name}"))).await;
+        self.images.event("pull", &name, &image.id, &asked.familiar_name());
+        let wanted = self.platform.as_ref();
+        if let Some(wanted) = wanted.filter(|wanted| !wanted.matches(&image.platform())) {
             let words = format!(
-                "WARNING: image with reference {} was found but does not match the specified platform: wanted {wanted}, actual: {}",
-                self.reference.familiar(),
+                "WARNING: image with reference {name} was found but does not match the specified platform: wanted {wanted}, actual: {}",
                 image.platform()
             );
             self.reporter.say(Progress::status(words)).await;
         }
-        let name = self.reference.familiar();
-        let status = if newer { "Downloaded newer image for" } else { "Image is up to date for" };
-        self.reporter.say(Progress::status(format!("Status: {status} {name}"))).await;
-        self.images.event("pull", &name, &id, &self.reference.familiar_name());
-        Ok(image)
     }
 
     /// From the reference through indexes to the manifest of one image.
@@ -127,6 +177,8 @@ impl Pull {
         if digest.algorithm() != Algorithm::Sha256 {
             return Err(Error::invalid("unsupported digest algorithm"));
         }
+        let pulling = format!("Pulling from {}", self.reference.path());
+        self.reporter.say(Progress::message(which, pulling)).await;
         let mut documents = Vec::new();
         for _ in 0..=INDEX_DEPTH {
             let document = Document::parse(&fetched.media_type, &fetched.bytes)?;
@@ -223,13 +275,15 @@ impl Pull {
         let mut jobs = JoinSet::new();
         let mut known: BTreeMap<usize, LayerRecord> = BTreeMap::new();
         for (at, (layer, blob)) in layers.iter().zip(&manifest.layers).enumerate() {
-            let id = blob.digest.short();
-            if let Some(record) = self.existing(layer, blob) {
-                self.reporter.say(Progress::step(id, "Already exists", Detail::default())).await;
-                known.insert(at, record);
-            } else {
-                self.reporter.say(Progress::step(id, "Pulling fs layer", Detail::default())).await;
-            }
+            known.extend(self.existing(layer, blob).map(|record| (at, record)));
+        }
+        // Of an image that is here, whole, there is nothing to tell.
+        if known.len() == layers.len() && self.images.get(&manifest.config.digest).is_some() {
+            return Ok(known.into_values().collect());
+        }
+        for (at, blob) in manifest.layers.iter().enumerate() {
+            let step = if known.contains_key(&at) { "Already exists" } else { "Pulling fs layer" };
+            self.reporter.say(Progress::step(blob.digest.short(), step, Detail::default())).await;
         }
         // Where a layer is a copy of the one below it, downloads come first and trees are made in order.
         let ordered = self.images.room.storage.snapshots.needs_parent();
@@ -292,14 +346,14 @@ impl Pull {
         existing(&self.images, layer, Some(blob))
     }
 
-    /// Writes everything down. Whether the reference leads to another image than before.
+    /// Writes everything down.
     async fn register(
         &self,
         found: &Found,
         raw: Vec<u8>,
         config: ImageConfig,
         layers: Vec<LayerRecord>,
-    ) -> Result<bool> {
+    ) -> Result<Outcome> {
         let images = self.images.clone();
         let reference = self.reference.clone();
         let (digest, descriptor) = (found.digest.clone(), found.descriptor.clone());
@@ -307,7 +361,16 @@ impl Pull {
             .iter()
             .zip(&found.manifest.layers)
             .all(|(layer, blob)| layer.blob.digest == blob.digest);
-        let documents = found.documents.clone();
+        // Kept is what a record leads to: what the registry has under the reference, and the manifest if it is the image's.
+        let manifest = complete.then_some(&found.descriptor.digest);
+        let documents: Vec<Vec<u8>> = found
+            .documents
+            .iter()
+            .filter(|document| {
+                [Some(&found.digest), manifest].contains(&Some(&Digest::of(document)))
+            })
+            .cloned()
+            .collect();
         for document in &documents {
             self.lease.pin_blob(&Digest::of(document));
         }
@@ -337,7 +400,7 @@ impl Pull {
             }
             drop(catalog);
             images.room.state.sync()?;
-            Ok(newer)
+            Ok(if newer { Outcome::Newer } else { Outcome::UpToDate })
         })
         .await
     }

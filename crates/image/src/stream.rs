@@ -10,7 +10,8 @@ use tokio::sync::mpsc;
 const WAITING: usize = 16;
 
 /// Makes a blocking reader of pieces that arrive. For [`crate::Images::load`] and [`crate::Images::import`]; must be
-/// called within the runtime. The pieces are dropped as soon as the reader is.
+/// called within the runtime. When the reader is gone, what still arrives is thrown away: a client that cannot send
+/// on does not look for the answer that says why.
 pub fn reader<S>(mut pieces: S) -> impl Read + Send + 'static
 where
     S: Stream<Item = io::Result<Bytes>> + Send + Unpin + 'static,
@@ -20,13 +21,17 @@ where
         loop {
             let piece = tokio::select! {
                 piece = pieces.next() => piece,
-                () = sender.closed() => return,
+                () = sender.closed() => break,
             };
             match piece {
                 Some(piece) => {
                     let last = piece.is_err();
-                    if sender.send(Some(piece)).await.is_err() || last {
+                    if last {
+                        let _gone = sender.send(Some(piece)).await;
                         return;
+                    }
+                    if sender.send(Some(piece)).await.is_err() {
+                        break;
                     }
                 }
                 None => {
@@ -35,6 +40,7 @@ where
                 }
             }
         }
+        while let Some(Ok(_)) = pieces.next().await {}
     });
     Pieces { receiver, piece: Bytes::new(), ended: false }
 }

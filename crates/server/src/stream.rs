@@ -64,14 +64,17 @@ pub(crate) async fn progress<M: Serialize + Send + 'static>(
     {
         return Err(error.into());
     }
-    let rest = stream::unfold(running, |mut running| async move {
-        let piece = match running.next().await {
-            Some(piece) => piece,
-            None => message(&api::image::Message::failure(&running.failure.take()?.chain())),
-        };
-        Some((Ok(piece), running))
-    });
-    Ok(bytes("application/json", stream::iter(first.map(Ok)).chain(rest)))
+    let first = stream::iter(first.map(Ok));
+    Ok(bytes("application/json", first.chain(running.rest())))
+}
+
+/// Work that fails in its last message only, as dockerd's `load` does: its clients look nowhere else.
+pub(crate) fn report<M: Serialize + Send + 'static>(
+    work: impl Future<Output = Result<()>> + Send + 'static,
+    messages: mpsc::Receiver<M>,
+) -> Response {
+    let running = Progress { work: Some(Box::pin(work)), messages, failure: None };
+    bytes("application/json", running.rest())
 }
 
 struct Progress<M> {
@@ -80,7 +83,18 @@ struct Progress<M> {
     failure: Option<Error>,
 }
 
-impl<M: Serialize> Progress<M> {
+impl<M: Serialize + Send + 'static> Progress<M> {
+    /// What is still to be told, a failure at last.
+    fn rest(self) -> impl Stream<Item = Result<Bytes>> + Send {
+        stream::unfold(self, |mut running| async move {
+            let piece = match running.next().await {
+                Some(piece) => piece,
+                None => message(&api::image::Message::failure(&running.failure.take()?.chain())),
+            };
+            Some((Ok(piece), running))
+        })
+    }
+
     /// The next message; `None` when the work is done and all it said is said.
     async fn next(&mut self) -> Option<Bytes> {
         loop {

@@ -368,6 +368,9 @@ fn route(
         return reply(StatusCode::OK, serde_json::json!({ "repositories": names }).to_string());
     }
     if let Some(repository) = rest.strip_suffix("/tags/list") {
+        if !content.repositories.contains_key(repository) {
+            return unknown_name();
+        }
         let of_it = content.tags.keys().filter(|(name, _)| name == repository);
         let tags: Vec<&String> = of_it.map(|(_, tag)| tag).collect();
         return reply(
@@ -455,11 +458,7 @@ fn manifests(
             None if content.repositories.contains_key(repository) => {
                 error(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "manifest unknown")
             }
-            None => error(
-                StatusCode::NOT_FOUND,
-                "NAME_UNKNOWN",
-                "repository name not known to registry",
-            ),
+            None => unknown_name(),
         },
         Method::DELETE => {
             content.repositories.entry(repository.to_owned()).or_default().remove(reference);
@@ -468,6 +467,10 @@ fn manifests(
         }
         _ => reply(StatusCode::METHOD_NOT_ALLOWED, ""),
     }
+}
+
+fn unknown_name() -> Response<Body> {
+    error(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "repository name not known to registry")
 }
 
 fn uploads(

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{
-    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE,
+    ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, LINK,
     LOCATION, RANGE, USER_AGENT,
 };
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -15,6 +15,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use oci::image::media_type;
 use oci::{DEFAULT_DOMAIN, Digest, Reference};
+use serde::Deserialize;
 use stdx::{Context, Error, Result};
 
 use super::auth::{self, Challenge};
@@ -224,6 +225,44 @@ impl Repository {
             )));
         }
         Ok(Fetched { media_type, digest, bytes })
+    }
+
+    /// The same, asked for another reference to it.
+    pub(crate) fn under(&self, reference: &Reference) -> Self {
+        Self { reference: reference.clone(), ..self.clone() }
+    }
+
+    /// All tags, in the registry's order.
+    pub(crate) async fn tags(&self) -> Result<Vec<String>> {
+        #[derive(Deserialize)]
+        struct Page {
+            #[serde(default)]
+            tags: Option<Vec<String>>,
+        }
+        let mut tags = Vec::new();
+        let mut next = Some(format!("{}/tags/list", self.reference.path()));
+        while let Some(path) = next {
+            let response = self.get(&path, &HeaderMap::new()).await?;
+            next = response
+                .headers()
+                .get(LINK)
+                .and_then(|link| link.to_str().ok())
+                .and_then(next_page)
+                .filter(|further| *further != path);
+            let what = || format!("cannot read the tags of {}", self.reference.familiar_name());
+            let bytes = read_body(response, limits::MANIFEST, self.stall).await.context(what)?;
+            let page: Page = serde_json::from_slice(&bytes)
+                .map_err(|cause| Error::invalid(what()).caused_by(cause))?;
+            tags.extend(page.tags.unwrap_or_default());
+            if tags.len() > limits::TAGS {
+                return Err(Error::invalid(format!(
+                    "repository {} has more than {} tags",
+                    self.reference.familiar_name(),
+                    limits::TAGS
+                )));
+            }
+        }
+        Ok(tags)
     }
 
     /// A small blob, whole and verified.
@@ -503,6 +542,14 @@ async fn read_body(response: Response<Incoming>, limit: usize, stall: Duration) 
         )),
         Err(_) => Err(Error::unavailable("the registry stopped sending")),
     }
+}
+
+/// `</v2/name/tags/list?last=x>; rel="next"` → `name/tags/list?last=x`. Whatever host it names, the page is asked of ours.
+fn next_page(link: &str) -> Option<String> {
+    let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
+    let next = parameters.split(';').any(|one| matches!(one.trim(), "rel=\"next\"" | "rel=next"));
+    let (_, path) = target.split_once("/v2/")?;
+    next.then(|| path.to_owned())
 }
 
 /// The digest of `bytes` by the algorithm of `like`.

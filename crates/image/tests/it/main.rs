@@ -82,6 +82,13 @@ impl Host {
         tokio::join!(pull, lines(messages))
     }
 
+    pub(crate) async fn pull_all(&self, name: &str) -> (Result<()>, Vec<String>) {
+        let name = Reference::parse_normalized(name).unwrap();
+        let (sender, messages) = mpsc::channel(16);
+        let pull = self.images.pull_all(&name, None, None, sender);
+        tokio::join!(pull, lines(messages))
+    }
+
     pub(crate) async fn load(&self, archive: Vec<u8>) -> (Result<Vec<Loaded>>, Vec<String>) {
         let (sender, messages) = mpsc::channel(16);
         let options = LoadOptions { quiet: true, ..LoadOptions::default() };

@@ -41,10 +41,11 @@ async fn by_tag_as_docker_tells_it() {
     let (again, said) = host.pull(&name).await;
     assert_eq!(again.unwrap().id, test.id());
     assert_eq!(registry.asked_for("/blobs/"), 0);
-    let mut expected = vec!["1: Pulling from library/x".to_owned()];
-    expected.extend(blobs.iter().map(|blob| format!("{}: Already exists", blob.short())));
-    expected.push(format!("Digest: {digest}"));
-    expected.push(format!("Status: Image is up to date for {name}"));
+    let expected = [
+        "1: Pulling from library/x".to_owned(),
+        format!("Digest: {digest}"),
+        format!("Status: Image is up to date for {name}"),
+    ];
     assert_eq!(said, expected);
     assert_eq!(host.events(), vec![format!("pull {name} {}", registry.reference("library/x")); 2]);
     host.check();
@@ -59,6 +60,53 @@ async fn by_tag_as_docker_tells_it() {
     host.check();
     let host = host.restart();
     assert_eq!(host.images.resolve(&name).unwrap().id, two.id());
+    host.check();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_tag() {
+    let (host, registry) = (Host::new(), Registry::start());
+    let one = TestImage::small("one");
+    let first = one.push(&registry, "x", "1");
+    let second = TestImage::small("two").push(&registry, "x", "2");
+    one.push(&registry, "x", "once-more");
+    let name = registry.reference("x");
+    let (outcome, said) = host.pull_all(&name).await;
+    outcome.unwrap();
+    let told: Vec<&String> = said
+        .iter()
+        .filter(|line| line.contains("Pulling from") || line.starts_with("Digest"))
+        .collect();
+    let expected = [
+        "1: Pulling from x".to_owned(),
+        format!("Digest: {first}"),
+        "2: Pulling from x".to_owned(),
+        format!("Digest: {second}"),
+        "once-more: Pulling from x".to_owned(),
+        format!("Digest: {first}"),
+    ];
+    assert_eq!(told, expected.iter().collect::<Vec<_>>());
+    assert_eq!(said.last().unwrap(), &format!("Status: Downloaded newer image for {name}"));
+    assert_eq!(host.events(), [format!("pull {name} {name}")]);
+    // What a registry has on several pages.
+    registry.forget_seen();
+    registry.fail(
+        "/tags/list",
+        1,
+        Fault::Header("link", "</v2/x/tags/list?last=1>; rel=\"next\"".to_owned()),
+    );
+    let (outcome, said) = host.pull_all(&name).await;
+    outcome.unwrap();
+    assert_eq!(registry.asked_for("/v2/x/tags/list?last=1"), 1);
+    assert_eq!(said.last().unwrap(), &format!("Status: Image is up to date for {name}"));
+    let missing = host.pull_all(&registry.reference("nope")).await.0.unwrap_err();
+    assert_eq!(
+        missing.to_string(),
+        format!(
+            "repository {} not found: name unknown: repository name not known to registry",
+            registry.reference("nope")
+        )
+    );
     host.check();
 }
 
@@ -113,7 +161,7 @@ async fn of_a_platform() {
         missing.unwrap_err().chain(),
         "no matching manifest for linux/ppc64le in the manifest list entries"
     );
-    assert_eq!(said, Vec::<String>::new());
+    assert_eq!(said, ["multi: Pulling from x"]);
     host.check();
 
     // An image that is what it is gets a warning.

@@ -112,11 +112,14 @@ async fn create(
     let platform = query.get("platform").map(platform).transpose()?;
     let (sender, messages) = mpsc::channel(MESSAGES);
     let Some(source) = query.get("fromSrc") else {
-        let name = with_tag(query.get("fromImage").unwrap_or_default(), query.get("tag"));
-        let reference = Reference::parse_normalized(&name)?;
+        let reference = wanted(query.get("fromImage").unwrap_or_default(), query.get("tag"))?;
         let credentials = request::registry_auth(&headers).map(credentials);
         let pull = async move {
-            images.pull(&reference, platform.as_ref(), credentials, sender).await.map(drop)
+            let platform = platform.as_ref();
+            match reference.is_name_only() {
+                true => images.pull_all(&reference, platform, credentials, sender).await,
+                false => images.pull(&reference, platform, credentials, sender).await.map(drop),
+            }
         };
         return stream::progress(pull, messages).await;
     };
@@ -135,12 +138,25 @@ async fn create(
     stream::progress(import, messages).await
 }
 
+/// A tag or digest beside the name counts for more than one in it. Without either all tags are meant, which old clients
+/// say by a colon at the end.
+fn wanted(name: &str, tag: Option<&str>) -> Result<Reference> {
+    let name = Reference::parse_normalized(name.strip_suffix(':').unwrap_or(name))?;
+    match tag.filter(|tag| !tag.is_empty()) {
+        None => Ok(name),
+        Some(tag) => match tag.parse() {
+            Ok(digest) => Ok(name.with_digest(digest)),
+            Err(_) => name.with_tag(tag),
+        },
+    }
+}
+
 async fn load(State(images): State<Images>, query: Query, body: Body) -> Outcome {
     let platform = query.get("platform").map(platform).transpose()?;
     let options = LoadOptions { platform, quiet: query.flag("quiet") };
     let (sender, messages) = mpsc::channel(MESSAGES);
     let load = async move { images.load(reader(body), options, sender).await.map(drop) };
-    stream::progress(load, messages).await
+    Ok(stream::report(load, messages))
 }
 
 /// `linux/arm64`, or since 1.48 `{"os":"linux","architecture":"arm64"}`.

@@ -41,8 +41,7 @@ async fn run(call: &Call<'_>) -> Result {
     let mut request = call.cli.client()?.post("/images/create").query("fromSrc", from);
     if let Some(name) = call.args().get(1).filter(|name| !name.is_empty()) {
         let reference = oci::Reference::parse_normalized(name)?;
-        request =
-            request.query("repo", reference.familiar_name()).query_opt("tag", reference.tag());
+        request = request.query("repo", reference.familiar());
     }
     let text = |name: &str| flags.get(name).filter(|text| !text.is_empty());
     request = request.query_opt("message", text("message")).query_opt("platform", text("platform"));

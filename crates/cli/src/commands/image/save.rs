@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::path::Path;
 
 use client::Request;
 
@@ -54,6 +55,13 @@ pub(crate) async fn write_out(call: &Call<'_>, request: Request, words: &str) ->
             call.cli.printer.bytes(&chunk)?;
         }
         return Ok(());
+    }
+    let parent = Path::new(output).parent().filter(|parent| !parent.as_os_str().is_empty());
+    if let Some(parent) = parent.filter(|parent| !parent.exists()) {
+        return Err(Failure::words(format!(
+            "{words}: invalid output path: stat {}: no such file or directory",
+            parent.display()
+        )));
     }
     let failed = |err: std::io::Error| {
         Failure::words(format!("{words}: {output}: {}", stdx::Error::from(err)))
