@@ -5,8 +5,6 @@ mod cgroup;
 #[cfg(test)]
 mod escape;
 #[cfg(test)]
-mod fields;
-#[cfg(test)]
 mod seccomp;
 #[cfg(test)]
 mod stage;
