@@ -5,6 +5,8 @@ mod cgroup;
 #[cfg(test)]
 mod escape;
 #[cfg(test)]
+mod fields;
+#[cfg(test)]
 mod seccomp;
 #[cfg(test)]
 mod stage;

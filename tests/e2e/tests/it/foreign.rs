@@ -33,12 +33,11 @@ fn text(bytes: &[u8]) -> String {
 }
 
 /// Asks until the answer is the one: these engines' commands tell nobody of what happens later.
-#[expect(clippy::disallowed_methods, reason = "there is no event to wait for")]
 fn wait_for(what: &str, mut asked: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !asked() {
         assert!(Instant::now() < deadline, "{what} did not happen");
-        std::thread::sleep(Duration::from_millis(20));
+        pause();
     }
 }
 
@@ -49,26 +48,29 @@ fn hat(dir: &Path, name: &str) -> PathBuf {
     hat
 }
 
-/// Removes a cgroup of a test's own from every hierarchy.
+/// Removes a cgroup of a test's own from every hierarchy. What lived there may be on its way out.
 fn sweep(parent: &str) {
+    fn remove(dir: &Path) {
+        let below = fs::read_dir(dir).into_iter().flatten().flatten();
+        for inner in below.filter(|entry| entry.path().is_dir()) {
+            remove(&inner.path());
+        }
+        let _busy = fs::remove_dir(dir);
+    }
+    let name = parent.trim_start_matches('/');
     for controller in fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten() {
-        let mut dirs = vec![controller.path().join(parent.trim_start_matches('/'))];
-        while let Some(dir) = dirs.pop() {
-            let below: Vec<PathBuf> = fs::read_dir(&dir)
-                .into_iter()
-                .flatten()
-                .flatten()
-                .map(|entry| entry.path())
-                .filter(|path| path.is_dir())
-                .collect();
-            if fs::remove_dir(&dir).is_err() && !below.is_empty() {
-                for inner in &below {
-                    let _busy = fs::remove_dir(inner);
-                }
-                let _busy = fs::remove_dir(&dir);
-            }
+        let dir = controller.path().join(name);
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while dir.exists() && Instant::now() < deadline {
+            remove(&dir);
+            pause();
         }
     }
+}
+
+#[expect(clippy::disallowed_methods, reason = "there is no event to wait for")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(20));
 }
 
 // podman
@@ -1019,6 +1021,130 @@ fn runc_features() {
         let lacking: Vec<String> =
             words(&theirs, pointer).into_iter().filter(|word| !ours.contains(word)).collect();
         assert_eq!(lacking, not_ours, "{pointer}");
+    }
+}
+
+// Hooks: the six moments of the specification.
+
+/// A hook that writes down its moment, the state it is told, and whose mounts it sees.
+fn hook(log: &Path, moment: &str, then: &str) -> Value {
+    let script = format!(
+        "state=$(cat | tr -d '\\n ' | grep -o '\"status\":\"[a-z]*\"'); echo \"{moment} $state $(readlink /proc/self/ns/mnt)\" >>{}; {then}",
+        log.display()
+    );
+    json!({"path": "/bin/sh", "args": ["sh", "-c", script], "env": ["PATH=/usr/bin:/bin"], "timeout": 20})
+}
+
+const MOMENTS: [&str; 6] =
+    ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
+
+/// A bundle of ours whose hooks write into a file that both the host and the container see at one path.
+fn with_hooks(name: &str, fails: Option<&str>) -> (tempfile::TempDir, Bundle, PathBuf) {
+    let place = tempfile::tempdir().expect("a place for a test");
+    let bundle = Bundle::new(hat(place.path(), "gantry-runtime"), name);
+    let shared = place.path().join("shared");
+    fs::create_dir(&shared).expect("a directory");
+    let log = shared.join("log");
+    bundle.configure(&["sleep", "1000"], |spec| {
+        for moment in MOMENTS {
+            let then = if fails == Some(moment) { "echo why >&2; exit 3" } else { "true" };
+            let second = hook(&log, &format!("{moment}2"), "true");
+            spec["hooks"][moment] = json!([hook(&log, moment, then), second]);
+        }
+        let mounts = spec["mounts"].as_array_mut().expect("a list");
+        mounts.push(json!({"destination": shared, "source": shared, "options": ["bind"]}));
+    });
+    (place, bundle, log)
+}
+
+#[test]
+fn hooks_have_their_moments() {
+    let (_place, bundle, log) = with_hooks("hooks", None);
+    let said = || fs::read_to_string(&log).unwrap_or_default();
+    let told = |lines: &[&str]| {
+        let text = said();
+        let moments: Vec<&str> = text.lines().filter_map(|line| line.split(' ').next()).collect();
+        assert_eq!(moments, lines, "{text}");
+    };
+    let quiet = |args: &[&str]| {
+        let status = bundle.command(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
+        assert!(status.expect("it can be executed").success(), "{args:?}");
+    };
+    let twice = |moments: &[&str]| -> Vec<String> {
+        moments.iter().flat_map(|moment| [(*moment).to_owned(), format!("{moment}2")]).collect()
+    };
+    let check = |number: usize| {
+        let expected = twice(&MOMENTS[..number]);
+        told(&expected.iter().map(String::as_str).collect::<Vec<_>>());
+    };
+    quiet(&["create", "c"]);
+    check(3);
+    quiet(&["start", "c"]);
+    check(5);
+    let pid = bundle.state("c")["pid"].to_string();
+    let theirs = fs::read_link(format!("/proc/{pid}/ns/mnt")).expect("it runs");
+    quiet(&["kill", "c", "KILL"]);
+    bundle.wait_until_stopped("c");
+    check(5);
+    quiet(&["delete", "c"]);
+    check(6);
+
+    let ours = fs::read_link("/proc/self/ns/mnt").expect("we run");
+    let line = |moment: &str| {
+        let text = said();
+        let line = text.lines().find(|line| line.starts_with(&format!("{moment} ")));
+        line.expect("it was run").to_owned()
+    };
+    for (moment, status, mounts) in [
+        ("prestart", "creating", &ours),
+        ("createRuntime", "creating", &ours),
+        ("createContainer", "creating", &theirs),
+        ("startContainer", "created", &theirs),
+        ("poststart", "running", &ours),
+        ("poststop", "stopped", &ours),
+    ] {
+        let expected = format!("{moment} \"status\":\"{status}\" {}", mounts.display());
+        assert_eq!(line(moment), expected);
+    }
+}
+
+#[test]
+fn a_failing_hook_ends_it_but_after_the_end() {
+    for (number, moment) in MOMENTS.into_iter().enumerate() {
+        let (place, bundle, log) = with_hooks(&format!("fails{number}"), Some(moment));
+        let err = place.path().join("err");
+        let run = |args: &[&str]| {
+            let file = File::create(&err).expect("a file");
+            let status = bundle.command(args).stdout(Stdio::null()).stderr(file).status();
+            let said = fs::read_to_string(&err).unwrap_or_default();
+            (status.expect("it can be executed").success(), said)
+        };
+        let words = format!("error running {moment} hook #0: exit status 3");
+        let (created, said) = run(&["create", "c"]);
+        assert_eq!(created, number > 2, "{moment}: {said}");
+        if number < 3 {
+            assert!(said.contains(&words), "{said}");
+            assert!(
+                bundle.command(&["state", "c"]).output().is_ok_and(|state| !state.status.success())
+            );
+            continue;
+        }
+        let (started, said) = run(&["start", "c"]);
+        assert_eq!(started, moment == "poststop", "{moment}: {said}");
+        if started {
+            assert!(run(&["kill", "c", "KILL"]).0);
+        } else {
+            assert!(said.contains(&words), "{said}");
+        }
+        bundle.wait_until_stopped("c");
+        let (deleted, said) = run(&["delete", "c"]);
+        assert!(deleted, "{moment}: {said}");
+        if moment == "poststop" {
+            assert!(said.contains("level=warning") && said.contains(&words), "{said}");
+        }
+        // The others of the last moment are run all the same.
+        let log = fs::read_to_string(&log).unwrap_or_default();
+        assert!(log.lines().any(|line| line.starts_with("poststop2 ")), "{moment}: {log}");
     }
 }
 
