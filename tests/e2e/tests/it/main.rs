@@ -5,4 +5,5 @@ mod crash;
 mod foreign;
 mod images;
 mod run;
+mod runc;
 mod transcript;
