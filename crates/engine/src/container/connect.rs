@@ -36,16 +36,19 @@ pub(crate) fn endpoints(
         Network::None => "none".to_owned(),
         Network::Host => "host".to_owned(),
         Network::Container(_) => return Ok(BTreeMap::new()),
-        Network::Named(name) => networks.find(name)?.name.clone(),
+        // One that is not there may be there by the time of the start, which looks again.
+        Network::Named(name) => {
+            networks.find(name).map_or_else(|_| name.clone(), |network| network.name.clone())
+        }
     };
     let mut endpoints = BTreeMap::new();
     let mine = asked.remove(&own).or_else(|| asked.remove(&host.network_mode)).unwrap_or_default();
     check_endpoint(&own, &mine)?;
     endpoints.insert(own, mine);
     for (name, settings) in asked {
-        let network = networks.find(&name)?;
-        check_endpoint(&network.name, &settings)?;
-        endpoints.insert(network.name.clone(), settings);
+        let name = networks.find(&name).map_or(name, |network| network.name.clone());
+        check_endpoint(&name, &settings)?;
+        endpoints.insert(name, settings);
     }
     Ok(endpoints)
 }

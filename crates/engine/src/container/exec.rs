@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use api::exec::{CreateBody, Inspect, ProcessConfig, StartBody};
-use stdx::{Error, Id, Kind, Result};
+use stdx::{Error, Id, Result};
 use tokio::sync::watch;
 
 use super::attach::{self, Attached, DetachKeys};
 use super::plan::Plan;
+use super::start::words;
 use super::state::Phase;
 use super::{Container, spec};
 
@@ -256,14 +257,8 @@ async fn start(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted> {
     let started = container
         .with_shim(move |shim| {
             Ok(shim.exec(request).map_err(|failure| {
-                let code = failure.exit_code.unwrap_or(126);
-                let kind =
-                    if failure.exit_code.is_some() { Kind::Invalid } else { failure.error.kind() };
-                (
-                    code,
-                    Error::new(kind, "OCI runtime exec failed: exec failed")
-                        .caused_by(failure.error),
-                )
+                let code = failure.exit_code.filter(|code| *code == 127).unwrap_or(126);
+                (code, words("OCI runtime exec failed: exec failed", code, failure.error))
             }))
         })
         .await

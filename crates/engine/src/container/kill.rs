@@ -18,10 +18,7 @@ impl Container {
             return self.stop_restarting().await;
         }
         if !phase.is_up() {
-            return Err(Error::conflict(format!(
-                "cannot kill container: {id}: container {id} is not running"
-            ))
-            .with_kind(stdx::Kind::Conflict));
+            return Err(Error::conflict(format!("container {id} is not running")));
         }
         let stop_signal = self.stop_signal();
         if number == 9 || number == stop_signal {

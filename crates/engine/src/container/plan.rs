@@ -270,9 +270,13 @@ impl Plan {
         Ok(())
     }
 
-    /// What `hostname` says inside: what was asked for, or the beginning of the id.
+    /// What `hostname` says inside: what was asked for, the host's on its network, else the beginning of the id.
     pub fn hostname(&self, id: &Id) -> String {
-        if self.hostname.is_empty() { id.short().to_owned() } else { self.hostname.clone() }
+        match self.network {
+            _ if !self.hostname.is_empty() => self.hostname.clone(),
+            Network::Host => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            _ => id.short().to_owned(),
+        }
     }
 }
 

@@ -59,7 +59,7 @@ impl Device {
                 "error gathering device information while adding custom device \"{}\"",
                 plan.host
             ))
-            .caused_by(std::io::Error::from(errno))
+            .caused_by(Error::from(errno))
         };
         let stat = rustix::fs::stat(plan.host.as_str()).map_err(missing)?;
         let file_type = rustix::fs::FileType::from_raw_mode(stat.st_mode);

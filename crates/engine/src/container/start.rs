@@ -82,7 +82,7 @@ impl Container {
                     self.remove_held(true).await?;
                 }
                 drop(gate);
-                Err(words(failure))
+                Err(failure.error)
             }
         }
     }
@@ -127,6 +127,10 @@ impl Container {
             cgroup_parent: None,
             runtime: plan.runtime.clone(),
             dir,
+        });
+        let launched = launched.map_err(|failure| LaunchError {
+            error: words("failed to create task for container: failed to create shim task: OCI runtime create failed", failure.exit_code, failure.error),
+            ..failure
         })?;
         let watch = self.shim()?.watch()?;
         Ok(Running { launched, endpoints, watch })
@@ -138,10 +142,17 @@ impl Container {
             Network::Host => Ok(Attachment { netns: None, endpoints: Vec::new() }),
             Network::None => networks.none(),
             Network::Container(other) => {
-                let path = self.namespace_of(other, "net")?;
+                // It is this container that cannot be started, not the other that was asked for.
+                let path = self
+                    .namespace_of(other, "net")
+                    .map_err(|error| error.with_kind(Kind::Internal))
+                    .context(|| "joining network namespace of container".to_owned())?;
                 networks.join(&path)
             }
-            Network::Named(_) => networks.attach(&self.attach_request(record)?),
+            Network::Named(_) => self
+                .attach_request(record)
+                .and_then(|request| networks.attach(&request))
+                .context(|| "failed to set up container networking".to_owned()),
         }
     }
 
@@ -202,14 +213,18 @@ impl Container {
     }
 }
 
-/// Docker's clients look into this sentence for what to exit with.
-fn words(failure: LaunchError) -> Error {
-    let kind = match failure.exit_code {
-        126 | 127 => Kind::Invalid,
-        _ => failure.error.kind(),
-    };
-    Error::new(kind, "failed to create task for container: failed to create shim task: OCI runtime create failed")
-        .caused_by(failure.error)
+/// A failure of the runtime as Docker tells it. Its clients look into the sentence for what to exit with.
+pub(super) fn words(what: &str, exit_code: i32, error: Error) -> Error {
+    let kind = if matches!(exit_code, 126 | 127) { Kind::Invalid } else { error.kind() };
+    let chain = error.chain();
+    // Docker's daemon looks users up itself, before its runtime is asked.
+    if ["unable to find user", "unable to find group"].iter().any(|begin| chain.starts_with(begin))
+    {
+        return Error::new(kind, chain);
+    }
+    let begin = "unable to start container process: ";
+    let begin = if chain.contains(begin) { "" } else { begin };
+    Error::new(kind, format!("{what}: {begin}{chain}: unknown"))
 }
 
 /// What a container shares with others.

@@ -81,6 +81,7 @@ impl Assembly<'_> {
     }
 
     fn mount_tmpfs(&mut self, mount: &PlannedMount) -> Result<()> {
+        let covers = self.root.find(&mount.destination)?.is_some();
         let place = self.directory(mount)?;
         // A tmpfs over a directory of the image looks like that directory, unless told otherwise.
         let mode = format!("{:04o}", rustix::fs::fstat(&place)?.st_mode & 0o7777);
@@ -91,7 +92,8 @@ impl Assembly<'_> {
         let late = (dev || mount.options.copy_up) && mount.options.fresh().contains(Attr::RDONLY);
         let attr =
             if late { mount.options.fresh().without(Attr::RDONLY) } else { mount.options.fresh() };
-        let made = new_mount("tmpfs", mount, if has_mode { &[] } else { &extra }, attr)?;
+        let first: &[_] = if covers && !has_mode { &extra } else { &[] };
+        let made = new_mount("tmpfs", mount, first, attr)?;
         if mount.options.copy_up {
             copy_up::copy(place.as_fd(), made.as_fd())
                 .context(|| "cannot copy the image's content".to_owned())?;

@@ -39,6 +39,7 @@ fn cover_of(empty: &mut Option<OwnedFd>) -> Result<OwnedFd> {
         return Ok(rustix::mount::open_tree(&*mounted, "", flags)?);
     }
     let fs = rustix::mount::fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    rustix::mount::fsconfig_set_string(&fs, "source", "tmpfs")?;
     rustix::mount::fsconfig_set_string(&fs, "nr_blocks", "1")?;
     rustix::mount::fsconfig_set_string(&fs, "nr_inodes", "1")?;
     rustix::mount::fsconfig_create(&fs)?;

@@ -232,6 +232,7 @@ impl Layers {
 
     fn mount(self, volatile: bool) -> Result<Root> {
         let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_set_string(&fs, "source", "overlay")?;
         for lower in &self.lowers {
             match lower.give(&fs, "lowerdir+") {
                 // Not a word before 6.5.

@@ -14,7 +14,7 @@ use engine::{
 use futures_util::FutureExt;
 use futures_util::stream::{StreamExt, once, unfold};
 use http::{HeaderMap, StatusCode};
-use stdx::Error;
+use stdx::{Context, Error};
 
 use crate::error::Refusal;
 use crate::hijack::{self, Splice};
@@ -129,7 +129,9 @@ async fn kill(
     Path(name): Path<String>,
     query: Query,
 ) -> Outcome {
-    containers.find(&name)?.kill(query.get("signal")).await?;
+    let words = || format!("cannot kill container: {name}");
+    let container = containers.find(&name).context(words)?;
+    container.kill(query.get("signal")).await.context(words)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
