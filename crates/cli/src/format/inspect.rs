@@ -211,6 +211,17 @@ fn schema(parent: &str, key: &str) -> Schema {
     }
 }
 
+/// What an image's document may leave out, and no other document has.
+const OF_AN_IMAGE: Schema = &[
+    ("Author", Zero::Text),
+    ("Comment", Zero::Text),
+    ("DockerVersion", Zero::Text),
+    ("OsVersion", Zero::Text),
+    ("Parent", Zero::Text),
+    ("Variant", Zero::Text),
+    ("VirtualSize", Zero::Int),
+];
+
 /// Members that a document may leave out, where their place does not matter.
 fn optional(parent: &str, key: &str) -> Schema {
     use Zero::{Int, List, Map, Nil, Text};
@@ -250,7 +261,9 @@ pub(crate) fn shape(value: &Value, parent: &str, key: &str) -> Value {
             if is_map {
                 return Value::Map(shaped.into());
             }
-            Value::Struct(ordered(shaped, schema(parent, key), optional(parent, key)).into())
+            let is_image = key.is_empty() && shaped.iter().any(|(name, _)| &**name == "RootFS");
+            let optional = if is_image { OF_AN_IMAGE } else { optional(parent, key) };
+            Value::Struct(ordered(shaped, schema(parent, key), optional).into())
         }
         other => other.clone(),
     }
@@ -308,6 +321,28 @@ mod tests {
         check("{{.Config.Labels.zz}} {{index .Config.Labels \"zz\"}}|", "<no value> |");
         check("{{.NetworkSettings.Networks.bridge.IPAddress}}", "1.2.3.4");
         check("{{json .Config.Labels}}", r#"{"a":"b"}"#);
+    }
+
+    #[test]
+    fn what_an_image_leaves_out() {
+        let image =
+            r#"{"Id":"abc","Os":"linux","Config":{"Cmd":["sh"]},"RootFS":{"Type":"layers"}}"#;
+        let shown = |template: &str| {
+            let (out, result) = Format::parse(template).unwrap().show(&[image.to_owned()]);
+            result.map(|()| out.trim_end_matches('\n').to_owned()).unwrap_or_else(|err| err)
+        };
+        assert_eq!(
+            shown("{{.Os}}{{.Parent}}{{.Comment}}{{.Author}}{{.Variant}} {{.VirtualSize}}"),
+            "linux 0"
+        );
+        assert_eq!(
+            shown("{{.Config.Entrypoint}} {{.Config.Volumes}}{{.Config.User}} {{json .Config}}"),
+            "[] map[] {\"Cmd\":[\"sh\"]}"
+        );
+        check(
+            "{{.Parent}}",
+            "template parsing error: template: :1:2: executing \"\" at <.Parent>: map has no entry for key \"Parent\"",
+        );
     }
 
     #[test]

@@ -570,6 +570,10 @@ fn past_and_insides() {
             inspect("{{json .Config.Labels}} {{.Config.Cmd}}"),
             "{\"seed\":\"one\"} [/none]\n"
         );
+        assert_eq!(
+            inspect("{{.Os}}|{{.Parent}}|{{.Comment}}|{{.Config.Entrypoint}}|{{.Config.User}}|"),
+            "linux|||[]||\n"
+        );
         let whole: serde_json::Value =
             serde_json::from_str(&client.say(&["image", "inspect", "one:1", &short]))
                 .expect("JSON");
