@@ -453,6 +453,42 @@ fn forms_of_the_cgroup_path() {
 }
 
 #[test]
+fn a_supervisor_is_told_of_its_filter() {
+    skip_unless_root!();
+    let stage = Stage::new();
+    let path = stage.path().join("listener");
+    let listener = std::os::unix::net::UnixListener::bind(&path).unwrap();
+    let spec = linux("echo fine", |linux| {
+        linux.seccomp = Some(Seccomp {
+            default_action: SeccompAction::Allow,
+            listener_path: Some(path.clone()),
+            listener_metadata: "ours".to_owned(),
+            syscalls: vec![SeccompSyscall {
+                names: vec!["acct".to_owned()],
+                action: SeccompAction::Notify,
+                ..SeccompSyscall::default()
+            }],
+            ..Seccomp::default()
+        });
+    });
+    let told = std::thread::scope(|scope| {
+        let told = scope.spawn(|| {
+            let (mut socket, _) = listener.accept().unwrap();
+            let mut text = String::new();
+            std::io::Read::read_to_string(&mut socket, &mut text).unwrap();
+            serde_json::from_str::<serde_json::Value>(&text).unwrap()
+        });
+        stage.run(&spec).wrote("fine");
+        told.join().unwrap()
+    });
+    assert_eq!((&told["fds"][0], &told["metadata"]), (&"seccompFd".into(), &"ours".into()));
+    assert_eq!(
+        (&told["state"]["status"], &told["pid"]),
+        (&"creating".into(), &told["state"]["pid"])
+    );
+}
+
+#[test]
 fn a_size_without_a_terminal_is_no_matter() {
     skip_unless_root!();
     let spec = of_process("echo fine", |process| {

@@ -82,6 +82,51 @@ fn a_capability_opens_its_calls() {
     });
 }
 
+/// The calls of the catalogue's E10: doors into the kernel that a container has no business with.
+#[test]
+fn e10_doors_that_are_shut() {
+    skip_unless_root!();
+    use std::os::fd::AsFd;
+    use sys::process::CloneFlags;
+
+    fn knock() -> Vec<(&'static str, Option<i32>)> {
+        fn number<T>(done: rustix::io::Result<T>) -> Option<i32> {
+            done.err().map(Errno::raw_os_error)
+        }
+        fn os<T>(done: std::io::Result<T>) -> Option<i32> {
+            done.err().and_then(|err| err.raw_os_error())
+        }
+        use rustix::{mount, process, system};
+        let here = std::fs::File::open("/proc/self/ns/uts").unwrap();
+        vec![
+            ("add_key", os(sys::keyring::join_session(c"e10").map(drop))),
+            ("bpf", os(sys::bpf::load_device_program(&[]))),
+            ("unshare", os(sys::ns::unshare(CloneFlags::NEWUTS))),
+            ("setns", os(sys::ns::setns(here.as_fd(), CloneFlags::NEWUTS))),
+            ("fsopen", number(mount::fsopen("tmpfs", mount::FsOpenFlags::empty()))),
+            (
+                "open_tree",
+                number(mount::open_tree(rustix::fs::CWD, "/", mount::OpenTreeFlags::empty())),
+            ),
+            ("pivot_root", number(process::pivot_root("/nowhere", "/nowhere"))),
+            ("delete_module", number(system::delete_module(c"nosuchmodule", 0))),
+            ("init_module", number(system::init_module(&[], c""))),
+        ]
+    }
+    const SHUT: Option<i32> = Some(Errno::PERM.raw_os_error());
+    for (call, answer) in under(default_program(&DOCKERS), knock) {
+        assert_eq!(answer, SHUT, "{call}");
+    }
+    // The twin: who has the capability is let in, or at least told of something else.
+    let mut capabilities = DOCKERS.to_vec();
+    capabilities.extend(["CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_BPF"]);
+    let open = under(default_program(&capabilities), knock);
+    for call in ["bpf", "unshare", "setns", "fsopen", "open_tree", "delete_module"] {
+        let answer = open.iter().find(|(name, _)| *name == call).unwrap().1;
+        assert_ne!(answer, SHUT, "{call}");
+    }
+}
+
 #[test]
 fn the_supervisor_gets_a_descriptor() {
     skip_unless_root!();
