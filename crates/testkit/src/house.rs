@@ -54,6 +54,8 @@ impl House {
         let (subnet, lock) = reserve();
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
         let mut house = Self { dir, subnet, _lock: lock, daemon: None, flags, netns };
+        // A test that was killed could not tidy up.
+        house.sweep();
         house.start();
         house
     }

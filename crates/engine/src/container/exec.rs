@@ -82,13 +82,13 @@ impl Cell {
 }
 
 impl Container {
-    /// Prepares an exec; nothing runs yet.
-    pub async fn exec_create(&self, body: CreateBody) -> Result<String> {
+    /// Prepares an exec; nothing runs yet. `called` is how the client calls the container.
+    pub async fn exec_create(&self, called: &str, body: CreateBody) -> Result<String> {
         let record = self.record();
         if body.cmd.as_deref().unwrap_or_default().is_empty() {
             return Err(Error::invalid("No exec command specified"));
         }
-        self.may_exec()?;
+        self.may_exec(called)?;
         DetachKeys::parse(Some(&body.detach_keys))?;
         let id = Id::random().to_string();
         let command = body.cmd.clone().unwrap_or_default().join(" ");
@@ -128,13 +128,12 @@ impl Container {
         Ok(id)
     }
 
-    fn may_exec(&self) -> Result<()> {
+    fn may_exec(&self, called: &str) -> Result<()> {
         let record = self.record();
         match record.state.phase {
             Phase::Running => Ok(()),
             Phase::Paused => Err(Error::conflict(format!(
-                "container {} is paused, unpause the container before exec",
-                record.id
+                "Container {called} is paused, unpause the container before exec"
             ))),
             Phase::Restarting => Err(Error::conflict(format!(
                 "Container {} is restarting, wait until the container is running",
@@ -220,7 +219,7 @@ impl Exec {
 
 async fn start(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted> {
     let container = &exec.container;
-    container.may_exec()?;
+    container.may_exec(container.id().as_str())?;
     let wanted = &exec.body;
     {
         let mut now = exec.now();

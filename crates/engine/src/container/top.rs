@@ -1,12 +1,10 @@
-//! `docker top`: the container's processes as the host's `ps` would show them, read from /proc by ourselves.
-//!
-//! Docker runs the host's `ps` and filters its output. We never run a program here, so the columns are those of the usual
-//! options; others are refused by name.
+//! `docker top`: the container's processes as the host's `ps` shows them. The usual columns are read from /proc by
+//! ourselves; for any others the host's `ps` is asked, as Docker always does.
 
 use std::path::Path;
 
 use api::container::TopResponse;
-use stdx::{Error, Result};
+use stdx::{Context, Error, Result};
 
 use super::Container;
 use super::state::Phase;
@@ -16,25 +14,17 @@ struct Process {
     pid: u32,
     parent: u32,
     user: u32,
-    state: char,
     tty: String,
     ticks: u64,
     start: u64,
-    rss_kib: u64,
-    size_kib: u64,
-    nice: i64,
-    priority: i64,
-    threads: u64,
-    name: String,
     command: String,
 }
 
-const PAGE_KIB: u64 = 4;
 const TICKS: u64 = 100;
 
 impl Container {
     pub async fn top(&self, options: Option<&str>) -> Result<TopResponse> {
-        let columns = columns(options.unwrap_or("-ef"))?;
+        let options = options.unwrap_or("-ef").to_owned();
         let record = self.record();
         match record.state.phase {
             Phase::Restarting => {
@@ -47,109 +37,78 @@ impl Container {
             _ => return Err(Error::conflict(format!("container {} is not running", record.id))),
         }
         let pids = self.with_shim(shim::Client::processes).await?;
-        tokiox::blocking(move || {
-            let boot = boot_time();
-            let mut processes: Vec<Process> = pids.into_iter().filter_map(read).collect();
-            processes.sort_by_key(|process| process.pid);
-            let cell = |process: &Process| {
-                columns.iter().map(|column| value(column, process, boot)).collect()
-            };
-            Ok(TopResponse {
-                titles: columns.iter().map(|column| (*column).to_owned()).collect(),
-                processes: processes.iter().map(cell).collect(),
-            })
+        tokiox::blocking(move || match options.split_whitespace().collect::<Vec<_>>().as_slice() {
+            [] | ["-ef"] => Ok(full(pids)),
+            options => ask_ps(options, &pids),
         })
         .await
     }
 }
 
-/// The titles that a set of `ps` options asks for.
-fn columns(options: &str) -> Result<Vec<&'static str>> {
-    const FULL: &[&str] = &["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
-    const AUX: &[&str] =
-        &["USER", "PID", "%CPU", "%MEM", "VSZ", "RSS", "TTY", "STAT", "START", "TIME", "COMMAND"];
-    const KNOWN: &[(&str, &str)] = &[
-        ("pid", "PID"),
-        ("ppid", "PPID"),
-        ("user", "USER"),
-        ("euser", "EUSER"),
-        ("uid", "UID"),
-        ("comm", "COMMAND"),
-        ("cmd", "CMD"),
-        ("args", "COMMAND"),
-        ("command", "COMMAND"),
-        ("time", "TIME"),
-        ("stat", "STAT"),
-        ("rss", "RSS"),
-        ("vsz", "VSZ"),
-        ("tty", "TT"),
-        ("ni", "NI"),
-        ("nlwp", "NLWP"),
-        ("pri", "PRI"),
-        ("stime", "STIME"),
-    ];
-    let words: Vec<&str> = options.split_whitespace().collect();
-    match words.as_slice() {
-        [] | ["-ef"] | ["-e", "-f"] => Ok(FULL.to_vec()),
-        ["aux"] | ["-aux"] => Ok(AUX.to_vec()),
-        [first, rest @ ..]
-            if first.trim_start_matches('-').trim_start_matches(['e', 'a', 'x']) == "o" =>
-        {
-            let fields: Vec<&str> = rest
-                .iter()
-                .flat_map(|word| word.split(','))
-                .filter(|word| !word.is_empty())
-                .collect();
-            fields
-                .iter()
-                .map(|field| match KNOWN.iter().find(|(name, _)| name == field) {
-                    Some((_, title)) => Ok(*title),
-                    None => Err(Error::invalid(format!(
-                        "error running ps: unknown user-defined format specifier \"{field}\""
-                    ))),
-                })
-                .collect::<Result<Vec<_>>>()
-                .and_then(|titles| match titles.contains(&"PID") {
-                    true => Ok(titles),
-                    false => Err(Error::internal("Couldn't find PID field in ps output")),
-                })
-        }
-        _ => Err(Error::invalid(format!(
-            "ps option \"{options}\" is not supported; use -ef, aux or -o"
-        ))),
+/// What `ps -ef` says, without a `ps`.
+fn full(pids: Vec<u32>) -> TopResponse {
+    let boot = boot_time();
+    let mut processes: Vec<Process> = pids.into_iter().filter_map(read).collect();
+    processes.sort_by_key(|process| process.pid);
+    let titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
+    TopResponse {
+        titles: titles.map(str::to_owned).to_vec(),
+        processes: processes.iter().map(|process| process.row(boot)).collect(),
     }
 }
 
-fn value(column: &str, process: &Process, boot: u64) -> String {
-    let clock = |seconds: u64| {
-        format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60)
+/// Every other wish goes to the host's `ps`, and what it says of other processes is left out.
+fn ask_ps(options: &[&str], pids: &[u32]) -> Result<TopResponse> {
+    let output = std::process::Command::new("ps")
+        .args(options)
+        .output()
+        .context(|| "error running ps".to_owned())?;
+    if !output.status.success() {
+        let words = String::from_utf8_lossy(&output.stderr);
+        let first = words.lines().find(|line| !line.is_empty()).unwrap_or_default();
+        return Err(Error::invalid(format!("error running ps: {first}")));
+    }
+    table(&String::from_utf8_lossy(&output.stdout), pids)
+}
+
+fn table(text: &str, pids: &[u32]) -> Result<TopResponse> {
+    let mut lines = text.lines();
+    let titles: Vec<String> =
+        lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    let Some(place) = titles.iter().position(|title| title == "PID") else {
+        return Err(Error::internal("Couldn't find PID field in ps output"));
     };
-    match column {
-        "UID" | "USER" | "EUSER" => user_name(process.user),
-        "PID" => process.pid.to_string(),
-        "PPID" => process.parent.to_string(),
-        "C" => "0".to_owned(),
-        "STIME" | "START" => {
-            let at = time_of_day(boot + process.start / TICKS);
-            format!("{:02}:{:02}", at.0, at.1)
+    let row = |line: &str| {
+        let mut cells = Vec::with_capacity(titles.len());
+        let mut rest = line.trim();
+        while cells.len() + 1 < titles.len() {
+            let (cell, after) = rest.split_once(char::is_whitespace)?;
+            cells.push(cell.to_owned());
+            rest = after.trim_start();
         }
-        "TTY" | "TT" => process.tty.clone(),
-        "TIME" => clock(process.ticks / TICKS),
-        "CMD" => process.command.clone(),
-        "COMMAND" => process.command.clone(),
-        "%CPU" | "%MEM" => "0.0".to_owned(),
-        "VSZ" => process.size_kib.to_string(),
-        "RSS" => process.rss_kib.to_string(),
-        "STAT" => process.state.to_string(),
-        "NI" => process.nice.to_string(),
-        "PRI" => process.priority.to_string(),
-        "NLWP" => process.threads.to_string(),
-        _ => process.name.clone(),
-    }
+        cells.push(rest.to_owned());
+        let pid: u32 = cells[place].parse().ok()?;
+        pids.contains(&pid).then_some(cells)
+    };
+    let processes = lines.filter_map(row).collect();
+    Ok(TopResponse { titles, processes })
 }
 
-fn time_of_day(unix: u64) -> (u64, u64) {
-    (unix / 3600 % 24, unix / 60 % 60)
+impl Process {
+    fn row(&self, boot: u64) -> Vec<String> {
+        let started = boot + self.start / TICKS;
+        let seconds = self.ticks / TICKS;
+        vec![
+            user_name(self.user),
+            self.pid.to_string(),
+            self.parent.to_string(),
+            "0".to_owned(),
+            format!("{:02}:{:02}", started / 3600 % 24, started / 60 % 60),
+            self.tty.clone(),
+            format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
+            self.command.clone(),
+        ]
+    }
 }
 
 /// The host's name of a user, as its own `ps` would say; the number when it has none.
@@ -191,17 +150,10 @@ fn read(pid: u32) -> Option<Process> {
         pid,
         parent: number(1) as u32,
         user,
-        state: fields.first()?.chars().next()?,
         tty: if terminal == 0 { "?".to_owned() } else { format!("pts/{}", terminal & 0xff) },
         ticks: (number(11) + number(12)) as u64,
         start: number(19) as u64,
-        rss_kib: number(21) as u64 * PAGE_KIB,
-        size_kib: number(20) as u64 / 1024,
-        nice: number(16),
-        priority: number(15),
-        threads: number(17) as u64,
         command: if command.is_empty() { format!("[{name}]") } else { command },
-        name,
     })
 }
 
@@ -210,11 +162,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn which_columns() {
-        assert_eq!(columns("-ef").unwrap().len(), 8);
-        assert_eq!(columns("-eo pid,comm").unwrap(), ["PID", "COMMAND"]);
-        assert!(columns("-o comm").is_err());
-        assert!(columns("-o pid,nonsense").is_err());
+    fn a_table_of_ps() {
+        let text = "  PID COMMAND\n    7 sleep 5  x\n    8 other\n";
+        let table = super::table(text, &[7]).unwrap();
+        assert_eq!(table.titles, ["PID", "COMMAND"]);
+        assert_eq!(table.processes, [["7", "sleep 5  x"]]);
+        assert!(super::table("COMMAND\nsleep\n", &[7]).is_err());
     }
 
     #[test]

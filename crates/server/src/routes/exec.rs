@@ -30,7 +30,7 @@ async fn create(
     Path(name): Path<String>,
     RequiredJson(body): RequiredJson<CreateBody>,
 ) -> Outcome {
-    let id = containers.find(&name)?.exec_create(body).await?;
+    let id = containers.find(&name)?.exec_create(&name, body).await?;
     Ok(stream::json(StatusCode::CREATED, &CreateResponse { id }))
 }
 
