@@ -1,4 +1,4 @@
-//! The runtime's hat under other people's engines: Debian's podman and containerd.
+//! The runtime's hat under other people's engines: Debian's podman, containerd and dockerd.
 
 use std::fs::{self, File};
 use std::os::unix::fs::symlink;
@@ -66,6 +66,15 @@ pub(crate) fn sweep(parent: &str) {
             pause();
         }
     }
+}
+
+/// Whether a process that is still there has been started with this path.
+fn is_named(path: &Path) -> bool {
+    let path = path.to_str().expect("a path in UTF-8");
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes
+        .filter_map(|process| fs::read(process.path().join("cmdline")).ok())
+        .any(|words| text(&words).contains(path))
 }
 
 #[expect(clippy::disallowed_methods, reason = "there is no event to wait for")]
@@ -157,6 +166,11 @@ impl Podman {
 impl Drop for Podman {
     fn drop(&mut self) {
         let _gone = self.output(&["rm", "--all", "--force", "--time", "0"]);
+        // conmon starts one more podman when its container has ended, which mounts this again.
+        let deadline = Instant::now() + PATIENCE;
+        while is_named(self.dir.path()) && Instant::now() < deadline {
+            pause();
+        }
         let overlay = self.path("root/overlay");
         let _unmounted =
             Command::new("umount").arg("-l").arg(overlay).stderr(Stdio::null()).status();
@@ -475,4 +489,115 @@ fn containerd_lives_with_a_running_task() {
     let deleted = containerd.ctr(&["task", "delete", "t"]);
     assert!(shown(&deleted).contains("exit with non-zero exit code 7"), "{}", shown(&deleted));
     containerd.ok(&["container", "rm", "t"]);
+}
+
+// dockerd
+
+/// Debian's, in a network namespace of its own: it touches nobody's firewall.
+struct Dockerd {
+    dir: tempfile::TempDir,
+    daemon: Child,
+    parent: String,
+}
+
+impl Dockerd {
+    fn new(program: &Path) -> Self {
+        let dir = tempfile::Builder::new().prefix("gf-").tempdir().expect("a place for a test");
+        let path = |name: &str| dir.path().join(name).display().to_string();
+        let parent = format!("/gantry-dockerd-{}", std::process::id());
+        let hat = hat(dir.path(), "gantry-runtime");
+        let log = File::create(dir.path().join("log")).expect("a log");
+        let daemon = Command::new("unshare")
+            .arg("--net")
+            .arg(program)
+            .args(["-H", &format!("unix://{}", path("s"))])
+            .args(["--data-root", &path("data"), "--exec-root", &path("run")])
+            .args(["--pidfile", &path("pid"), "--cgroup-parent", &parent])
+            .args(["--bridge", "none", "--iptables=false", "--ip6tables=false"])
+            .args(["--add-runtime", &format!("gantry={}", hat.display())])
+            .args(["--default-runtime", "gantry"])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().expect("a log"))
+            .stderr(log)
+            .spawn()
+            .expect("dockerd starts");
+        let dockerd = Self { dir, daemon, parent };
+        wait_for("dockerd's socket", || dockerd.docker(&["version"]).status.success());
+        let archive = dockerd.dir.path().join("busybox.tar");
+        fs::write(&archive, TestImage::busybox().docker_archive(&["busybox:latest"]))
+            .expect("an archive");
+        dockerd.ok(&["load", "-q", "-i", archive.to_str().expect("a path in UTF-8")]);
+        dockerd
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command
+            .env("DOCKER_HOST", format!("unix://{}", self.dir.path().join("s").display()))
+            .env("DOCKER_CONFIG", self.dir.path().join("config"))
+            .env_remove("DOCKER_CONTEXT")
+            .args(args)
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn docker(&self, args: &[&str]) -> Output {
+        self.command(args).output().expect("docker can be executed")
+    }
+
+    fn ok(&self, args: &[&str]) -> String {
+        succeed(self.command(args))
+    }
+}
+
+impl Drop for Dockerd {
+    fn drop(&mut self) {
+        for id in text(&self.docker(&["ps", "-aq"]).stdout).lines() {
+            let _gone = self.docker(&["rm", "-f", id]);
+        }
+        let pid = rustix::process::Pid::from_child(&self.daemon);
+        let _asked = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        let _ended = self.daemon.wait();
+        sweep(&self.parent);
+    }
+}
+
+#[test]
+fn dockerd_has_it_as_its_default() {
+    let dockerd = Dockerd::new(&theirs!("dockerd"));
+    let run = |command: &[&str]| {
+        dockerd.docker(&[&["run", "--rm", "--network", "none", "busybox"], command].concat())
+    };
+    let both = run(&["sh", "-c", "echo out; echo err >&2; exit 3"]);
+    assert_eq!(both.status.code(), Some(3), "{}", shown(&both));
+    assert_eq!((text(&both.stdout).as_str(), text(&both.stderr).as_str()), ("out\n", "err\n"));
+    for (command, code, words) in [
+        ("nosuch", 127, "exec: \"nosuch\": executable file not found in $PATH"),
+        ("/etc/passwd", 126, "exec: \"/etc/passwd\": permission denied"),
+        ("/etc", 126, "exec: \"/etc\": is a directory"),
+    ] {
+        let refused = run(&[command]);
+        assert_eq!(refused.status.code(), Some(code), "{}", shown(&refused));
+        let words = format!(
+            "OCI runtime create failed: unable to start container process: {words}: unknown"
+        );
+        assert!(shown(&refused).contains(&words), "{}", shown(&refused));
+    }
+
+    let flags = ["run", "-d", "--name", "waits", "--network", "none", "--memory", "64m"];
+    dockerd.ok(&[&flags[..], &["busybox", "sh", "-c", WAITS]].concat());
+    let runtime = dockerd.ok(&["inspect", "--format", "{{.HostConfig.Runtime}}", "waits"]);
+    assert_eq!(runtime.trim(), "gantry");
+    wait_for("the first line", || dockerd.ok(&["logs", "waits"]) == "hi\n");
+    assert_eq!(dockerd.docker(&["exec", "waits", "sh", "-c", "exit 5"]).status.code(), Some(5));
+    assert!(dockerd.ok(&["top", "waits"]).contains("sleep 0.1"));
+    dockerd.ok(&["pause", "waits"]);
+    let status = || dockerd.ok(&["inspect", "--format", "{{.State.Status}}", "waits"]);
+    assert_eq!(status().trim(), "paused");
+    dockerd.ok(&["unpause", "waits"]);
+    dockerd.ok(&["update", "--memory", "48m", "--memory-swap", "48m", "waits"]);
+    dockerd.ok(&["stop", "-t", "30", "waits"]);
+    let code = dockerd.ok(&["inspect", "--format", "{{.State.ExitCode}}", "waits"]);
+    assert_eq!(code.trim(), "7");
+    dockerd.ok(&["rm", "waits"]);
 }

@@ -765,6 +765,12 @@ fn e1_nor_the_daemons() {
     for _ in 0..20 {
         house.ok(&["exec", "grasps", "true"]);
     }
+    // What a joining process is a copy of is no file: its parent's program is the shim's.
+    let pid = house.ok(&["inspect", "--format", "{{.State.Pid}}", "grasps"]);
+    let status = fs::read_to_string(format!("/proc/{}/status", pid.trim())).expect("it runs");
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:\t")).expect("a parent");
+    let shim = fs::read_link(format!("/proc/{parent}/exe")).expect("a shim");
+    assert!(shim.to_string_lossy().starts_with("/memfd:gantry"), "{}", shim.display());
     let _either = house.docker(&["exec", "grasps", "/proc/self/exe", "--version"]).output();
     let own = TestImage::new(
         vec![tar(&[
