@@ -1,4 +1,4 @@
-//! The host's side: its netlink socket and the one switch we turn.
+//! The host's side: its netlink sockets and the one switch we turn.
 
 use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,16 +12,23 @@ const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// The network namespace the daemon was started in.
 pub(crate) struct Host {
     route: Mutex<Socket>,
+    farewell: Mutex<Socket>,
 }
 
 impl Host {
     pub(crate) fn open() -> Result<Self> {
-        Ok(Self { route: Mutex::new(Socket::route()?) })
+        Ok(Self { route: Mutex::new(Socket::route()?), farewell: Mutex::new(Socket::route()?) })
     }
 
     /// Held for one exchange with the kernel, which does one at a time anyway.
     pub(crate) fn route(&self) -> MutexGuard<'_, Socket> {
         self.route.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// For devices that go. The kernel answers when nobody can see them any more (`rcu_barrier` in `netdev_run_todo`: 15 ms,
+    /// not under its lock), which whoever connects meanwhile need not wait for.
+    pub(crate) fn farewell(&self) -> MutexGuard<'_, Socket> {
+        self.farewell.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -128,7 +128,7 @@ impl Driver for BridgeDriver {
 
     fn disconnect(&self, endpoints: &[Arc<Endpoint>]) -> Result<()> {
         let names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.host_device()).collect();
-        self.host.route().delete_links(names.iter().map(String::as_str))
+        self.host.farewell().delete_links(names.iter().map(String::as_str))
     }
 }
 
