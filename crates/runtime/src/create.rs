@@ -100,6 +100,7 @@ pub struct Created {
     /// The master of its terminal.
     pub terminal: Option<OwnedFd>,
     pub cgroup: cgroup::Handle,
+    root: Option<OwnedFd>,
     /// What could not be given exactly as asked, and does no harm.
     pub warnings: Vec<String>,
     starter: Starter,
@@ -122,6 +123,9 @@ pub struct Running {
     pub pidfd: OwnedFd,
     pub terminal: Option<OwnedFd>,
     pub cgroup: cgroup::Handle,
+    /// Its root file system. Whoever lets go of it last waits until an overlay has been written to disk; while this is
+    /// held, that is not the container's first process on its way out, whose end everybody waits for.
+    pub root: Option<OwnedFd>,
 }
 
 /// Builds a container up to the moment before its program starts. After a failure nothing of it remains.
@@ -134,6 +138,7 @@ pub fn create(create: Create) -> Result<Created> {
         false if create.binds.is_empty() => None,
         false => return Err(Error::forbidden("only root can bind mounts by descriptor")),
     };
+    let root = sources.as_ref().map(Sources::share_root).transpose()?.flatten();
     let gates = match create.options.wait {
         Wait::Parent => None,
         Wait::StateDir => Some(gate::make(create.state_dir)?),
@@ -187,6 +192,7 @@ pub fn create(create: Create) -> Result<Created> {
             pidfd: birth.pidfd,
             terminal,
             cgroup,
+            root,
             warnings: [plan.process.warnings, warnings].concat(),
             starter: match create.options.wait {
                 Wait::Parent => Starter::Socket(birth.parent),
@@ -373,14 +379,15 @@ impl Created {
     /// Lets the program start; answers once `execve` has succeeded. After a failure nothing of the container remains; the
     /// error has the kernel's number and Docker's words.
     pub fn start(self) -> Result<Running> {
-        let Self { pid, pidfd, terminal, cgroup, starter, poststart, poststop, state, .. } = self;
+        let Self { pid, pidfd, terminal, cgroup, root, .. } = self;
+        let Self { starter, poststart, poststop, state, .. } = self;
         let started = match starter {
             Starter::Socket(parent) => start_by(&parent),
             Starter::StateDir(dir) => gate::start(&dir),
         };
         let running = State { status: Status::Running, ..state };
         match started.and_then(|()| hooks::run("poststart", &poststart, &running)) {
-            Ok(()) => Ok(Running { pid, pidfd, terminal, cgroup }),
+            Ok(()) => Ok(Running { pid, pidfd, terminal, cgroup, root }),
             Err(error) => Err(undo(error, &pidfd, &cgroup, &poststop, &running)),
         }
     }

@@ -16,6 +16,8 @@ pub(crate) struct Task {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) cgroup: cgroup::Handle,
+    /// Held until everybody has been told of the end: see [`runtime::Running`].
+    root: Option<OwnedFd>,
     external: Option<External>,
 }
 
@@ -99,6 +101,7 @@ impl Created {
                     pid: running.pid,
                     pidfd: running.pidfd,
                     cgroup: running.cgroup,
+                    root: running.root,
                     external: None,
                 })
             }
@@ -107,7 +110,7 @@ impl Created {
                     external.delete();
                     return Err(failure(Stage::Start, error));
                 }
-                Ok(Task { pid, pidfd, cgroup, external: Some(external) })
+                Ok(Task { pid, pidfd, cgroup, root: None, external: Some(external) })
             }
         }
     }
@@ -143,8 +146,9 @@ impl Task {
     }
 
     /// What remains of it in the kernel after its end.
-    pub(crate) fn clean_up(&self) -> Result<()> {
+    pub(crate) fn clean_up(&mut self) -> Result<()> {
         let emptied = self.cgroup.kill_all();
+        self.root = None;
         if let Some(external) = &self.external {
             external.delete();
         }

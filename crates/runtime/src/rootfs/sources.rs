@@ -54,6 +54,16 @@ impl Sources {
         }
         Ok(Self { root: open_root(plan)?, mounts })
     }
+
+    /// The root once more, for whoever shall outlive the container; `None` where the child mounts it.
+    pub(crate) fn share_root(&self) -> Result<Option<OwnedFd>> {
+        match &self.root {
+            Root::Mount(tree) => {
+                tree.try_clone().map(Some).context(|| "cannot hold the root".to_owned())
+            }
+            Root::Overlay { .. } => Ok(None),
+        }
+    }
 }
 
 fn open_bind(

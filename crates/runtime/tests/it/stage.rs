@@ -278,6 +278,9 @@ fn perform(case: &Case) -> Outcome {
         running.cgroup.kill_all().unwrap();
     }
     let code = wait(&running.pidfd);
+    // Its root is let go of by us, not by its first process on the way out.
+    let root = running.root.as_ref().unwrap();
+    rustix::fs::statat(root, "bin", rustix::fs::AtFlags::empty()).unwrap();
     running.cgroup.kill_all().unwrap();
     running.cgroup.destroy().unwrap();
     Outcome { failure: None, code: Some(code), output: output.read(), execs, warnings }
