@@ -55,6 +55,12 @@ impl Storage {
         })
     }
 
+    /// Makes a directory of somebody else's below the data root disappear at once; its space is freed by and by. One that
+    /// is not there is gone already.
+    pub fn discard(&self, directory: &Path) -> Result<()> {
+        self.trash.take_path(directory)
+    }
+
     /// Frees the space of what was removed. Slow; returns how many things that were.
     pub fn reap(&self) -> Result<usize> {
         self.trash.reap()

@@ -31,6 +31,23 @@ impl Trash {
         }
     }
 
+    /// As [`Trash::take`], of a path. What lies on another file system cannot wait here and is removed now.
+    pub(crate) fn take_path(&self, path: &Path) -> Result<()> {
+        let grave = Id::random();
+        let moved = rustix::fs::renameat(rustix::fs::CWD, path, &*self.directory, grave.as_str());
+        let gone = match moved {
+            Ok(()) => return Ok(()),
+            Err(rustix::io::Errno::XDEV) => std::fs::remove_dir_all(path),
+            Err(errno) => Err(errno.into()),
+        };
+        match gone {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).context(|| format!("cannot remove {}", path.display()))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Frees what lies here. Returns how many things that were; one that resists does not keep the others.
     pub(crate) fn reap(&self) -> Result<usize> {
         let mut first = None;
@@ -50,5 +67,35 @@ impl Trash {
     /// How many things wait here.
     pub(crate) fn waiting(&self) -> Result<usize> {
         Ok(beneath::names(self.directory.as_fd()).on_disk()?.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_taken_waits_for_the_reaper() {
+        let root = tempfile::tempdir().unwrap();
+        let trash = Trash::open(root.path()).unwrap();
+        let directory = root.path().join("c1");
+        std::fs::create_dir_all(directory.join("deep")).unwrap();
+        trash.take_path(&directory).unwrap();
+        assert!(!directory.exists() && trash.waiting().unwrap() == 1);
+        // Gone already.
+        trash.take_path(&directory).unwrap();
+        assert_eq!(trash.reap().unwrap(), 1);
+        assert_eq!(trash.waiting().unwrap(), 0);
+    }
+
+    #[test]
+    fn another_file_system_cannot_wait() {
+        let (root, other) =
+            (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+        let trash = Trash::open(root.path()).unwrap();
+        let directory = other.path().join("c1");
+        std::fs::create_dir_all(directory.join("deep")).unwrap();
+        trash.take_path(&directory).unwrap();
+        assert!(!directory.exists());
     }
 }

@@ -1,8 +1,6 @@
 //! `docker rm`: the record first, then what it named; never "busy", never half.
 
-use std::path::Path;
-
-use stdx::{Context, Error, Result};
+use stdx::{Error, Result};
 
 use super::Container;
 use super::record::Record;
@@ -95,7 +93,7 @@ impl Container {
     fn remove_things(&self, record: &Record) -> Result<()> {
         let rooms = &self.rooms;
         rooms.storage.snapshots.remove(record.id.as_str())?;
-        remove_dir(&rooms.data_dir(&record.id))?;
+        rooms.storage.discard(&rooms.data_dir(&record.id))?;
         rooms.images.drop_hold(&record.image, record.id.as_str())?;
         if record.removes_volumes {
             for name in &record.own_volumes {
@@ -104,14 +102,5 @@ impl Container {
             }
         }
         rooms.store.delete::<Record>(record.id.as_str())
-    }
-}
-
-fn remove_dir(dir: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).context(|| format!("cannot remove {}", dir.display()))
-        }
-        _ => Ok(()),
     }
 }
