@@ -14,6 +14,7 @@ use crate::engine::Engine;
 
 pub(crate) struct Peer {
     dir: TempDir,
+    _run: TempDir,
     daemon: Child,
     cgroup: String,
 }
@@ -31,6 +32,7 @@ exec \"$@\"";
 impl Peer {
     pub(crate) fn start(dockerd: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix("gantry-bench-peer-").tempdir()?;
+        let run = house::run_dir("gantry-bench-peer-");
         let path = |name: &str| dir.path().join(name);
         std::fs::create_dir(path("cgroup"))?;
         std::fs::write(path("daemon.json"), "{}")?;
@@ -47,7 +49,7 @@ impl Peer {
             .arg("--data-root")
             .arg(path("data"))
             .arg("--exec-root")
-            .arg(path("run"))
+            .arg(run.path())
             .arg("--pidfile")
             .arg(path("pid"))
             .arg("-H")
@@ -61,7 +63,7 @@ impl Peer {
             .spawn()
             .context("unshare (util-linux) is needed")?;
         // From here on, leaving early takes it down again.
-        let mut peer = Self { dir, daemon, cgroup };
+        let mut peer = Self { dir, _run: run, daemon, cgroup };
         let told = ready.recv(&mut [0; 256]);
         ensure!(
             told.is_ok() && peer.daemon.try_wait()?.is_none(),

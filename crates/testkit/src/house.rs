@@ -18,6 +18,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A running daemon and everything it owns.
 pub struct House {
     dir: tempfile::TempDir,
+    /// In memory, as `/run` is.
+    run: tempfile::TempDir,
     /// Number of the subnet, which nobody else has as long as this lock is held.
     subnet: u16,
     _lock: File,
@@ -51,9 +53,10 @@ impl House {
 
     fn build(flags: &[&str], netns: Option<PathBuf>) -> Self {
         let dir = tempfile::Builder::new().prefix("gt-").tempdir().expect("a place for a test");
+        let run = run_dir("gt-");
         let (subnet, lock) = reserve();
         let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-        let mut house = Self { dir, subnet, _lock: lock, daemon: None, flags, netns };
+        let mut house = Self { dir, run, subnet, _lock: lock, daemon: None, flags, netns };
         // A test that was killed could not tidy up.
         house.sweep();
         house.start();
@@ -88,7 +91,7 @@ impl House {
     }
 
     pub fn exec_root(&self) -> PathBuf {
-        self.path("run")
+        self.run.path().to_owned()
     }
 
     pub fn bridge(&self) -> String {
@@ -226,6 +229,13 @@ impl House {
         let findings = answer.json()["findings"].clone();
         assert_eq!(findings, Value::Array(Vec::new()), "\n{}", self.log());
     }
+}
+
+/// A directory for what a reboot may take: in memory where the machine has such a place, as `/run` is nearly everywhere.
+pub fn run_dir(prefix: &str) -> tempfile::TempDir {
+    let mut builder = tempfile::Builder::new();
+    builder.prefix(prefix);
+    builder.tempdir_in("/dev/shm").or_else(|_| builder.tempdir()).expect("a place for a test")
 }
 
 /// The output of a command that must succeed.
