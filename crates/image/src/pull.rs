@@ -178,7 +178,9 @@ impl Pull {
             return Err(Error::invalid("unsupported digest algorithm"));
         }
         let pulling = format!("Pulling from {}", self.reference.path());
-        self.reporter.say(Progress::message(which, pulling)).await;
+        let whole =
+            self.reference.digest().map(|digest| format!("{}@{digest}", self.reference.name()));
+        self.reporter.say(Progress::message(whole.as_deref().unwrap_or(which), pulling)).await;
         let mut documents = Vec::new();
         for _ in 0..=INDEX_DEPTH {
             let document = Document::parse(&fetched.media_type, &fetched.bytes)?;

@@ -122,7 +122,7 @@ async fn by_digest() {
         (image.repo_tags.len(), image.repo_digests.as_slice()),
         (0, std::slice::from_ref(&name))
     );
-    assert_eq!(said[0], format!("{digest}: Pulling from x"));
+    assert_eq!(said[0], format!("{name}: Pulling from x"));
     assert_eq!(said[said.len() - 1], format!("Status: Downloaded newer image for {name}"));
     let (_, said) = host.pull(&name).await;
     assert_eq!(said[said.len() - 1], format!("Status: Image is up to date for {name}"));

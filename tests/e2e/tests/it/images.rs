@@ -127,7 +127,7 @@ fn pulls_are_told_as_docker_tells_them() {
         assert_eq!(
             client.pull(&[&exact]),
             format!(
-                "{first}: Pulling from some/thing\nDigest: {first}\nStatus: Image is up to date for {exact}\n{exact}"
+                "{exact}: Pulling from some/thing\nDigest: {first}\nStatus: Image is up to date for {exact}\n{exact}"
             )
         );
         assert_eq!(
@@ -264,6 +264,11 @@ fn lists_and_their_filters() {
         // All were created at the same moment, and it is not before itself.
         assert_eq!(listed(&["-f", "before=two"]), "");
         assert_eq!(listed(&["-f", "since=two"]), "");
+        client.give(&["import", "-", "newer"], &one.layers[0]);
+        assert_eq!(listed(&["-f", "since=two"]), "newer:latest");
+        assert_eq!(listed(&["-f", "before=newer", "-f", "label=seed=two"]), "two:latest");
+        assert_eq!(listed(&["-f", "before=newer", "-f", "since=two"]), "");
+        client.say(&["rmi", "newer"]);
         assert_eq!(
             client.say(&["images", "-f", "since=nope"]),
             "Error response from daemon: No such image: nope:latest\n[1]"
