@@ -83,6 +83,11 @@ pub fn available() -> Result<u64> {
     Ok(own.permitted & caps::bounding_set())
 }
 
+/// All there are: every kernel that is new enough for us has them.
+pub(crate) fn known() -> u64 {
+    (1 << NAMES.len()) - 1
+}
+
 impl Sets {
     /// Reads the spec's lists. No lists: no capabilities. Names that are no capability are returned for a warning, as runc
     /// passes over them.

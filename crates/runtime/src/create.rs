@@ -280,7 +280,7 @@ fn mapping(spec: &Spec, namespaces: &Namespaces) -> Result<Option<Mapping>> {
 }
 
 /// Whether this process can open detached mounts; else the child can, as root of its user namespace.
-fn may_mount() -> Result<bool> {
+pub(crate) fn may_mount() -> Result<bool> {
     const CAP_SYS_ADMIN: u64 = 1 << 21;
     let own = sys::caps::get().context(|| "cannot read our own capabilities".to_owned())?;
     Ok(own.effective & CAP_SYS_ADMIN != 0)

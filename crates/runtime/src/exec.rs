@@ -12,7 +12,7 @@ use sys::process::{CloneArgs, CloneFlags, Fork, Pid, exit_now};
 
 use crate::cgroup;
 use crate::channel::{self, Child, Message, Parent};
-use crate::create::{Stdio, hand_over};
+use crate::create::{Stdio, hand_over, may_mount};
 use crate::init::{Never, join_keyring};
 use crate::process::{self, Program};
 use crate::spawn::{self, flag};
@@ -48,13 +48,21 @@ pub struct Executed {
 pub fn exec(target: &Target, process: &Process, stdio: Stdio) -> Result<Executed> {
     let linux = target.spec.linux_or_default();
     let plan = process::Plan::of(process, &joined(&linux))?;
-    let namespaces =
+    let mut namespaces =
         linux.namespaces.iter().fold(CloneFlags::empty(), |all, one| all | flag(one.kind));
+    // Without privilege of our own there is only the container's.
+    let user_first = namespaces.contains(CloneFlags::NEWUSER | CloneFlags::NEWPID) && !may_mount()?;
+    if user_first {
+        namespaces = namespaces.without(CloneFlags::NEWUSER);
+    }
     let joiner = target.cgroup.joiner()?;
     let pid_namespace = linux.namespace(NamespaceType::Pid).map(|_| target.pidfd);
     let (parent, child) = channel::pair()?;
 
     let born = |cgroup: Option<BorrowedFd>| {
+        if user_first {
+            return spawn::born_in_user_namespace(target.pidfd, cgroup);
+        }
         let args = CloneArgs { flags: CloneFlags::empty(), cgroup };
         spawn::born_in_pid_namespace(pid_namespace, &args)
     };
@@ -98,6 +106,7 @@ fn joined(linux: &Linux) -> Linux {
     Linux {
         seccomp: linux.seccomp.clone(),
         personality: linux.personality.clone(),
+        namespaces: linux.namespaces.clone(),
         ..Linux::default()
     }
 }

@@ -168,6 +168,29 @@ pub(crate) fn born_in_pid_namespace(
     born
 }
 
+/// Into the pid namespace of a container whose user namespace is the only place where we have any say.
+pub(crate) fn born_in_user_namespace(
+    target: BorrowedFd,
+    cgroup: Option<BorrowedFd>,
+) -> Result<Fork> {
+    let held =
+        || target.try_clone_to_owned().context(|| "cannot hold the container's process".to_owned());
+    let namespaces = Namespaces {
+        new: CloneFlags::empty(),
+        join: vec![(NamespaceType::User, held()?), (NamespaceType::Pid, held()?)],
+    };
+    // As above: its root may look into who comes.
+    let dumpable = rustix::process::dumpable_behavior();
+    rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
+        .context(|| "unable to become undumpable".to_owned())?;
+    let born = through_middle(&namespaces, cgroup, &BTreeMap::new());
+    if !matches!(born, Ok(Fork::Child)) {
+        let shown = dumpable.and_then(rustix::process::set_dumpable_behavior);
+        shown.context(|| "unable to become dumpable again".to_owned())?;
+    }
+    born
+}
+
 fn through_middle(
     namespaces: &Namespaces,
     cgroup: Option<BorrowedFd>,

@@ -39,6 +39,9 @@ const EMPTY: Duration = Duration::from_secs(10);
 impl Handle {
     /// Makes the directories and sets their limits. After a failure those made are gone again.
     pub fn create(location: &Location, resources: &Resources) -> Result<Self> {
+        if location.is_nowhere() {
+            return Self::nowhere(resources);
+        }
         let mode = location.mode();
         let settings = match mode {
             Mode::V1 | Mode::Hybrid => v1::settings(resources)?,
@@ -57,6 +60,17 @@ impl Handle {
             }
         }
         handle
+    }
+
+    /// Whoever may make no group cannot reach a device by a node of his own either; limits nobody would keep.
+    fn nowhere(resources: &Resources) -> Result<Self> {
+        match (Resources { devices: Vec::new(), ..resources.clone() }) == Resources::default() {
+            true => Ok(Self { location: Location::nowhere(), v1: Vec::new(), unified: None }),
+            false => Err(Error::new(
+                Kind::NotImplemented,
+                "cannot set limits: there is no cgroup that we may make",
+            )),
+        }
     }
 
     fn make<'a>(
@@ -116,7 +130,7 @@ impl Handle {
         if let Some(place) = &location.unified {
             handle.unified = open(place)?;
         }
-        if handle.v1.is_empty() && handle.unified.is_none() {
+        if handle.v1.is_empty() && handle.unified.is_none() && !location.is_nowhere() {
             return Err(Error::not_found("the container's cgroup does not exist"));
         }
         Ok(handle)

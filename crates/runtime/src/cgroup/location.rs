@@ -71,6 +71,25 @@ impl Location {
         })
     }
 
+    /// No group at all: for who may make none, and has asked for no limits.
+    pub fn nowhere() -> Self {
+        Self { v1: Vec::new(), unified: None }
+    }
+
+    pub fn is_nowhere(&self) -> bool {
+        self.v1.is_empty() && self.unified.is_none()
+    }
+
+    /// Whether we may make the directories that are not there yet.
+    pub fn may_be_made(&self) -> bool {
+        self.v1.iter().chain(&self.unified).all(|place| {
+            let path = place.full_path();
+            let there = path.ancestors().find(|path| path.exists()).unwrap_or(&place.mount_point);
+            let (write, effective) = (rustix::fs::Access::WRITE_OK, rustix::fs::AtFlags::EACCESS);
+            rustix::fs::accessat(rustix::fs::CWD, there, write, effective).is_ok()
+        })
+    }
+
     /// The directories of v1, one for each mounted hierarchy that a container is in. Hierarchies that are not listed must
     /// not be shown to a container: there it is in the host's group.
     pub fn v1(&self) -> &[Place] {

@@ -125,7 +125,10 @@ pub(super) fn kill(global: &Global, flags: &Flags) -> Result<u8> {
                 Err(err) if err.kind() == Kind::NotFound => return Ok(0),
                 other => other?,
             };
-            if signal == SIGKILL {
+            if let (true, Some(pidfd)) = (cgroup.location().is_nowhere(), &process) {
+                // The others cannot be known.
+                gone_is_fine(sys::signal::send(pidfd.as_fd(), signal))?;
+            } else if signal == SIGKILL {
                 cgroup.kill_all()?;
             } else {
                 for pid in cgroup.procs()? {

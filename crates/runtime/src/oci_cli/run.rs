@@ -92,7 +92,13 @@ fn make(global: &Global, flags: &Flags, waits: Waits) -> Result<Made> {
     let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
     let console = console_socket(flags, terminal, waits == Waits::Alone)?;
     let linux = spec.linux_or_default();
-    let cgroup = Location::of(&linux.cgroups_path, id)?;
+    let cgroup = match Location::of(&linux.cgroups_path, id)? {
+        // As runc: who has no privilege and no group of his own lives in his caller's.
+        place if linux.cgroups_path.is_empty() && is_rootless() && !place.may_be_made() => {
+            Location::nowhere()
+        }
+        place => place,
+    };
     let rootfs = Rootfs::Directory {
         path: spec
             .root
@@ -165,6 +171,13 @@ fn make(global: &Global, flags: &Flags, waits: Waits) -> Result<Made> {
             Err(error)
         }
     }
+}
+
+/// Not the host's root.
+fn is_rootless() -> bool {
+    let initial = std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]));
+    !initial || !rustix::process::geteuid().is_root()
 }
 
 /// The bundle's document.

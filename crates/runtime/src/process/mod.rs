@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::ffi::{CStr, CString};
 use std::os::fd::OwnedFd;
 
-use oci::runtime::{Linux, Process};
+use oci::runtime::{Linux, NamespaceType, Process};
 use stdx::{Error, Result};
 use sys::process::StringArray;
 
@@ -53,7 +53,12 @@ impl Plan {
                 unknown.join(" ")
             ));
         }
-        let lost = capabilities.limit_to(capabilities::available()?);
+        let available = match linux.namespace(NamespaceType::User) {
+            // Whoever enters one has all of them there.
+            Some(_) => capabilities::known(),
+            None => capabilities::available()?,
+        };
+        let lost = capabilities.limit_to(available);
         if lost != 0 {
             let names = capabilities::names_of(lost).join(" ");
             warnings.push(format!("this host does not have the capabilities [{names}]"));

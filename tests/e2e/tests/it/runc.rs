@@ -1,7 +1,7 @@
 //! The runtime's hat beside runc: the same bundles and commands, and what both say; hooks; its own program under attack.
 
-use std::fs::{self, File};
-use std::os::unix::fs::symlink;
+use std::fs::{self, File, Permissions};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -509,6 +509,71 @@ fn running() {
 
 fn text_of(output: &Output) -> String {
     text(&output.stdout)
+}
+
+/// By somebody who is nobody, with a user namespace and nothing else.
+#[test]
+fn without_privilege() {
+    let place = tempfile::tempdir().expect("a place for a test");
+    fs::set_permissions(place.path(), Permissions::from_mode(0o755)).expect("our own");
+    let ours = place.path().join("gantry-runtime");
+    fs::copy(House::binary(), &ours).expect("a copy of the binary");
+    let [theirs, ours] = [(theirs!("runc"), "theirs"), (ours, "ours")].map(|(program, whose)| {
+        let bundle = Bundle::new(program, &format!("rootless-{whose}"));
+        fs::remove_file(bundle.path("b/config.json")).expect("it was there");
+        let mut given = Command::new("chown");
+        given.args(["-R", "65534:65534"]).arg(bundle.dir.path());
+        succeed(given);
+        let as_nobody = |args: &[&str]| {
+            let command = bundle.command(args);
+            let mut nobody = Command::new("setpriv");
+            nobody
+                .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+                .args(["--bounding-set=-all", "--inh-caps=-all"])
+                .arg(command.get_program())
+                .args(command.get_args())
+                .current_dir(bundle.path("b"))
+                .stdin(Stdio::null())
+                .stdout(File::create(bundle.path("out")).expect("a file"))
+                .stderr(File::create(bundle.path("err")).expect("a file"));
+            let code = nobody.status().expect("setpriv can be executed").code();
+            let read = |name: &str| fs::read_to_string(bundle.path(name)).unwrap_or_default();
+            format!("{args:?} {code:?} {}{}", read("out"), read("err"))
+        };
+        let configure = |args: &[&str]| {
+            let path = bundle.path("b/config.json");
+            let text = fs::read(&path).expect("an example");
+            let mut spec: Value = serde_json::from_slice(&text).expect("JSON");
+            (spec["process"]["terminal"], spec["process"]["args"]) = (json!(false), json!(args));
+            fs::write(&path, spec.to_string()).expect("a configuration");
+        };
+        let mut said = vec![as_nobody(&["spec", "--rootless"])];
+        configure(&["sh", "-c", "id -u; tr -s ' ' </proc/self/uid_map; exit 3"]);
+        said.push(as_nobody(&["run", "c"]));
+        configure(&["sleep", "1000"]);
+        for args in [
+            &["create", "c"][..],
+            &["start", "c"],
+            &["exec", "c", "id", "-u"],
+            &["list", "-q"],
+            &["delete", "c"],
+            &["kill", "c", "KILL"],
+        ] {
+            said.push(as_nobody(args));
+        }
+        wait_for("the end of the container", || as_nobody(&["state", "c"]).contains("stopped"));
+        said.push(as_nobody(&["delete", "c"]));
+        said.push(as_nobody(&["list", "-q"]));
+        let plain = |line: &String| match line.split_once("level=error") {
+            Some((before, after)) => {
+                let before = before.rsplit_once("time=").map_or(before, |(before, _)| before);
+                format!("{before}{after}")
+            }
+            None => line.clone(),
+        };
+        said.iter().map(plain).collect::<Vec<_>>()
+    });
+    assert_eq!(theirs, ours);
 }
 
 #[test]
