@@ -51,7 +51,7 @@ impl From<std::io::Error> for Failure {
 
 /// Several things were asked for, some failed: their sentences, each on its line.
 pub(crate) fn joined(failures: Vec<Failure>) -> Result {
-    if failures.is_empty() {
+    if failures.iter().all(|failure| failure.status == 0) {
         return Ok(());
     }
     let lines: Vec<String> = failures.into_iter().filter_map(|failure| failure.message).collect();

@@ -40,6 +40,11 @@ impl Containers {
             .filter(|name| !name.is_empty())
             .map(|name| names::parse(&name).map(str::to_owned))
             .transpose()?;
+        let asks = body.config.healthcheck.as_ref().and_then(|check| check.test.first());
+        if asks.is_some_and(|word| word != "NONE") {
+            // An image's own is only warned of, or such images could not be run at all.
+            return Err(Error::not_implemented("Config.Healthcheck is not supported yet"));
+        }
         let image = rooms.images.resolve(&body.config.image)?;
         check_platform(&image, platform.as_deref())?;
         let config = merge(body.config, image.run_config());

@@ -319,7 +319,7 @@ fn refuse_unbuilt(config: &Config, host: &HostConfig) -> Result<()> {
         ("HostConfig.KernelMemory", r.kernel_memory != 0 || r.kernel_memory_tcp != 0),
         (
             "HostConfig.Mounts of type image, cluster or npipe",
-            host.mounts.iter().any(|m| !matches!(m.r#type.as_str(), "bind" | "volume" | "tmpfs")),
+            host.mounts.iter().any(|m| matches!(m.r#type.as_str(), "image" | "cluster" | "npipe")),
         ),
         ("ArgsEscaped", config.args_escaped),
     ];
@@ -327,7 +327,10 @@ fn refuse_unbuilt(config: &Config, host: &HostConfig) -> Result<()> {
         return Err(Error::not_implemented(format!("{name} is not supported yet")));
     }
     if !matches!(host.isolation.as_str(), "" | "default") {
-        return Err(Error::invalid(format!("invalid isolation '{}' on linux", host.isolation)));
+        return Err(Error::invalid(format!(
+            "invalid isolation: \"{}\" - linux only supports 'default'",
+            host.isolation
+        )));
     }
     Ok(())
 }
@@ -549,7 +552,7 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
                 subpath: (!options.subpath.is_empty()).then_some(options.subpath),
             }
         }
-        _ => {
+        "tmpfs" => {
             if !mount.source.is_empty() {
                 return Err(bad("field Source must not be specified".to_owned()));
             }
@@ -568,6 +571,7 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
             }
             Source::Tmpfs { options: words }
         }
+        _ => return Err(bad("mount type unknown".to_owned())),
     };
     Ok(MountPlan { target, read_only: mount.read_only, source, mode: String::new() })
 }
@@ -950,6 +954,13 @@ pub(crate) fn fill_in(host: &mut HostConfig, settings: &Settings) {
     }
     if host.resources.memory > 0 && host.resources.memory_swap == 0 {
         host.resources.memory_swap = host.resources.memory.saturating_mul(2);
+    }
+    // What clients send for "no limit".
+    if host.resources.memory_swappiness == Some(-1) {
+        host.resources.memory_swappiness = None;
+    }
+    if host.resources.pids_limit.is_some_and(|limit| limit <= 0) {
+        host.resources.pids_limit = None;
     }
     if host.port_bindings.is_none() {
         host.port_bindings = Some(BTreeMap::new());

@@ -139,8 +139,6 @@ impl Container {
     fn acquire_network(&self, record: &Record, plan: &Plan) -> Result<Attachment> {
         let networks = &self.rooms.networks;
         match &plan.network {
-            Network::Host => Ok(Attachment { netns: None, endpoints: Vec::new() }),
-            Network::None => networks.none(),
             Network::Container(other) => {
                 // It is this container that cannot be started, not the other that was asked for.
                 let path = self
@@ -149,7 +147,7 @@ impl Container {
                     .context(|| "joining network namespace of container".to_owned())?;
                 networks.join(&path)
             }
-            Network::Named(_) => self
+            Network::Host | Network::None | Network::Named(_) => self
                 .attach_request(record)
                 .and_then(|request| networks.attach(&request))
                 .context(|| "failed to set up container networking".to_owned()),

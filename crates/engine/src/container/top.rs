@@ -37,6 +37,7 @@ impl Container {
             _ => return Err(Error::conflict(format!("container {} is not running", record.id))),
         }
         let pids = self.with_shim(shim::Client::processes).await?;
+        self.event("top", &[]);
         tokiox::blocking(move || match options.split_whitespace().collect::<Vec<_>>().as_slice() {
             [] | ["-ef"] => Ok(full(pids)),
             options => ask_ps(options, &pids),
