@@ -2,11 +2,14 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use serde_json::Value;
 
 use crate::client::{Answer, Client};
@@ -168,9 +171,8 @@ impl House {
     /// SIGTERM, and wait.
     pub fn stop(&mut self) {
         let mut daemon = self.daemon.take().expect("the daemon runs");
-        let pid = rustix::process::Pid::from_child(&daemon);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)
-            .expect("a living daemon can be asked");
+        let pid = Pid::from_child(&daemon);
+        rustix::process::kill_process(pid, Signal::TERM).expect("a living daemon can be asked");
         daemon.wait().expect("a stopped daemon can be waited for");
     }
 
@@ -308,26 +310,78 @@ impl House {
     }
 }
 
-/// Kills what lives in a cgroup of a test's own, in every hierarchy, and removes it.
+/// Kills what lives in a cgroup of a test's own, in every hierarchy, and removes it. What is frozen dies when it thaws,
+/// and a cgroup can be removed when its last process is dead.
 pub fn remove_cgroups(parent: &str) {
-    for controller in [
+    let controllers = [
         "pids", "memory", "freezer", "devices", "cpu", "cpuacct", "cpuset", "blkio", "systemd",
         "unified", "",
-    ] {
-        remove_cgroup(
-            &Path::new("/sys/fs/cgroup").join(controller).join(parent.trim_start_matches('/')),
-        );
+    ];
+    let roots = controllers.map(|controller| {
+        Path::new("/sys/fs/cgroup").join(controller).join(parent.trim_start_matches('/'))
+    });
+    let mut dirs = Vec::new();
+    for root in &roots {
+        collect_below(root, &mut dirs);
+    }
+    let dying: Vec<OwnedFd> = dirs.iter().flat_map(|dir| kill_all(dir)).collect();
+    for dir in &dirs {
+        let _not_frozen = write_existing(&dir.join("freezer.state"), "THAWED");
+        let _not_frozen = write_existing(&dir.join("cgroup.freeze"), "0");
+    }
+    for process in dying {
+        let mut dead = [PollFd::new(&process, PollFlags::IN)];
+        let patience = Timespec::try_from(PATIENCE).expect("a minute is a time");
+        let _ended = poll(&mut dead, Some(&patience));
+    }
+    for dir in dirs {
+        let _busy = std::fs::remove_dir(dir);
     }
 }
 
-fn remove_cgroup(dir: &Path) {
+/// A directory and all below it, the deepest first.
+fn collect_below(dir: &Path, into: &mut Vec<PathBuf>) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
     for entry in entries.flatten().filter(|entry| entry.path().is_dir()) {
-        remove_cgroup(&entry.path());
+        collect_below(&entry.path(), into);
     }
-    let procs = std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
-    for pid in procs.lines().filter_map(|line| rustix::process::Pid::from_raw(line.parse().ok()?)) {
-        let _dead = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+    into.push(dir.to_owned());
+}
+
+fn kill_all(cgroup: &Path) -> Vec<OwnedFd> {
+    let procs = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
+    let pids = procs.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
+    let dying = pids.filter_map(|pid| {
+        let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        pidfd_send_signal(&process, Signal::KILL).ok()?;
+        Some(process)
+    });
+    dying.collect()
+}
+
+fn write_existing(path: &Path, text: &str) -> std::io::Result<()> {
+    File::options().write(true).open(path)?.write_all(text.as_bytes())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_frozen_goes_too() {
+        let name = format!("/gantry-test-frozen-{}", std::process::id());
+        let (root, switch, frozen) = match Path::new("/sys/fs/cgroup/freezer").is_dir() {
+            true => ("/sys/fs/cgroup/freezer", "freezer.state", "FROZEN"),
+            false => ("/sys/fs/cgroup", "cgroup.freeze", "1"),
+        };
+        let below = Path::new(root).join(&name[1..]).join("below");
+        std::fs::create_dir_all(&below).expect("root may make cgroups");
+        let mut child = Command::new("sleep").arg("1000").spawn().expect("sleep");
+        let write = |file: &str, text: &str| write_existing(&below.join(file), text);
+        write("cgroup.procs", &child.id().to_string()).expect("a process can be moved");
+        write(switch, frozen).expect("a cgroup can be frozen");
+        remove_cgroups(&name);
+        child.wait().expect("it was killed");
+        assert!(!below.parent().expect("it has one").exists());
     }
-    let _busy = std::fs::remove_dir(dir);
 }
