@@ -15,8 +15,10 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use futures_util::{FutureExt, StreamExt};
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+
+use crate::listen::Stream;
 
 /// Bytes moved at a time.
 const PIECE: usize = 64 * 1024;
@@ -90,15 +92,15 @@ impl Takeover {
     }
 
     /// Carries bytes until both ways have ended. `early` is what the client sent right behind its request.
-    pub(crate) async fn run(
-        self,
-        client: impl AsyncRead + AsyncWrite + Unpin,
-        early: Bytes,
-    ) -> io::Result<()> {
+    ///
+    /// Clients that read the head through a buffer and the rest around it (docker-py) would lose what comes together with
+    /// the head: it is given a head start.
+    pub(crate) async fn run(self, mut client: Stream, early: Bytes) -> io::Result<()> {
         let Self { head, splice: Splice { mut before, stream, mut filter, after } } = self;
+        client.write_all(&head).await?;
+        client.flush().await?;
+        client.taken().await?;
         let (mut input, mut output) = tokio::io::split(client);
-        output.write_all(&head).await?;
-        output.flush().await?;
         while let Some(piece) = before.next().await {
             output.write_all(&piece).await?;
             output.flush().await?;

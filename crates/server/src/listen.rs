@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{self, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{AtFlags, Gid, Mode};
 use rustls::pki_types::pem::PemObject;
@@ -308,6 +308,28 @@ pub(crate) enum Stream {
     Tcp(TcpStream),
     Tls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
 }
+
+impl Stream {
+    /// Returns when the client has taken everything that was sent, or does not for [`HEAD_START`]. Where that cannot be
+    /// seen (inside TLS) at once.
+    pub(crate) async fn taken(&self) -> io::Result<()> {
+        let Self::Unix(stream) = self else { return Ok(()) };
+        let begun = Instant::now();
+        while sys::socket::unreceived(stream)? > 0 {
+            match begun.elapsed() {
+                waited if waited < SPIN => tokio::task::yield_now().await,
+                waited if waited < HEAD_START => tokio::time::sleep(SPIN).await,
+                _ => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// How long a client may take to receive an answer's head before the bytes of a container follow.
+const HEAD_START: Duration = Duration::from_millis(250);
+/// A client that waits takes it within this time, which is too short to sleep for.
+const SPIN: Duration = Duration::from_micros(500);
 
 impl AsyncRead for Stream {
     fn poll_read(

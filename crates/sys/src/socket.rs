@@ -34,6 +34,20 @@ pub fn send_with_fds(socket: impl AsFd, bytes: &[u8], fds: &[BorrowedFd]) -> io:
     Ok(sent)
 }
 
+/// Bytes sent on a unix stream socket that its peer has not received yet; on TCP, that it has not acknowledged
+/// (`SIOCOUTQ`).
+pub fn unreceived(socket: impl AsFd) -> io::Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    let number = crate::fd::number(socket.as_fd()) as libc::c_int;
+    // SAFETY: the kernel writes one int to a place of ours.
+    let answer = unsafe { libc::ioctl(number, libc::TIOCOUTQ, &raw mut bytes) };
+    if answer < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(usize::try_from(bytes).unwrap_or(0))
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Received {
     /// 0 at the end of the stream.

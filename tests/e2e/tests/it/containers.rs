@@ -1,5 +1,7 @@
 //! The life of a container, verb by verb.
 
+use std::io::{Read, Write};
+
 use serde_json::json;
 use testkit::House;
 use testkit::house::{shown, succeed};
@@ -337,4 +339,32 @@ mod tar {
             .map(|name| name.trim_start_matches("./").to_owned())
             .collect()
     }
+}
+
+/// docker-py reads the head through a buffer and what follows around it: nothing may come together with the head.
+#[test]
+fn the_head_of_a_taken_connection_comes_alone() {
+    let house = house();
+    house.ok(&["run", "-d", "--name", "ca", "--network", "none", "busybox", "sleep", "600"]);
+    let body = json!({"Cmd": ["echo", "x"], "AttachStdout": true});
+    let made = house.api("POST", "/containers/ca/exec", Some(&body)).json();
+    let mut stream =
+        std::os::unix::net::UnixStream::connect(house.socket()).expect("the socket is there");
+    let body = json!({"Tty": false, "Detach": false}).to_string();
+    let head = format!(
+        "POST /exec/{}/start HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: tcp\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        made["Id"].as_str().expect("an id"),
+        body.len()
+    );
+    stream.write_all(head.as_bytes()).expect("it listens");
+    // A client that is not quick; the program has long run.
+    std::thread::park_timeout(std::time::Duration::from_millis(50));
+    let mut first = vec![0; 65536];
+    let count = stream.read(&mut first).expect("an answer");
+    let first = String::from_utf8_lossy(&first[..count]).into_owned();
+    assert!(first.starts_with("HTTP/1.1 101 ") && first.ends_with("\r\n\r\n"), "{first:?}");
+    let mut rest = Vec::new();
+    stream.read_to_end(&mut rest).expect("the output");
+    assert_eq!(rest, b"\x01\0\0\0\0\0\0\x02x\n");
+    house.ok(&["rm", "-f", "ca"]);
 }
