@@ -218,10 +218,34 @@ fn dispatch(args: &[OsString], log: &mut Log) -> Result<u8, Failure> {
     if command.sealed {
         seal::ensure()?;
     }
-    let global = Global { root: PathBuf::from(global.get("root").unwrap_or(ROOT)), log };
+    let global = Global { root: global.get("root").map_or_else(default_root, PathBuf::from), log };
     // What `exec` ends with is the process's, so its own failures need a code that is not likely to be one.
     let code = if command.name == "exec" { 255 } else { 1 };
     (command.run)(&global, &flags).map_err(|error| Failure { error, code })
+}
+
+/// As runc: who is not the host's root keeps his containers in his own runtime directory.
+#[expect(clippy::disallowed_methods, reason = "it is told nowhere else")]
+fn default_root() -> PathBuf {
+    let own = std::env::var_os("XDG_RUNTIME_DIR").filter(|path| !path.is_empty());
+    match own.filter(|_| is_rootless()) {
+        // root of a user namespace that calls itself so is meant to have a root's places.
+        Some(_)
+            if rustix::process::geteuid().is_root()
+                && std::env::var_os("USER").is_some_and(|user| user == "root") =>
+        {
+            PathBuf::from(ROOT)
+        }
+        Some(own) => PathBuf::from(own).join("gantry/runtime"),
+        None => PathBuf::from(ROOT),
+    }
+}
+
+/// Not the host's root.
+fn is_rootless() -> bool {
+    let initial = std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]));
+    !initial || !rustix::process::geteuid().is_root()
 }
 
 fn usage() -> String {

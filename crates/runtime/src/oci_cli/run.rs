@@ -11,7 +11,7 @@ use stdx::{Context, Error, Result};
 
 use super::flags::{Flag, Flags};
 use super::record::{Container, Place, Record, read_json, start_time, write_whole};
-use super::{Global, foreground, id};
+use super::{Global, foreground, id, is_rootless};
 use crate::cgroup::Location;
 use crate::{Create, Created, Options, Pivot, Stdio, Wait};
 
@@ -171,13 +171,6 @@ fn make(global: &Global, flags: &Flags, waits: Waits) -> Result<Made> {
             Err(error)
         }
     }
-}
-
-/// Not the host's root.
-fn is_rootless() -> bool {
-    let initial = std::fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]));
-    !initial || !rustix::process::geteuid().is_root()
 }
 
 /// The bundle's document.
