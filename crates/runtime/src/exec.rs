@@ -12,7 +12,7 @@ use sys::process::{CloneArgs, CloneFlags, Fork, Pid, exit_now};
 
 use crate::cgroup;
 use crate::channel::{self, Child, Message, Parent};
-use crate::create::{Stdio, hand_over, may_mount};
+use crate::create::{Stdio, hand_over};
 use crate::init::{Never, join_keyring};
 use crate::process::{self, Program};
 use crate::spawn::{self, flag};
@@ -50,9 +50,9 @@ pub fn exec(target: &Target, process: &Process, stdio: Stdio) -> Result<Executed
     let plan = process::Plan::of(process, &joined(&linux))?;
     let mut namespaces =
         linux.namespaces.iter().fold(CloneFlags::empty(), |all, one| all | flag(one.kind));
-    // Without privilege of our own there is only the container's.
-    let user_first = namespaces.contains(CloneFlags::NEWUSER | CloneFlags::NEWPID) && !may_mount()?;
-    if user_first {
+    let for_good = namespaces.contains(CloneFlags::NEWPID) && !spawn::may_come_back()?;
+    let has_user = namespaces.contains(CloneFlags::NEWUSER);
+    if for_good {
         namespaces = namespaces.without(CloneFlags::NEWUSER);
     }
     let joiner = target.cgroup.joiner()?;
@@ -60,8 +60,8 @@ pub fn exec(target: &Target, process: &Process, stdio: Stdio) -> Result<Executed
     let (parent, child) = channel::pair()?;
 
     let born = |cgroup: Option<BorrowedFd>| {
-        if user_first {
-            return spawn::born_in_user_namespace(target.pidfd, cgroup);
+        if for_good {
+            return spawn::born_for_good(target.pidfd, has_user, cgroup);
         }
         let args = CloneArgs { flags: CloneFlags::empty(), cgroup };
         spawn::born_in_pid_namespace(pid_namespace, &args)

@@ -17,6 +17,8 @@ use stdx::{Context, Error, Result};
 use sys::process::{CloneArgs, CloneFlags, Fork, exit_now};
 
 use crate::channel::{self, Message};
+use crate::create::may_mount;
+use crate::userns::in_initial_user_namespace;
 
 /// Which namespaces a container has.
 #[derive(Debug)]
@@ -71,6 +73,7 @@ impl Namespaces {
     fn needs_middle(&self) -> bool {
         self.joins(NamespaceType::User)
             || self.makes(NamespaceType::Time)
+            || self.joins(NamespaceType::Pid) && !may_come_back().unwrap_or(false)
             || self.makes(NamespaceType::User)
                 && self.join.iter().any(|(kind, _)| *kind != NamespaceType::Pid)
     }
@@ -168,17 +171,20 @@ pub(crate) fn born_in_pid_namespace(
     born
 }
 
-/// Into the pid namespace of a container whose user namespace is the only place where we have any say.
-pub(crate) fn born_in_user_namespace(
+/// As [`born_in_pid_namespace`], for whom nobody would let back into his own: by way of a process in the middle, and of
+/// the container's user namespace where it has one.
+pub(crate) fn born_for_good(
     target: BorrowedFd,
+    user: bool,
     cgroup: Option<BorrowedFd>,
 ) -> Result<Fork> {
-    let held =
-        || target.try_clone_to_owned().context(|| "cannot hold the container's process".to_owned());
-    let namespaces = Namespaces {
-        new: CloneFlags::empty(),
-        join: vec![(NamespaceType::User, held()?), (NamespaceType::Pid, held()?)],
-    };
+    let kinds = [(user, NamespaceType::User), (true, NamespaceType::Pid)];
+    let join = kinds.into_iter().filter(|(wanted, _)| *wanted).map(|(_, kind)| {
+        let held = target.try_clone_to_owned();
+        Ok((kind, held.context(|| "cannot hold the container's process".to_owned())?))
+    });
+    let namespaces =
+        Namespaces { new: CloneFlags::empty(), join: join.collect::<Result<Vec<_>>>()? };
     // As above: its root may look into who comes.
     let dumpable = rustix::process::dumpable_behavior();
     rustix::process::set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -189,6 +195,11 @@ pub(crate) fn born_in_user_namespace(
         shown.context(|| "unable to become dumpable again".to_owned())?;
     }
     born
+}
+
+/// Whether we could come back to our own pid namespace: it belongs to the host's root.
+pub(crate) fn may_come_back() -> Result<bool> {
+    Ok(in_initial_user_namespace() && may_mount()?)
 }
 
 fn through_middle(

@@ -31,6 +31,12 @@ pub(crate) fn write_mappings(pid: Pid, mapping: &Mapping) -> Result<()> {
     Ok(())
 }
 
+/// Whether we are the host's, as far as anybody can see.
+pub(crate) fn in_initial_user_namespace() -> bool {
+    fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
+}
+
 /// The whole map in the one write the kernel allows.
 fn lines(mapping: &[IdMapping]) -> String {
     mapping

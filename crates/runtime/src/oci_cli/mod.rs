@@ -243,9 +243,7 @@ fn default_root() -> PathBuf {
 
 /// Not the host's root.
 fn is_rootless() -> bool {
-    let initial = std::fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]));
-    !initial || !rustix::process::geteuid().is_root()
+    !crate::userns::in_initial_user_namespace() || !rustix::process::geteuid().is_root()
 }
 
 fn usage() -> String {

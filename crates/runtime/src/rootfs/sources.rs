@@ -17,7 +17,7 @@ use sys::mount::{Change, Propagation, Reach, mount_setattr};
 
 use super::plan::{Kind, Plan, PlannedMount};
 use super::root::{PROC_SUPER_MAGIC, quoted};
-use crate::userns;
+use crate::userns::{self, in_initial_user_namespace};
 
 #[derive(Debug)]
 pub(crate) struct Sources {
@@ -255,6 +255,7 @@ impl Layers {
         if volatile {
             rustix::mount::fsconfig_set_flag(&fs, "volatile")?;
         }
+        // In a user namespace overlay keeps its marks in `user.*` attributes; it may not write `trusted.*` there.
         if !in_initial_user_namespace() {
             rustix::mount::fsconfig_set_flag(&fs, "userxattr")?;
         }
@@ -338,10 +339,4 @@ fn log(fs: &OwnedFd) -> Option<String> {
         }
     }
     last.filter(|line| !line.is_empty())
-}
-
-/// In a user namespace overlay keeps its marks in `user.*` attributes; it may not write `trusted.*` there.
-fn in_initial_user_namespace() -> bool {
-    std::fs::read_to_string("/proc/self/uid_map")
-        .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
 }

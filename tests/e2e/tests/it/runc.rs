@@ -576,6 +576,44 @@ fn without_privilege() {
     assert_eq!(theirs, ours);
 }
 
+/// As podman without root does it: everybody is in one user namespace, and the container makes none.
+#[test]
+fn inside_a_user_namespace() {
+    let place = tempfile::tempdir().expect("a place for a test");
+    fs::set_permissions(place.path(), Permissions::from_mode(0o755)).expect("our own");
+    let program = place.path().join("gantry-runtime");
+    fs::copy(House::binary(), &program).expect("a copy of the binary");
+    let bundle = Bundle::new(program.clone(), "inside");
+    fs::remove_file(bundle.path("b/config.json")).expect("it was there");
+    succeed(bundle.command(&["spec", "--rootless"]));
+    let text = fs::read(bundle.path("b/config.json")).expect("an example");
+    let mut spec: Value = serde_json::from_slice(&text).expect("JSON");
+    (spec["process"]["terminal"], spec["process"]["args"]) =
+        (json!(false), json!(["sleep", "1000"]));
+    for mappings in ["uidMappings", "gidMappings"] {
+        spec["linux"].as_object_mut().expect("an object").remove(mappings);
+    }
+    spec["linux"]["namespaces"].as_array_mut().expect("a list").retain(|one| one["type"] != "user");
+    fs::write(bundle.path("b/config.json"), spec.to_string()).expect("a configuration");
+    let mut given = Command::new("chown");
+    given.args(["-R", "65534:65534"]).arg(bundle.dir.path());
+    succeed(given);
+    let script = r#"
+        $R run -d c </dev/null >/dev/null && $R exec c sh -c 'id -u; tr "\0" " " </proc/1/cmdline; exit 5'
+        echo $?; $R delete --force c; echo $?; ls $XDG_RUNTIME_DIR/gantry/runtime
+    "#;
+    let mut nobody = Command::new("setpriv");
+    nobody
+        .args(["--reuid", "65534", "--regid", "65534", "--clear-groups"])
+        .args(["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script])
+        .env("R", &program)
+        .env("XDG_RUNTIME_DIR", bundle.dir.path())
+        .env_remove("USER")
+        .current_dir(bundle.path("b"))
+        .stdin(Stdio::null());
+    assert_eq!(succeed(nobody), "0\nsleep 1000 5\n0\n");
+}
+
 #[test]
 fn features() {
     let runc = theirs!("runc");
