@@ -159,7 +159,7 @@ impl System {
                 mirrors: Some(settings.registry_mirrors.clone()),
                 ..RegistryConfig::default()
             }),
-            n_cpu: std::thread::available_parallelism().map_or(1, |count| count.get() as i64),
+            n_cpu: cpus(),
             mem_total: memory_total(),
             docker_root_dir: settings.data_root.to_string_lossy().into_owned(),
             name: settings.hostname.clone(),
@@ -259,6 +259,12 @@ pub(crate) fn size_of_tree(dir: &Path) -> i64 {
 
 fn read(path: &str) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
+}
+
+/// The processors the daemon may use, as Docker counts them. What a cgroup leaves of them (which
+/// `std::thread::available_parallelism` would go and read) is no limit for containers.
+pub(crate) fn cpus() -> i64 {
+    rustix::thread::sched_getaffinity(None).map_or(1, |set| i64::from(set.count()))
 }
 
 fn kernel_release() -> String {

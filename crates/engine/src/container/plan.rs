@@ -690,7 +690,7 @@ pub(crate) fn resources(wanted: &Wanted, warnings: &mut Vec<String>) -> Result<R
     if wanted.nano_cpus > 0 && (wanted.cpu_period > 0 || wanted.cpu_quota > 0) {
         return bad("Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set");
     }
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from) as i64;
+    let cpus = crate::system::cpus();
     if wanted.nano_cpus < 0 || wanted.nano_cpus > cpus * 1_000_000_000 {
         return Err(Error::invalid(format!(
             "Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"

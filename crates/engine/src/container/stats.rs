@@ -51,7 +51,7 @@ fn sample(named: Stats, measured: &runtime::cgroup::Stats, record: &Record) -> S
                 usage_in_usermode: cpu.user,
             },
             system_cpu_usage: system_cpu(),
-            online_cpus: std::thread::available_parallelism().map_or(1, |count| count.get() as u32),
+            online_cpus: u32::try_from(crate::system::cpus()).unwrap_or(1),
             throttling_data: ThrottlingData {
                 periods: cpu.periods,
                 throttled_periods: cpu.throttled_periods,
