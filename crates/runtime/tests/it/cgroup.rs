@@ -328,7 +328,7 @@ fn groups_within_are_removed_too() {
 fn a_group_is_opened_again() {
     skip_unless_root!();
     let group = Group::new("again", &Resources::default());
-    let mut child = group.start("read never");
+    let mut child = group.start("exec sleep 600");
     let written = serde_json::to_string(&group.location).unwrap();
     let location: Location = serde_json::from_str(&written).unwrap();
     let again = Handle::open(&location).unwrap();
