@@ -9,7 +9,8 @@ use stdx::{Error, Result};
 use sys::seccomp::Flags;
 
 use super::emit::{Comparison, Condition, Filter, Machine, Rule, Verdict, emit};
-use super::{Arch, Program, syscalls};
+use super::syscalls::{self, Numbers};
+use super::{Arch, Program};
 
 /// Compiles a profile for this host. Refuses what it cannot express.
 pub fn compile(profile: &Seccomp) -> Result<Program> {
@@ -41,7 +42,8 @@ pub(super) fn filter(profile: &Seccomp, native: Arch) -> Result<Filter> {
     }
     let default = action(profile.default_action, profile.default_errno_ret)?;
     let mut rules = Vec::new();
-    for call in &profile.syscalls {
+    let named: Vec<Vec<Named>> = profile.syscalls.iter().map(named).collect();
+    for (call, names) in profile.syscalls.iter().zip(&named) {
         if call.action == SeccompAction::Notify && call.names.iter().any(|name| name == "write") {
             // A supervisor in the same process would wait for itself.
             return Err(Error::invalid("SCMP_ACT_NOTIFY cannot be used for the write syscall"));
@@ -49,7 +51,7 @@ pub(super) fn filter(profile: &Seccomp, native: Arch) -> Result<Filter> {
         let action = action(call.action, call.errno_ret)?;
         // A rule that says what the default says is no rule (runc), whatever else is said of its calls.
         if action != default {
-            rules.push(Written { call, action, alternatives: alternatives(&call.args)? });
+            rules.push(Written { names, action, alternatives: alternatives(&call.args)? });
         }
     }
     let mut machines: Vec<Machine> = Vec::new();
@@ -68,9 +70,10 @@ pub(super) fn filter(profile: &Seccomp, native: Arch) -> Result<Filter> {
             }
         };
         add(machine, arch, &rules, default);
-        let named = profile.syscalls.iter().flat_map(|call| &call.names);
         let newest = named
-            .filter_map(|name| syscalls::number(name, arch))
+            .iter()
+            .flatten()
+            .filter_map(|(_, numbers)| numbers.on(arch))
             .filter(|number| *number < ARM_PRIVATE)
             .max();
         if let (Some(newest), false) = (newest, is_lenient(default)) {
@@ -92,21 +95,28 @@ pub(super) fn filter(profile: &Seccomp, native: Arch) -> Result<Filter> {
 
 /// One entry of the profile, its words read.
 struct Written<'a> {
-    call: &'a SeccompSyscall,
+    names: &'a [Named<'a>],
     action: u32,
     /// It holds if one of them does; each is a list of conditions that must all hold. Never empty: no condition is one
     /// alternative that always holds.
     alternatives: Vec<Vec<Condition>>,
 }
 
+/// A call, and its numbers, which every architecture asks for.
+type Named<'a> = (&'a str, Numbers);
+
+fn named(call: &SeccompSyscall) -> Vec<Named<'_>> {
+    call.names.iter().map(|name| (name.as_str(), Numbers::of(name))).collect()
+}
+
 fn add(machine: &mut Machine, arch: Arch, written: &[Written<'_>], default: u32) {
     let mut rules: BTreeMap<u32, Vec<Rule>> = BTreeMap::new();
-    for Written { call, action, alternatives } in written {
-        for name in &call.names {
+    for Written { names, action, alternatives } in written {
+        for (name, numbers) in *names {
             // A name this architecture or this table does not have is passed over, as libseccomp does: profiles list the
             // calls of all architectures and of kernels to come.
             for conditions in alternatives {
-                if let Some(number) = syscalls::number(name, arch) {
+                if let Some(number) = numbers.on(arch) {
                     let rule = Rule { conditions: conditions.clone(), action: *action };
                     rules.entry(number).or_default().push(rule);
                 }

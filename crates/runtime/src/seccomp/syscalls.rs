@@ -3,11 +3,26 @@
 use super::Arch;
 
 /// The number of a system call; `None` where the architecture has no such call.
-///
-/// On x32 it carries no `__X32_SYSCALL_BIT`: the compiler adds it.
 pub(super) fn number(name: &str, arch: Arch) -> Option<u32> {
-    let at = TABLE.binary_search_by_key(&name, |(name, _)| name).ok()?;
-    u32::try_from(TABLE[at].1[arch as usize]).ok()
+    Numbers::of(name).on(arch)
+}
+
+/// The numbers of one system call: for who asks for several architectures, and need not search for each.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Numbers([i32; 6]);
+
+impl Numbers {
+    pub(super) fn of(name: &str) -> Self {
+        match TABLE.binary_search_by_key(&name, |(name, _)| name) {
+            Ok(at) => Self(TABLE[at].1),
+            Err(_) => Self([-1; 6]),
+        }
+    }
+
+    /// On x32 it carries no `__X32_SYSCALL_BIT`: the compiler adds it.
+    pub(super) fn on(self, arch: Arch) -> Option<u32> {
+        u32::try_from(self.0[arch as usize]).ok()
+    }
 }
 
 /// Sorted by name, so that [`number`] can search. The columns stand in the order of [`Arch`].
