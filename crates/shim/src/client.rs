@@ -4,6 +4,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use oci::runtime::Resources;
@@ -27,15 +28,17 @@ const PATIENT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Client {
     dir: OwnedFd,
+    /// The connection that has shown that it lives, for the first call.
+    first: Mutex<Option<Answers>>,
 }
 
 impl Client {
     /// Finds the shim of the container whose directory this is. `NotFound` when no shim lives there: then the exit record
     /// tells the rest.
     pub fn connect(dir: &Path) -> Result<Self> {
-        let client = Self { dir: descriptors::open_dir(dir)? };
-        client.dial(DEADLINE)?;
-        Ok(client)
+        let client = Self { dir: descriptors::open_dir(dir)?, first: Mutex::default() };
+        let first = client.dial(DEADLINE)?;
+        Ok(Self { first: Mutex::new(Some(first)), ..client })
     }
 
     pub fn state(&self) -> Result<State> {
@@ -101,7 +104,7 @@ impl Client {
 
     /// Events from now on. The first is the present state, so nothing that happened before is missed.
     pub fn watch(&self) -> Result<Watch> {
-        let mut answers = self.dial(DEADLINE)?;
+        let mut answers = self.connection(DEADLINE)?;
         answers.send(&frame(&Call::new(Request::Watch))?, &[])?;
         answers.next::<Reply<()>>()?.into_result()?;
         answers.into_watch()
@@ -132,9 +135,17 @@ impl Client {
         passed: &[BorrowedFd<'_>],
         deadline: Duration,
     ) -> Result<Reply<T>> {
-        let mut answers = self.dial(deadline)?;
+        let mut answers = self.connection(deadline)?;
         answers.send(&frame(&Call::new(request))?, passed)?;
         answers.next()
+    }
+
+    fn connection(&self, deadline: Duration) -> Result<Answers> {
+        let first = self.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        match first {
+            Some(answers) => Answers::over(answers.stream, deadline),
+            None => self.dial(deadline),
+        }
     }
 
     fn dial(&self, deadline: Duration) -> Result<Answers> {
