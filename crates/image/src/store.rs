@@ -142,6 +142,11 @@ impl Images {
         Ok(Arc::new(Image::of(entry, &catalog.names_of(&entry.record.id))))
     }
 
+    /// Whether a name means this image now.
+    pub fn is_named(&self, name: &str, id: &Digest) -> bool {
+        self.catalog().resolve(name).is_ok_and(|entry| entry.record.id == *id)
+    }
+
     /// The image with this ID.
     pub fn get(&self, id: &Digest) -> Option<Arc<Image>> {
         let catalog = self.catalog();

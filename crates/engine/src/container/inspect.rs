@@ -117,9 +117,9 @@ impl Container {
 
     /// The name it was made from while that still means the same image; then the id.
     fn image_name(&self, record: &Record) -> String {
-        match self.rooms.images.resolve(&record.config.image) {
-            Ok(image) if image.id == record.image => record.config.image.clone(),
-            _ => record.image.to_string(),
+        match self.rooms.images.is_named(&record.config.image, &record.image) {
+            true => record.config.image.clone(),
+            false => record.image.to_string(),
         }
     }
 
