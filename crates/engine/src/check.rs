@@ -71,13 +71,12 @@ impl System {
         let up: Vec<Id> = all.iter().filter(lives).map(|c| c.id().clone()).collect();
         let mut look = Look::default();
         rooms.networks.settle();
-        for found in rooms.networks.check(&up)? {
-            look.findings.push(Finding::new(found.invariant, found.subject, found.problem));
-        }
-        if options.repair && !look.findings.is_empty() {
-            rooms.networks.recover(&up)?;
-            look.findings.iter_mut().for_each(|finding| finding.repaired = true);
-        }
+        let networks: Vec<Finding> = rooms
+            .networks
+            .check(&up)?
+            .into_iter()
+            .map(|found| Finding::new(found.invariant, found.subject, found.problem))
+            .collect();
         let mut known = rooms.images.known()?;
         known.containers.extend(all.iter().map(|container| container.id().to_string()));
         for container in &all {
@@ -96,7 +95,13 @@ impl System {
             let list = if found.damage { &mut look.damage } else { &mut look.findings };
             list.push(finding);
         }
-        look.findings.extend(self.strays(&all)?);
+        let mut swept = self.strays(&all)?;
+        swept.extend(networks);
+        if options.repair && !swept.is_empty() {
+            self.containers.sweep(&up)?;
+            swept.iter_mut().for_each(|finding| finding.repaired = true);
+        }
+        look.findings.extend(swept);
         look.findings.extend(self.mounts_on_the_host()?);
         Ok(look)
     }
@@ -169,6 +174,8 @@ fn cgroups_below(parent: &str) -> Vec<String> {
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
         .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        // What a user keeps there (`--cgroup-parent`) is the user's.
+        .filter(|name| Id::parse(name).is_some())
         .collect();
     names.sort();
     names.dedup();

@@ -48,22 +48,29 @@ impl Containers {
         }
         while work.join_next().await.is_some() {}
         let this = self.clone();
-        tokiox::blocking(move || this.sweep()).await?;
+        tokiox::blocking(move || {
+            let up: Vec<Id> = this
+                .all()
+                .iter()
+                .filter(|container| container.record().state.phase.is_up())
+                .map(|container| container.id().clone())
+                .collect();
+            this.sweep(&up)
+        })
+        .await?;
         for container in self.all() {
             container.boot();
         }
         Ok(())
     }
 
-    /// Takes back what belongs to no record.
-    fn sweep(&self) -> Result<()> {
+    /// Takes back what belongs to no record. `up` are those that run: what they have stays.
+    pub(crate) fn sweep(&self, up: &[Id]) -> Result<()> {
         let rooms = &self.rooms;
         let all = self.all();
         let known: BTreeSet<String> =
             all.iter().map(|container| container.id().to_string()).collect();
-        let up: Vec<Id> =
-            all.iter().filter(|c| c.record().state.phase.is_up()).map(|c| c.id().clone()).collect();
-        rooms.networks.recover(&up)?;
+        rooms.networks.recover(up)?;
         for (holder, image) in rooms.images.holders() {
             if !known.contains(&holder) {
                 rooms.images.drop_hold(&image, &holder)?;

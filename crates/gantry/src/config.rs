@@ -273,6 +273,8 @@ pub(crate) enum Asked {
     Run(Box<Config>),
     Help,
     Version,
+    /// Only whether the configuration is right.
+    Validated,
 }
 
 /// Where `daemon.json` lies when nobody says.
@@ -282,11 +284,15 @@ const FILE: &str = "/etc/gantry/daemon.json";
 pub(crate) fn read(args: &[String]) -> Result<Asked> {
     let mut said: BTreeMap<&'static str, Vec<String>> = BTreeMap::new();
     let mut words = args.iter();
+    let mut only_validate = false;
     while let Some(word) = words.next() {
         match word.as_str() {
             "-h" | "--help" => return Ok(Asked::Help),
             "-v" | "--version" => return Ok(Asked::Version),
-            "--validate" => continue,
+            "--validate" => {
+                only_validate = true;
+                continue;
+            }
             _ => {}
         }
         let (name, inline) = match word.split_once('=') {
@@ -345,6 +351,9 @@ pub(crate) fn read(args: &[String]) -> Result<Asked> {
     }
     if config.hosts.is_empty() {
         config.hosts.push("unix:///run/gantry.sock".to_owned());
+    }
+    if only_validate {
+        return Ok(Asked::Validated);
     }
     Ok(Asked::Run(Box::new(config)))
 }

@@ -31,6 +31,7 @@ pub(crate) fn main(program: &str, args: Vec<OsString>) -> ExitCode {
     let config = match config::read(&args) {
         Ok(Asked::Help) => return say(&config::usage(program)),
         Ok(Asked::Version) => return say(&format!("Gantry version {}\n", engine::system::VERSION)),
+        Ok(Asked::Validated) => return say("configuration OK\n"),
         Ok(Asked::Run(config)) => *config,
         Err(error) => return complain(&error),
     };

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::FileTypeExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -31,6 +31,30 @@ pub struct Listener {
     socket: Socket,
     /// What is printed about it: `unix:///run/gantry.sock`.
     name: String,
+    /// The file that goes with it when it closes; none where somebody else has made the socket.
+    _file: Option<SocketFile>,
+}
+
+/// A socket in the file system, known by its number: what another has put in its place stays.
+struct SocketFile {
+    path: PathBuf,
+    id: (u64, u64),
+}
+
+impl SocketFile {
+    fn of(path: &Path) -> io::Result<Self> {
+        let meta = std::fs::symlink_metadata(path)?;
+        Ok(Self { path: path.to_owned(), id: (meta.dev(), meta.ino()) })
+    }
+}
+
+impl Drop for SocketFile {
+    fn drop(&mut self) {
+        let now = std::fs::symlink_metadata(&self.path);
+        if now.is_ok_and(|now| (now.dev(), now.ino()) == self.id) {
+            let _gone = std::fs::remove_file(&self.path);
+        }
+    }
 }
 
 enum Socket {
@@ -103,7 +127,11 @@ impl Listener {
         }
         rustix::fs::chmod(path, Mode::from_raw_mode(0o660)).context(context)?;
         rustix::net::listen(&socket, 1024).context(context)?;
-        Self::from_unix(socket, format!("unix://{}", path.display()))
+        let file = SocketFile::of(path).context(context)?;
+        Ok(Self {
+            _file: Some(file),
+            ..Self::from_unix(socket, format!("unix://{}", path.display()))?
+        })
     }
 
     /// A TCP socket.
@@ -155,7 +183,7 @@ impl Listener {
     fn from_unix(socket: OwnedFd, name: String) -> Result<Self> {
         let listener = std::os::unix::net::UnixListener::from(socket);
         listener.set_nonblocking(true)?;
-        Ok(Self { socket: Socket::Unix(UnixListener::from_std(listener)?), name })
+        Ok(Self { socket: Socket::Unix(UnixListener::from_std(listener)?), name, _file: None })
     }
 
     fn from_tcp(socket: OwnedFd, security: &TcpSecurity) -> Result<Self> {
@@ -169,7 +197,11 @@ impl Listener {
             }
             TcpSecurity::Tls(config) => Some(TlsAcceptor::from(Arc::clone(config))),
         };
-        Ok(Self { socket: Socket::Tcp { listener: TcpListener::from_std(listener)?, tls }, name })
+        Ok(Self {
+            socket: Socket::Tcp { listener: TcpListener::from_std(listener)?, tls },
+            name,
+            _file: None,
+        })
     }
 
     pub fn name(&self) -> &str {

@@ -2,6 +2,7 @@
 
 mod containers;
 mod crash;
+mod daemon;
 mod foreign;
 mod images;
 mod run;
