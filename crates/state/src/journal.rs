@@ -18,6 +18,8 @@ use crate::store::failed;
 const RING: usize = 8192;
 /// Events kept on disk for `--since`.
 const KEPT: i64 = 20_000;
+/// Bytes of attributes that an event carries. Labels come with images, and an image may bring megabytes of them.
+const ATTRIBUTES: usize = 16 * 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -40,6 +42,24 @@ pub enum EventKind {
 pub struct Actor {
     pub id: String,
     pub attributes: BTreeMap<String, String>,
+}
+
+impl Actor {
+    /// Without its longest attributes, where they are too much in all.
+    fn bounded(mut self) -> Self {
+        let size = |(key, value): (&String, &String)| key.len() + value.len();
+        let mut total: usize = self.attributes.iter().map(size).sum();
+        if total > ATTRIBUTES {
+            let mut sizes: Vec<_> =
+                self.attributes.iter().map(|pair| (size(pair), pair.0.clone())).collect();
+            sizes.sort();
+            while let Some((size, key)) = sizes.pop().filter(|_| total > ATTRIBUTES) {
+                total -= size;
+                self.attributes.remove(&key);
+            }
+        }
+        self
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,8 +89,8 @@ struct Shared {
 struct Ring {
     events: VecDeque<Arc<Event>>,
     next: u64,
-    /// Appended and not yet on disk.
-    unsaved: usize,
+    /// The last that is on disk.
+    saved: u64,
 }
 
 impl Journal {
@@ -80,7 +100,8 @@ impl Journal {
             .lock()
             .query_row("SELECT coalesce(max(sequence), 0) FROM events", [], |row| row.get(0))
             .map_err(failed)?;
-        let ring = Ring { events: VecDeque::new(), next: last as u64 + 1, unsaved: 0 };
+        let last = last as u64;
+        let ring = Ring { events: VecDeque::new(), next: last + 1, saved: last };
         let shared = Shared { ring: Mutex::new(ring), wakers: Mutex::default() };
         Ok(Self { store: store.clone(), shared: Arc::new(shared) })
     }
@@ -98,14 +119,13 @@ impl Journal {
                 at: Timestamp::now(),
                 kind,
                 action: action.into(),
-                actor,
+                actor: actor.bounded(),
             });
             ring.next += 1;
             if ring.events.len() == RING {
                 ring.events.pop_front();
             }
             ring.events.push_back(Arc::clone(&event));
-            ring.unsaved += 1;
             event
         };
         for wake in self.shared.wakers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -122,16 +142,13 @@ impl Journal {
     /// Writes what was appended since the last call to disk, in one transaction. The daemon calls it once in a while
     /// and when it ends: events are a convenience, not a promise worth an fsync each.
     pub fn save(&self) -> Result<()> {
-        let pending: Vec<Arc<Event>> = {
-            let mut ring = self.ring();
-            let count = ring.unsaved.min(ring.events.len());
-            ring.unsaved = 0;
-            ring.events.iter().skip(ring.events.len() - count).cloned().collect()
-        };
-        if pending.is_empty() {
-            return Ok(());
-        }
+        // The store first: whoever finds nothing to save here may rely on it that everything is on disk.
         let mut connection = self.store.lock();
+        let pending: Vec<Arc<Event>> = {
+            let ring = self.ring();
+            ring.events.iter().filter(|event| event.sequence > ring.saved).cloned().collect()
+        };
+        let Some(last) = pending.last().map(|event| event.sequence) else { return Ok(()) };
         let transaction = connection.transaction().map_err(failed)?;
         for event in &pending {
             let value = serde_json::to_vec(&**event).unwrap_or_default();
@@ -154,13 +171,16 @@ impl Journal {
                 params![KEPT],
             )
             .map_err(failed)?;
-        transaction.commit().map_err(failed)
+        transaction.commit().map_err(failed)?;
+        self.ring().saved = last;
+        Ok(())
     }
 
     /// All kept events at or after `since`, and a subscription that continues right behind them.
     pub fn replay(&self, since: Timestamp) -> Result<(Vec<Arc<Event>>, Subscription)> {
-        self.save()?;
+        // In this order: what is appended in between is on disk and before the subscription, or behind it.
         let subscription = self.subscribe();
+        self.save()?;
         let connection = self.store.lock();
         let mut statement = connection
             .prepare_cached(
@@ -234,6 +254,45 @@ mod tests {
         journal.save().unwrap();
         let again = Journal::open(&store).unwrap();
         assert_eq!(again.replay(Timestamp::NEVER).unwrap().0.len(), 2);
+    }
+
+    #[test]
+    fn nothing_is_lost_between_the_kept_and_the_live() {
+        let journal = Journal::open(&Store::in_memory()).unwrap();
+        const EVENTS: u64 = 2000;
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for _ in 0..EVENTS {
+                    journal.append(EventKind::Container, "create", actor());
+                }
+            });
+            scope.spawn(|| {
+                for _ in 0..50 {
+                    journal.save().unwrap();
+                }
+            });
+            for _ in 0..50 {
+                let (kept, mut live) = journal.replay(Timestamp::NEVER).unwrap();
+                let (missed, more) = live.take();
+                assert_eq!(missed, None);
+                let sequences: Vec<u64> =
+                    kept.iter().chain(&more).map(|event| event.sequence).collect();
+                assert_eq!(sequences, (1..=sequences.len() as u64).collect::<Vec<_>>());
+            }
+        });
+    }
+
+    #[test]
+    fn an_event_is_not_as_large_as_an_image_wants_it() {
+        let journal = Journal::open(&Store::in_memory()).unwrap();
+        let mut live = journal.subscribe();
+        let mut attributes: BTreeMap<String, String> =
+            (0..100).map(|i| (format!("label{i}"), "x".repeat(i * 100))).collect();
+        attributes.insert("name".to_owned(), "web".to_owned());
+        journal.append(EventKind::Container, "create", Actor { id: "x".to_owned(), attributes });
+        let told = &live.take().1[0].actor.attributes;
+        let size: usize = told.iter().map(|(key, value)| key.len() + value.len()).sum();
+        assert!(size <= ATTRIBUTES && told["name"] == "web" && told.contains_key("label10"));
     }
 
     #[test]
