@@ -24,6 +24,10 @@ use crate::config::{self, Asked, Config};
 /// How often events go to disk and the trash is emptied.
 const CHORES: Duration = Duration::from_secs(5);
 
+/// A client that does not take its archive holds a thread: there are more than there may be clients, so that those who do
+/// their work are never kept waiting by those who do not. A thread is made when it is needed, and ends when it is not.
+const BLOCKING_THREADS: usize = 8192;
+
 /// `gantry daemon`, `gantryd`, `dockerd`.
 pub(crate) fn main(program: &str, args: Vec<OsString>) -> ExitCode {
     let args: Vec<String> =
@@ -79,6 +83,8 @@ fn run(config: Config) -> Result<()> {
     for remark in &config.remarks {
         tracing::warn!("{remark}");
     }
+    // Files that containers read are for everybody, whatever the umask of whoever started us.
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     make_dir(&config.data_root, 0o710)?;
     make_dir(&config.exec_root, 0o711)?;
     make_dir(&config.data_root.join("containers"), 0o710)?;
@@ -90,8 +96,10 @@ fn run(config: Config) -> Result<()> {
     let program = sys::memfd::seal_self("gantry")
         .context(|| "cannot seal a copy of our program".to_owned())?;
     let launcher = Arc::new(Launcher::spawn(program)?);
+    open_many_files();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
         .thread_name("gantry")
         .build()
         .context(|| "cannot start threads".to_owned())?;
@@ -297,6 +305,17 @@ fn make_dir(path: &Path, mode: u32) -> Result<()> {
     let permissions = std::fs::Permissions::from_mode(mode);
     std::fs::set_permissions(path, permissions)
         .context(|| format!("cannot protect {}", path.display()))
+}
+
+/// Each client and each container that runs costs a descriptor or two. Containers keep the limit we were given: the
+/// launcher has been started.
+fn open_many_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let wanted = Rlimit { current: maximum, maximum };
+    if let Err(errno) = setrlimit(Resource::Nofile, wanted) {
+        tracing::warn!(%errno, "cannot raise the limit of open files");
+    }
 }
 
 /// One daemon per directory. The kernel lets go of the lock with the process, whatever kills it; no pid is believed.

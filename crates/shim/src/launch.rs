@@ -11,7 +11,9 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use oci::runtime::{Rootfs, Spec};
-use rustix::process::{PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use rustix::process::{
+    Pid, PidfdFlags, Resource, Rlimit, Signal, getrlimit, pidfd_open, pidfd_send_signal, prlimit,
+};
 use stdx::time::Timestamp;
 use stdx::{Context, Error, Result};
 
@@ -96,6 +98,8 @@ impl From<Failure> for LaunchError {
 #[derive(Debug)]
 pub struct Launcher {
     program: OwnedFd,
+    /// The open files that containers may have unless they say otherwise: what the daemon itself was given.
+    files: Rlimit,
     process: Mutex<Option<Process>>,
 }
 
@@ -108,8 +112,9 @@ struct Process {
 impl Launcher {
     /// `program`: see [`sys::memfd::seal_self`].
     pub fn spawn(program: OwnedFd) -> Result<Self> {
-        let process = Process::spawn(&program)?;
-        Ok(Self { program, process: Mutex::new(Some(process)) })
+        let files = getrlimit(Resource::Nofile);
+        let process = Process::spawn(&program, files)?;
+        Ok(Self { program, files, process: Mutex::new(Some(process)) })
     }
 
     /// Brings a container to life and returns when the user's program has been executed, or has failed to.
@@ -167,7 +172,7 @@ impl Launcher {
         if let Some(dead) = process.take() {
             dead.bury();
         }
-        let new = process.insert(Process::spawn(&self.program)?);
+        let new = process.insert(Process::spawn(&self.program, self.files)?);
         sys::socket::send_with_fds(&new.socket, b"fork", &[socket.as_fd()])
             .context(|| "cannot reach the launcher".to_owned())?;
         Ok(())
@@ -198,7 +203,7 @@ impl Drop for Launcher {
 }
 
 impl Process {
-    fn spawn(program: &OwnedFd) -> Result<Self> {
+    fn spawn(program: &OwnedFd, files: Rlimit) -> Result<Self> {
         let (ours, theirs) = sys::socket::pair().context(|| "cannot make a socket".to_owned())?;
         let child = Command::new(sys::fd::path(program.as_fd()))
             .arg0(launcher::NAME)
@@ -210,6 +215,9 @@ impl Process {
             .stderr(Stdio::null())
             .spawn()
             .context(|| "cannot execute the launcher".to_owned())?;
+        // Before it is asked for anything: shims inherit it, and their containers.
+        prlimit(Some(Pid::from_child(&child)), Resource::Nofile, files)
+            .context(|| "cannot limit the launcher's files".to_owned())?;
         Ok(Self { child, socket: ours })
     }
 
@@ -252,7 +260,7 @@ fn give_up(answers: &Answers, shim_pid: u32) {
     if answers.peer_is_gone() {
         return;
     }
-    let pid = i32::try_from(shim_pid).ok().and_then(rustix::process::Pid::from_raw);
+    let pid = i32::try_from(shim_pid).ok().and_then(Pid::from_raw);
     if let Some(Ok(pidfd)) = pid.map(|pid| pidfd_open(pid, PidfdFlags::empty())) {
         // Fails only if it is gone by now, which is what is wanted.
         let _gone = pidfd_send_signal(&pidfd, Signal::KILL);
