@@ -66,7 +66,11 @@ impl Containers {
                 break;
             }
             if wanted.holds(&container)? {
-                summaries.push(container.summary(options.size).await?);
+                match container.summary(options.size).await {
+                    // What is being removed has no size any more.
+                    Err(_) if container.record().state.phase == Phase::Removing => {}
+                    summary => summaries.push(summary?),
+                }
             }
         }
         Ok(summaries)

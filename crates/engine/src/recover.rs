@@ -64,8 +64,14 @@ impl Containers {
         Ok(())
     }
 
-    /// Takes back what belongs to no record. `up` are those that run: what they have stays.
+    /// Takes back what belongs to no record. `up` are those that run: what they have stays. What resists is no reason to do
+    /// without a daemon.
     pub(crate) fn sweep(&self, up: &[Id]) -> Result<()> {
+        let resists = |what: &str, outcome: Result<()>| {
+            if let Err(error) = outcome {
+                tracing::error!(what, error = %error.chain(), "cannot take back what belongs to no container");
+            }
+        };
         let rooms = &self.rooms;
         let all = self.all();
         let known: BTreeSet<String> =
@@ -79,7 +85,7 @@ impl Containers {
         for name in rooms.storage.snapshots.names()? {
             if !known.contains(&name) {
                 tracing::info!(snapshot = %name, "removing a snapshot that belongs to no container");
-                rooms.storage.snapshots.remove(&name)?;
+                resists(&name, rooms.storage.snapshots.remove(&name));
             }
         }
         for dir in [
@@ -100,8 +106,9 @@ impl Containers {
                     let _dead = shim.kill(9, shim::Whom::All);
                     let _gone = shim.delete();
                 }
-                std::fs::remove_dir_all(entry.path())
-                    .context(|| format!("cannot remove {}", entry.path().display()))?;
+                let gone = std::fs::remove_dir_all(entry.path());
+                let path = entry.path().display().to_string();
+                resists(&path, gone.context(|| format!("cannot remove {path}")));
             }
         }
         Ok(())
@@ -129,24 +136,34 @@ impl Container {
             Found::Silent => {
                 tracing::warn!(container = %self.id(), "shim unresponsive");
                 let this = self.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = this.wake_later().await {
-                        tracing::error!(container = %this.id(), error = %error.chain(), "cannot adopt");
-                    }
-                });
+                tokio::spawn(async move { this.find_again().await });
                 Ok(())
             }
             found => self.settle(found).await,
         }
     }
 
-    async fn wake_later(&self) -> Result<()> {
-        loop {
-            tokio::time::sleep(SILENCE).await;
-            match self.found().await? {
-                Found::Silent => {}
-                found => return self.settle(found).await,
+    /// Looks until it is clear what has become of the container. One that lives is taken over at the second look: a shim
+    /// that lets go of its daemon again and again must not keep both busy.
+    pub(crate) async fn find_again(&self) {
+        for look in 0.. {
+            let outcome = match self.found().await {
+                Ok(Found::Silent) => Ok(false),
+                Ok(Found::Alive(..)) if look == 0 => Ok(false),
+                Ok(found) => self.settle(found).await.map(|()| true),
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::error!(container = %self.id(), error = %error.chain(), "cannot adopt");
+                }
             }
+            if self.record().gone {
+                return;
+            }
+            tokio::time::sleep(SILENCE).await;
         }
     }
 
@@ -184,11 +201,14 @@ impl Container {
 
     /// Nothing of it runs: what may be left of its last run goes, and perhaps itself.
     async fn rest(&self) -> Result<()> {
-        self.release().await;
+        let _gate = self.cell.gate.lock().await;
         let record = self.record();
+        if record.gone || record.state.phase.is_up() {
+            return Ok(());
+        }
+        self.release().await;
         // The daemon died between writing the exit down and removing what is to be removed.
         if record.state.phase == Phase::Exited && record.host().auto_remove {
-            let _gate = self.cell.gate.lock().await;
             return self.remove_held(true).await;
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Who there is: containers by id and by name, in memory. What they are is in the records; this is the index.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use stdx::{Error, Id, Result};
@@ -88,6 +88,18 @@ impl Registry {
         if index.names.get(name) == Some(id) {
             index.names.remove(name);
         }
+    }
+
+    /// Who mounts which volume.
+    pub(crate) fn users_of_volumes(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let mut users: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+        for cell in self.read().cells.values() {
+            let record = cell.record();
+            for mount in record.mounts.iter().filter(|mount| mount.r#type == "volume") {
+                users.entry(mount.name.clone()).or_default().insert(record.id.to_string());
+            }
+        }
+        users
     }
 
     pub(crate) fn insert(&self, cell: Arc<Cell>) {

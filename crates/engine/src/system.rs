@@ -223,7 +223,8 @@ impl System {
         tokiox::blocking(move || {
             let mut usage = Usage::default();
             for name in rooms.storage.volumes.list()? {
-                let path = rooms.storage.volumes.path(&name)?;
+                // It may have been removed since.
+                let Ok(path) = rooms.storage.volumes.path(&name) else { continue };
                 let size = size_of_tree(&path);
                 let references = used.get(&name).copied().unwrap_or(0);
                 usage.total_count += 1;

@@ -3,8 +3,8 @@
 //! The directory is the volume; a record adds what the directory cannot say. A container's own (anonymous) volumes and
 //! those that a bind named into being have no record, and need none.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError};
 
 use api::volume::{CreateBody, ListResponse, PruneReport, Volume};
 use serde::{Deserialize, Serialize};
@@ -48,8 +48,8 @@ impl Volumes {
     pub async fn list(&self, filters: Filters) -> Result<ListResponse> {
         filters.allow(&["dangling", "driver", "label", "name"])?;
         let dangling = filters.flag("dangling")?;
-        let users = self.users();
         self.blocking(move |rooms| {
+            let users = rooms.registry.users_of_volumes();
             let mut volumes = all(rooms)?;
             volumes.retain(|volume| {
                 filters.any("name", |wanted| volume.name.contains(wanted))
@@ -105,11 +105,11 @@ impl Volumes {
 
     /// Removes a volume that no container mounts, running or not. With `force`, one that is not there is gone already.
     pub async fn remove(&self, name: &str, force: bool) -> Result<()> {
-        let (name, this) = (name.to_owned(), self.clone());
+        let name = name.to_owned();
         self.blocking(move |rooms| match rooms.storage.volumes.path(&name) {
             Err(error) if force && error.kind() == Kind::NotFound => Ok(()),
             Err(error) => Err(error),
-            Ok(_) => this.remove_unused(rooms, &name),
+            Ok(_) => Self::remove_unused(rooms, &name),
         })
         .await
     }
@@ -118,7 +118,6 @@ impl Volumes {
     pub async fn prune(&self, filters: Filters) -> Result<PruneReport> {
         filters.allow(&["all", "label", "label!"])?;
         let named_too = filters.flag("all")?.unwrap_or(false);
-        let this = self.clone();
         self.blocking(move |rooms| {
             let mut report = PruneReport::default();
             for volume in all(rooms)? {
@@ -130,7 +129,7 @@ impl Volumes {
                     continue;
                 }
                 let size = crate::system::size_of_tree(volume.mountpoint.as_ref());
-                match this.remove_unused(rooms, &volume.name) {
+                match Self::remove_unused(rooms, &volume.name) {
                     Ok(()) => {
                         report.volumes_deleted.get_or_insert_default().push(volume.name);
                         report.space_reclaimed += u64::try_from(size).unwrap_or(0);
@@ -144,8 +143,10 @@ impl Volumes {
         .await
     }
 
-    fn remove_unused(&self, rooms: &Rooms, name: &str) -> Result<()> {
-        if let Some(users) = self.users().get(name) {
+    fn remove_unused(rooms: &Rooms, name: &str) -> Result<()> {
+        // Nobody begins to use it between the question and the end.
+        let _nobody = rooms.creations.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(users) = rooms.registry.users_of_volumes().get(name) {
             let users: Vec<&str> = users.iter().map(String::as_str).collect();
             return Err(Error::conflict(format!(
                 "remove {name}: volume is in use - [{}]",
@@ -158,18 +159,6 @@ impl Volumes {
         Ok(())
     }
 
-    /// Who mounts which volume.
-    fn users(&self) -> BTreeMap<String, BTreeSet<String>> {
-        let mut users: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
-        for container in self.containers.all() {
-            let record = container.record();
-            for mount in record.mounts.iter().filter(|mount| mount.r#type == "volume") {
-                users.entry(mount.name.clone()).or_default().insert(record.id.to_string());
-            }
-        }
-        users
-    }
-
     async fn blocking<T: Send + 'static>(
         &self,
         work: impl FnOnce(&Rooms) -> Result<T> + Send + 'static,
@@ -180,7 +169,10 @@ impl Volumes {
 }
 
 fn all(rooms: &Rooms) -> Result<Vec<Volume>> {
-    rooms.storage.volumes.list()?.iter().map(|name| picture(rooms, name)).collect()
+    let names = rooms.storage.volumes.list()?;
+    // One that has just been removed is no failure of the list.
+    let there = |picture: &Result<Volume>| !matches!(picture, Err(e) if e.kind() == Kind::NotFound);
+    names.iter().map(|name| picture(rooms, name)).filter(there).collect()
 }
 
 /// A volume in Docker's words.

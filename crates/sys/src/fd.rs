@@ -10,6 +10,11 @@ pub fn path(fd: BorrowedFd) -> PathBuf {
     PathBuf::from(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 
+/// `/proc/<pid>/fd/<n>`: the same for another process, as long as this one holds the descriptor.
+pub fn path_for_others(fd: BorrowedFd) -> PathBuf {
+    PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), fd.as_raw_fd()))
+}
+
 /// The number, to be told to another process that inherits the descriptor.
 pub fn number(fd: BorrowedFd) -> u32 {
     fd.as_raw_fd() as u32

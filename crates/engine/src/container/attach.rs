@@ -7,6 +7,9 @@ use stdx::{Context, Error, Result};
 use super::Container;
 use super::state::Phase;
 
+/// Clients that may wait for a start; as many as a shim serves.
+const MOST_WAITING: usize = 128;
+
 #[derive(Clone, Debug, Default)]
 pub struct AttachRequest {
     /// Replay the log first.
@@ -57,10 +60,16 @@ impl Container {
             false => None,
         };
         let (ours, theirs) = pair()?;
+        if !request.stream {
+            // The log so far was all that was asked for.
+            drop(theirs);
+            let (tty, stream) = (record.tty(), to_async(ours)?);
+            return Ok(Attached { tty, stream, detach: None, replay, over: None });
+        }
         let options = shim::AttachOptions {
-            stdin: request.stdin && record.config.open_stdin && request.stream,
-            stdout: request.stdout && request.stream,
-            stderr: request.stderr && request.stream,
+            stdin: request.stdin && record.config.open_stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
         };
         {
             // A start that runs right now has either taken the list already, and is up when the gate opens, or takes us.
@@ -70,7 +79,14 @@ impl Container {
                     self.with_shim(move |shim| shim.attach(options, &theirs)).await?;
                 }
                 Phase::Created | Phase::Exited => {
-                    self.cell.live().waiting_attaches.push((options, theirs))
+                    let waiting = &mut self.cell.live().waiting_attaches;
+                    if waiting.len() >= MOST_WAITING {
+                        return Err(Error::conflict(format!(
+                            "{MOST_WAITING} clients wait for the start of container {} already",
+                            record.id
+                        )));
+                    }
+                    waiting.push((options, theirs));
                 }
                 _ => {
                     return Err(Error::conflict(format!(

@@ -81,13 +81,11 @@ impl Containers {
                 gone: false,
             })),
         };
-        match container.make(&image, &plan) {
-            Ok(()) => {}
-            Err(error) => {
-                container.unmake();
-                rooms.registry.release_name(&name, &id);
-                return Err(error);
-            }
+        let mut record = Record::clone(&container.record());
+        if let Err(error) = container.make(&mut record, &image, &plan) {
+            container.unmake(&record);
+            rooms.registry.release_name(&name, &id);
+            return Err(error);
         }
         rooms.registry.insert(Arc::clone(&container.cell));
         container.event("create", &[]);
@@ -113,20 +111,17 @@ impl Containers {
 
 impl Container {
     /// Everything on disk that a container has before it runs; the record last, as it makes the rest findable.
-    fn make(&self, image: &Image, plan: &Plan) -> Result<()> {
+    fn make(&self, record: &mut Record, image: &Image, plan: &Plan) -> Result<()> {
         let rooms = &self.rooms;
-        let record = self.record();
         rooms.images.hold(&image.id, record.id.as_str())?;
         rooms.storage.snapshots.prepare(record.id.as_str(), &record.chain)?;
-        let mut record = Record::clone(&record);
-        self.make_mounts(&mut record, plan)?;
-        self.save(record)
+        self.make_mounts(record, plan)?;
+        self.save(record.clone())
     }
 
     /// Takes a half-made container apart again.
-    fn unmake(&self) {
+    fn unmake(&self, record: &Record) {
         let rooms = &self.rooms;
-        let record = self.record();
         let attempts = [
             rooms.storage.snapshots.remove(record.id.as_str()),
             rooms.images.drop_hold(&record.image, record.id.as_str()),

@@ -220,7 +220,6 @@ impl Exec {
 async fn start(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted> {
     let container = &exec.container;
     container.may_exec(container.id().as_str())?;
-    let wanted = &exec.body;
     {
         let mut now = exec.now();
         if now.started {
@@ -230,9 +229,24 @@ async fn start(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted> {
         now.started = true;
         now.running = true;
     }
+    let outcome = run(exec, body).await;
+    if let Err((code, _)) = &outcome {
+        container.exec_exited(&exec.id, *code);
+    }
+    outcome.map_err(|(_, failure)| failure)
+}
+
+/// The exit code of one that cannot be begun.
+const NEVER_BEGAN: i32 = 126;
+
+async fn run(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted, (i32, Error)> {
+    let never_began = |error: Error| (NEVER_BEGAN, error);
+    let (container, wanted) = (&exec.container, &exec.body);
     let record = container.record();
-    let plan = Plan::of(&record.config, &record.host_config, &container.rooms.settings)?;
-    let plan = container.with_identity_of_others(plan)?;
+    let plan = Plan::of(&record.config, &record.host_config, &container.rooms.settings)
+        .and_then(|plan| container.with_identity_of_others(plan))
+        .map_err(never_began)?;
+    let keys = DetachKeys::parse(Some(&wanted.detach_keys)).map_err(never_began)?;
     let mut request = shim::ExecRequest {
         id: exec.id.clone(),
         process: spec::exec(&plan, &plan.hostname(&record.id), wanted),
@@ -242,40 +256,32 @@ async fn start(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted> {
     };
     let mut client = None;
     if !body.detach {
-        let (ours, theirs) = attach::pair()?;
+        let (ours, theirs) = attach::pair().map_err(never_began)?;
         let options = shim::AttachOptions {
             stdin: wanted.attach_stdin,
             stdout: wanted.attach_stdout,
             stderr: wanted.attach_stderr,
         };
         request.attach = Some((options, theirs));
-        client = Some(ours);
+        client = Some(attach::to_async(ours).map_err(never_began)?);
     }
     let command = wanted.cmd.clone().unwrap_or_default().join(" ");
     container.event(format!("exec_start: {command}"), &[("execID", exec.id.clone())]);
     let started = container
         .with_shim(move |shim| {
             Ok(shim.exec(request).map_err(|failure| {
-                let code = failure.exit_code.filter(|code| *code == 127).unwrap_or(126);
+                let code = failure.exit_code.filter(|code| *code == 127).unwrap_or(NEVER_BEGAN);
                 (code, words("OCI runtime exec failed: exec failed", code, failure.error))
             }))
         })
         .await
-        .unwrap_or_else(|lost| Err((126, lost)));
-    match started {
-        Ok(pid) => exec.now().pid = pid,
-        Err((code, failure)) => {
-            container.exec_exited(&exec.id, code);
-            return Err(failure);
-        }
-    }
-    let Some(ours) = client else { return Ok(ExecStarted::Detached) };
-    let keys = DetachKeys::parse(Some(&wanted.detach_keys))?;
-    let detach = (wanted.tty && wanted.attach_stdin).then_some(keys);
+        .unwrap_or_else(|lost| Err(never_began(lost)));
+    exec.now().pid = started?;
+    let Some(stream) = client else { return Ok(ExecStarted::Detached) };
     Ok(ExecStarted::Attached(Attached {
         tty: wanted.tty,
-        stream: attach::to_async(ours)?,
-        detach,
+        stream,
+        detach: (wanted.tty && wanted.attach_stdin).then_some(keys),
         replay: None,
         over: Some(exec.over.subscribe()),
     }))

@@ -6,8 +6,7 @@
 use std::time::Duration;
 
 use shim::{Event as ShimEvent, Exit};
-use stdx::time::Timestamp;
-use stdx::{Kind, Result};
+use stdx::{Error, Kind, Result};
 use tokio::io::AsyncReadExt;
 
 use super::Container;
@@ -16,26 +15,42 @@ use super::restart_policy::{RestartPolicy, pause_after};
 use super::state::{Event, Phase};
 use crate::container::remove::RemoveRequest;
 
+/// When to try again to write an exit down.
+const AGAIN: Duration = Duration::from_secs(1);
+
 impl Container {
     /// Listens to the shim from now on.
     pub(crate) fn follow(&self, watch: shim::Watch) {
         let this = self.clone();
         tokio::spawn(async move {
-            let exit = match this.listen(watch).await {
-                Ok(exit) => exit,
-                Err(error) => {
-                    tracing::warn!(container = %this.cell.id, error = %error.chain(), "lost the shim");
-                    this.lost()
-                }
-            };
-            if let Err(error) = this.exited(exit).await {
-                tracing::error!(container = %this.cell.id, error = %error.chain(), "cannot finish an exit");
+            match this.listen(watch).await {
+                Ok(exit) => this.finish(exit).await,
+                Err(error) => this.lose(&error),
             }
         });
     }
 
+    /// The shim is not heard any more. Either it has died, and its container with it (the kernel kills the first process
+    /// with its parent), or it has only let go of us.
+    pub(crate) fn lose(&self, why: &Error) {
+        tracing::warn!(container = %self.cell.id, error = %why.chain(), "lost the shim");
+        let this = self.clone();
+        tokio::spawn(async move { this.find_again().await });
+    }
+
+    /// An exit is not lost because a disk is full just now.
+    async fn finish(&self, exit: Exit) {
+        while let Err(error) = self.exited(exit.clone()).await {
+            tracing::error!(container = %self.cell.id, error = %error.chain(), "cannot finish an exit");
+            if !self.record().state.phase.is_up() {
+                return;
+            }
+            tokio::time::sleep(AGAIN).await;
+        }
+    }
+
     /// Hears everything until the exit.
-    async fn listen(&self, watch: shim::Watch) -> Result<Exit> {
+    pub(crate) async fn listen(&self, watch: shim::Watch) -> Result<Exit> {
         let (stream, mut decoder) = watch.into_parts();
         stream.set_nonblocking(true)?;
         let mut stream = tokio::net::UnixStream::from_std(stream)?;
@@ -69,11 +84,6 @@ impl Container {
                 count => decoder.feed(&buffer[..count]),
             }
         }
-    }
-
-    /// The shim died without a word. Its container went with it (the kernel kills the first process with its parent).
-    fn lost(&self) -> Exit {
-        Exit::shim_lost(Timestamp::now())
     }
 
     /// Writes the exit down, gives everything back, and does what the policy says.
@@ -144,10 +154,13 @@ impl Container {
     /// Starts it again after `pause`, if that is still wanted then.
     pub(crate) fn restart_after(&self, pause: Duration) {
         let this = self.clone();
+        let exit = self.record().state.finished_at;
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
             let gate = this.cell.gate.lock().await;
-            if this.record().state.phase != Phase::Restarting {
+            let state = &this.record().state;
+            // Not wanted any more, or another exit has its own pause.
+            if state.phase != Phase::Restarting || state.finished_at != exit {
                 return;
             }
             let failed = this.start_held(gate).await;

@@ -13,20 +13,25 @@ impl Container {
             Some(text) => signal::parse(text)?,
         };
         let id = self.cell.id.clone();
-        let phase = self.record().state.phase;
-        if phase == Phase::Restarting && number == 9 {
-            return self.stop_restarting().await;
+        let not_running = || Error::conflict(format!("container {id} is not running"));
+        let restarting = self.record().state.phase == Phase::Restarting;
+        // Docker counts these as the user's wish that it stays down.
+        let ends = number == 9 || number == self.stop_signal();
+        if !(self.record().state.phase.is_up() || restarting && ends) {
+            return Err(not_running());
         }
-        if !phase.is_up() {
-            return Err(Error::conflict(format!("container {id} is not running")));
-        }
-        let stop_signal = self.stop_signal();
-        if number == 9 || number == stop_signal {
-            // Docker counts these as the user's wish that it stays down.
-            self.stopped_by_hand().await?;
+        if ends {
+            self.stay_down().await?;
         }
         let mut exited = self.cell.subscribe();
-        self.with_shim(move |shim| shim.kill(number, shim::Whom::Init)).await?;
+        if restarting && !exited.borrow().state.phase.is_up() {
+            return Ok(());
+        }
+        match self.with_shim(move |shim| shim.kill(number, shim::Whom::Init)).await {
+            // It has ended by itself meanwhile.
+            Err(_) if !exited.borrow().state.phase.is_up() => return Err(not_running()),
+            outcome => outcome?,
+        }
         self.event("kill", &[("signal", number.to_string())]);
         if number == 9 {
             // Clients expect a killed container to be down when the answer comes; a process stuck in the kernel is

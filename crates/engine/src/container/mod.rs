@@ -119,8 +119,12 @@ impl Container {
         self.cell.record()
     }
 
-    /// Writes a changed record down, then shows it. The gate is held by whoever calls.
+    /// Writes a changed record down, then shows it. The gate is held by whoever calls; who waited for it until the container
+    /// was removed does not bring it back.
     pub(crate) fn save(&self, record: Record) -> Result<()> {
+        if self.record().gone {
+            return Err(Error::not_found(format!("No such container: {}", self.cell.id)));
+        }
         self.rooms
             .store
             .put(&record)

@@ -1,5 +1,7 @@
 //! `docker rm`: the record first, then what it named; never "busy", never half.
 
+use std::sync::PoisonError;
+
 use stdx::{Error, Result};
 
 use super::Container;
@@ -23,18 +25,23 @@ impl Container {
         }
         let this = self.clone();
         tokiox::to_the_end(async move {
-            this.may_be_removed(request.force)?;
-            if this.record().state.phase.is_up() {
-                this.stopped_by_hand().await?;
-                this.live_remove_wins();
-                this.bring_down(9, 5).await?;
+            loop {
+                this.may_be_removed(request.force)?;
+                if this.record().state.phase.is_up() {
+                    this.stay_down().await?;
+                    this.live_remove_wins();
+                    this.bring_down(9, 5).await?;
+                }
+                let _gate = this.cell.gate.lock().await;
+                if this.record().gone {
+                    // Somebody else finished first: `--rm`, or a second `rm`.
+                    return Err(Error::not_found(format!("No such container: {}", this.cell.id)));
+                }
+                // A start may have held the gate before us.
+                if !this.record().state.phase.is_up() {
+                    return this.remove_held(request.volumes).await;
+                }
             }
-            let _gate = this.cell.gate.lock().await;
-            if this.record().gone {
-                // Somebody else finished first: `--rm`, or a second `rm`.
-                return Err(Error::not_found(format!("No such container: {}", this.cell.id)));
-            }
-            this.remove_held(request.volumes).await
         })
         .await
     }
@@ -83,6 +90,8 @@ impl Container {
             return Err(error);
         }
         self.event("destroy", &[]);
+        // Whoever waited for a start that will never be.
+        self.cell.live().waiting_attaches.clear();
         self.rooms.execs.forget(&self.cell.id);
         self.rooms.registry.remove(&self.cell.id);
         self.rooms.execs.forget(&self.cell.id);
@@ -95,8 +104,14 @@ impl Container {
         rooms.storage.snapshots.remove(record.id.as_str())?;
         rooms.storage.discard(&rooms.data_dir(&record.id))?;
         rooms.images.drop_hold(&record.image, record.id.as_str())?;
-        if record.removes_volumes {
-            for name in &record.own_volumes {
+        if record.removes_volumes && !record.own_volumes.is_empty() {
+            // Nobody begins to use one between the question and the end.
+            let _nobody = rooms.creations.write().unwrap_or_else(PoisonError::into_inner);
+            let users = rooms.registry.users_of_volumes();
+            let others = |name: &String| {
+                users.get(name).is_some_and(|users| users.iter().any(|id| id != record.id.as_str()))
+            };
+            for name in record.own_volumes.iter().filter(|name| !others(name)) {
                 rooms.storage.volumes.remove(name)?;
                 rooms.volume_event("destroy", name);
             }

@@ -58,16 +58,15 @@ impl Container {
         let outcome = tokiox::blocking(move || this.acquire_and_launch(&record)).await;
         match outcome {
             Ok(Running { launched, endpoints, watch }) => {
-                let mut record =
-                    self.after(Event::Started { pid: launched.pid, at: launched.started_at })?;
-                record.stopped_by_hand = false;
-                record.endpoints = endpoints;
-                if self.record().state.phase != Phase::Restarting {
-                    record.restart_count = 0;
+                if let Err(error) = self.write_down(&launched, endpoints) {
+                    self.take_back(watch).await;
+                    return Err(error);
                 }
-                self.save(record)?;
                 self.rooms.images.set_running(self.cell.id.as_str(), true);
-                self.follow(watch);
+                match watch {
+                    Ok(watch) => self.follow(watch),
+                    Err(error) => self.lose(&error),
+                }
                 self.event("start", &[]);
                 Ok(())
             }
@@ -78,13 +77,42 @@ impl Container {
                 let event =
                     Event::StartFailed { code: failure.exit_code, error: failure.error.chain() };
                 self.apply(event)?;
-                if self.record().host().auto_remove {
-                    self.remove_held(true).await?;
+                if self.record().host().auto_remove
+                    && let Err(error) = self.remove_held(true).await
+                {
+                    tracing::warn!(container = %self.cell.id, error = %error.chain(), "cannot remove what did not start");
                 }
                 drop(gate);
                 Err(failure.error)
             }
         }
+    }
+
+    fn write_down(
+        &self,
+        launched: &Launched,
+        endpoints: BTreeMap<String, EndpointSettings>,
+    ) -> Result<()> {
+        let mut record =
+            self.after(Event::Started { pid: launched.pid, at: launched.started_at })?;
+        record.stopped_by_hand = false;
+        record.endpoints = endpoints;
+        if self.record().state.phase != Phase::Restarting {
+            record.restart_count = 0;
+            self.cell.live().last_pause = None;
+        }
+        self.save(record)
+    }
+
+    /// What could not be written down does not run on.
+    async fn take_back(&self, watch: Result<shim::Watch>) {
+        if let Err(error) = self.with_shim(|shim| shim.kill(9, shim::Whom::All)).await {
+            tracing::warn!(container = %self.cell.id, error = %error.chain(), "cannot take a start back");
+        }
+        if let Ok(watch) = watch {
+            let _exit_or_late = tokio::time::timeout(super::stop::DEATH, self.listen(watch)).await;
+        }
+        self.release().await;
     }
 
     /// Everything between the wish and the running process, on a thread that may wait.
@@ -97,11 +125,12 @@ impl Container {
         let devices = plan.devices.iter().map(spec::Device::stat).collect::<Result<Vec<_>>>()?;
         let joined = self.resolve_joins(&plan)?;
         let plan = self.with_identity_of_others(plan)?;
+        let mut held = Vec::new();
         let surroundings = Surroundings {
             id: record.id.to_string(),
             hostname: plan.hostname(&record.id),
             files: self.write_files(record, &plan, &attachment)?,
-            mounts: self.resolve_mounts(record, &plan)?,
+            mounts: self.resolve_mounts(record, &plan, &mut held)?,
             join: joined.namespaces,
             shares_shm: joined.shm.is_some(),
             devices: devices.concat(),
@@ -128,11 +157,13 @@ impl Container {
             runtime: plan.runtime.clone(),
             dir,
         });
+        drop(held);
         let launched = launched.map_err(|failure| LaunchError {
             error: words("failed to create task for container: failed to create shim task: OCI runtime create failed", failure.exit_code, failure.error),
             ..failure
         })?;
-        let watch = self.shim()?.watch()?;
+        // It runs, whether we can hear of its end already or not.
+        let watch = self.shim().and_then(|shim| shim.watch());
         Ok(Running { launched, endpoints, watch })
     }
 
@@ -236,7 +267,7 @@ struct Joined {
 struct Running {
     launched: Launched,
     endpoints: BTreeMap<String, EndpointSettings>,
-    watch: shim::Watch,
+    watch: Result<shim::Watch>,
 }
 
 /// Height and width as clients send them; zeros mean that they do not know.

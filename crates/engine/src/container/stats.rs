@@ -4,8 +4,8 @@ use api::container::{
     BlkioEntry, BlkioStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats, Stats,
     ThrottlingData,
 };
-use stdx::Result;
 use stdx::time::Timestamp;
+use stdx::{Error, Kind, Result};
 
 use super::Container;
 use super::record::Record;
@@ -14,6 +14,9 @@ impl Container {
     /// What it uses now. A container that is not up uses nothing.
     pub async fn stats(&self) -> Result<Stats> {
         let record = self.record();
+        if record.gone {
+            return Err(Error::not_found(format!("No such container: {}", record.id)));
+        }
         let read = Timestamp::now();
         let named = Stats {
             id: record.id.to_string(),
@@ -25,7 +28,14 @@ impl Container {
         if !record.state.phase.is_up() {
             return Ok(named);
         }
-        let measured = self.with_shim(shim::Client::stats).await?;
+        let measured = match self.with_shim(shim::Client::stats).await {
+            Ok(measured) => measured,
+            // It has just ended, and its record will say so in a moment.
+            Err(error) if matches!(error.kind(), Kind::Conflict | Kind::NotFound) => {
+                return Ok(named);
+            }
+            Err(error) => return Err(error),
+        };
         tokiox::blocking(move || Ok(sample(named, &measured, &record))).await
     }
 }

@@ -11,7 +11,7 @@ use super::{Container, signal};
 /// Seconds between asking and insisting, when nobody says.
 const GRACE: i64 = 10;
 /// How long a killed process may take to die before we say so instead of waiting on.
-const DEATH: Duration = Duration::from_secs(10);
+pub(super) const DEATH: Duration = Duration::from_secs(10);
 
 impl Container {
     /// Stops the container with `wanted` or its stop signal, and kills it `timeout` seconds later (negative: never).
@@ -22,16 +22,13 @@ impl Container {
             Some(text) => signal::parse(text)?,
         };
         let phase = self.record().state.phase;
-        if phase == Phase::Restarting {
-            return self.stop_restarting().await;
-        }
-        if !phase.is_up() {
+        if !phase.is_up() && phase != Phase::Restarting {
             return Err(Error::new(Kind::NotModified, "container is already stopped"));
         }
         let this = self.clone();
         let grace = timeout.unwrap_or_else(|| this.record().config.stop_timeout.unwrap_or(GRACE));
         tokiox::to_the_end(async move {
-            this.stopped_by_hand().await?;
+            this.stay_down().await?;
             this.bring_down(number, grace).await?;
             this.event("stop", &[]);
             Ok(())
@@ -48,7 +45,7 @@ impl Container {
         let this = self.clone();
         tokiox::to_the_end(async move {
             if this.record().state.phase == Phase::Restarting {
-                this.stop_restarting().await?;
+                this.stay_down().await?;
             }
             if this.record().state.phase.is_up() {
                 let grace =
@@ -69,9 +66,12 @@ impl Container {
         .await
     }
 
-    /// Signals, waits, kills, waits. Returns when the exit has been written down.
+    /// Signals, waits, kills, waits. Returns when the exit has been written down, at once when there is nothing to end.
     pub(crate) async fn bring_down(&self, number: i32, grace: i64) -> Result<()> {
         let mut records = self.cell.subscribe();
+        if !records.borrow().state.phase.is_up() {
+            return Ok(());
+        }
         let was_paused = self.record().state.phase == Phase::Paused;
         let sent = self.with_shim(move |shim| shim.kill(number, shim::Whom::Init)).await;
         if was_paused && sent.is_ok() {
@@ -107,28 +107,18 @@ impl Container {
         }
     }
 
-    /// A restart that was waited for is not wanted any more.
-    pub(crate) async fn stop_restarting(&self) -> Result<()> {
-        let this = self.clone();
-        tokiox::to_the_end(async move {
-            let _gate = this.cell.gate.lock().await;
-            if this.record().state.phase == Phase::Restarting {
-                let record = this.after(Event::RestartCancelled)?;
-                this.save(Record { stopped_by_hand: true, ..record })?;
-            }
-            Ok(())
-        })
-        .await
-    }
-
-    /// Remembers that a user wants it down, before it goes down.
-    pub(crate) async fn stopped_by_hand(&self) -> Result<()> {
+    /// Remembers that a user wants it down, before it goes down. A restart that was waited for is not wanted any more; one
+    /// that has begun holds the gate, and whoever called finds the container up.
+    pub(crate) async fn stay_down(&self) -> Result<()> {
         let _gate = self.cell.gate.lock().await;
-        let record = self.record();
-        match record.stopped_by_hand {
-            true => Ok(()),
-            false => self.save(Record { stopped_by_hand: true, ..Record::clone(&record) }),
+        let mut record = Record::clone(&self.record());
+        if record.state.phase == Phase::Restarting {
+            record.state = record.state.after(Event::RestartCancelled)?;
+        } else if record.stopped_by_hand {
+            return Ok(());
         }
+        record.stopped_by_hand = true;
+        self.save(record)
     }
 
     pub(crate) fn stop_signal(&self) -> i32 {

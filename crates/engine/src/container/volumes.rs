@@ -1,6 +1,6 @@
 //! What is mounted besides the image: binds are looked at, volumes made and held.
 
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use api::container::MountPoint;
@@ -91,16 +91,23 @@ impl Container {
         })
     }
 
-    /// At each start: what the plan names, found anew, in the words `spec` understands.
+    /// At each start: what the plan names, found anew, in the words `spec` understands. Some of it is named by descriptors,
+    /// which are `held` until the container has them.
     pub(crate) fn resolve_mounts(
         &self,
         record: &Record,
         plan: &Plan,
+        held: &mut Vec<OwnedFd>,
     ) -> Result<Vec<ResolvedMount>> {
-        plan.mounts.iter().map(|mount| self.resolve_mount(record, mount)).collect()
+        plan.mounts.iter().map(|mount| self.resolve_mount(record, mount, held)).collect()
     }
 
-    fn resolve_mount(&self, record: &Record, mount: &MountPlan) -> Result<ResolvedMount> {
+    fn resolve_mount(
+        &self,
+        record: &Record,
+        mount: &MountPlan,
+        held: &mut Vec<OwnedFd>,
+    ) -> Result<ResolvedMount> {
         use super::mounts::Recursive;
         let what = match &mount.source {
             Source::Bind { path, missing, propagation, recursive } => {
@@ -124,7 +131,12 @@ impl Container {
                 let path = self.rooms.storage.volumes.path(&point.name)?;
                 let source = match subpath {
                     None => path,
-                    Some(below) => subpath_of(&path, below)?,
+                    Some(below) => {
+                        let found = subpath_of(&path, below)?;
+                        let name = sys::fd::path_for_others(found.as_fd());
+                        held.push(found);
+                        name
+                    }
                 };
                 What::Bind { source, propagation: String::new(), recursive: Recursive::Enabled }
             }
@@ -151,8 +163,9 @@ fn is_empty(path: &Path) -> Result<bool> {
         .is_none())
 }
 
-/// A directory of a volume. What a container wrote there must not lead out of it, so it is handed on as it was found.
-fn subpath_of(volume: &Path, below: &str) -> Result<PathBuf> {
+/// A place in a volume. What a container writes there must not lead out of it, not even between this look and the mount:
+/// it is handed on as it was found, by descriptor.
+fn subpath_of(volume: &Path, below: &str) -> Result<OwnedFd> {
     let root =
         std::fs::File::open(volume).context(|| format!("cannot open {}", volume.display()))?;
     let resolve = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
@@ -162,6 +175,5 @@ fn subpath_of(volume: &Path, below: &str) -> Result<PathBuf> {
             "cannot access path {}: it is not a plain path inside the volume",
             below
         ))
-    })?;
-    Ok(volume.join(below))
+    })
 }

@@ -51,10 +51,16 @@ impl Waiting {
 
     fn holds(&self, record: &Record) -> bool {
         let phase = record.state.phase;
+        let exited = !phase.is_up() && record.state.finished_at != self.finished;
+        if record.gone {
+            return true;
+        }
         match self.condition {
-            WaitCondition::NotRunning => !phase.is_up() && phase != Phase::Restarting,
-            WaitCondition::NextExit => !phase.is_up() && record.state.finished_at != self.finished,
-            WaitCondition::Removed => record.gone,
+            // An exit is one for Docker also when a restart follows.
+            WaitCondition::NotRunning => exited || !phase.is_up() && phase != Phase::Restarting,
+            WaitCondition::NextExit => exited,
+            // A removal that failed is over too.
+            WaitCondition::Removed => phase == Phase::Dead,
         }
     }
 }

@@ -5,6 +5,8 @@ mod crash;
 mod daemon;
 mod foreign;
 mod images;
+mod races;
 mod run;
 mod runc;
+mod streams;
 mod transcript;

@@ -1,0 +1,80 @@
+//! Streams that end when what they tell of ends.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::Instant;
+
+use serde_json::json;
+use testkit::house::PATIENCE;
+
+use crate::containers::house;
+
+#[test]
+fn the_log_so_far_and_nothing_more() {
+    let house = house();
+    let script = "echo out; echo err >&2; touch /ready; exec sleep 600";
+    house.ok(&["run", "-d", "--name", "ca", "--network", "none", "busybox", "sh", "-c", script]);
+    let logged = || house.ok(&["logs", "ca"]) == "out\n";
+    while !logged() {
+        std::thread::yield_now();
+    }
+    let path = "/containers/ca/attach?logs=1&stdout=1&stream=0";
+    let answer = house.api("POST", path, None);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(answer.body, b"\x01\0\0\0\0\0\0\x04out\n");
+    house.ok(&["create", "--name", "cb", "busybox", "true"]);
+    assert_eq!(house.api("POST", "/containers/cb/attach?stdout=1", None).body, b"");
+}
+
+#[test]
+fn statistics_of_what_is_no_more() {
+    let house = house();
+    house.ok(&["run", "-d", "--name", "ca", "--network", "none", "busybox", "sleep", "600"]);
+    let mut stream = UnixStream::connect(house.socket()).expect("the daemon listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    let request = b"GET /containers/ca/stats HTTP/1.1\r\nHost: gantry\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).expect("the daemon listens");
+    let mut bytes = [0; 4096];
+    assert_ne!(stream.read(&mut bytes).expect("an answer"), 0);
+    house.ok(&["rm", "-f", "ca"]);
+    let deadline = Instant::now() + PATIENCE;
+    while stream.read(&mut bytes).expect("more, or the end") > 0 {
+        assert!(Instant::now() < deadline, "it has no end");
+    }
+}
+
+#[test]
+fn an_exec_is_not_left_half_begun() {
+    let house = house();
+    house.ok(&["run", "-d", "--name", "ca", "--network", "none", "busybox", "sleep", "600"]);
+    let made = house.api("POST", "/containers/ca/exec", Some(&json!({"Cmd": ["/no/such"]}))).json();
+    let id = made["Id"].as_str().expect("an id");
+    let detached = house.api("POST", &format!("/exec/{id}/start"), Some(&json!({"Detach": true})));
+    assert_eq!(detached.status, 400, "{}", detached.text());
+    let state = house.api("GET", &format!("/exec/{id}/json"), None).json();
+    assert_eq!((&state["Running"], &state["ExitCode"]), (&json!(false), &json!(127)));
+    assert_eq!(house.api("GET", "/containers/ca/json", None).json()["ExecIDs"], json!(null));
+}
+
+#[test]
+fn what_everybody_reads_is_readable_whatever_the_umask() {
+    rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+    let house = house();
+    let files = ["/etc/hosts", "/etc/resolv.conf", "/etc/hostname"];
+    let mut args = vec!["run", "--rm", "-u", "1000:1000", "busybox", "cat"];
+    args.extend(files);
+    assert!(house.ok(&args).contains("localhost"));
+}
+
+#[test]
+fn containers_may_open_as_many_files_as_the_daemon_was_given() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    setrlimit(Resource::Nofile, Rlimit { current: Some(777), maximum }).expect("a limit");
+    let house = house();
+    assert_eq!(house.ok(&["run", "--rm", "busybox", "sh", "-c", "ulimit -Sn"]), "777\n");
+    let daemon = std::fs::read_to_string(format!("/proc/{}/limits", house.pid())).expect("limits");
+    let line = daemon.lines().find(|line| line.starts_with("Max open files")).expect("a line");
+    let numbers: Vec<&str> = line.split_whitespace().skip(3).collect();
+    assert_eq!(numbers[0], numbers[1]);
+}
