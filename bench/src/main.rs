@@ -23,9 +23,10 @@ mod runtime;
 mod table;
 mod turns;
 
+use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use testkit::House;
 
 use crate::engine::Engine;
@@ -57,6 +58,8 @@ fn measure(options: &Options) -> Result<()> {
         print!("{}", options::HELP);
         return Ok(());
     }
+    let binary = House::binary();
+    ensure!(binary.is_file(), "{} is missing: scripts/build-release makes it", binary.display());
     let stop = interrupt::listen()?;
     let _alone = interrupt::alone()?;
     let scratch = tempfile::Builder::new().prefix("gantry-bench-").tempdir()?;
@@ -65,58 +68,63 @@ fn measure(options: &Options) -> Result<()> {
         true => Some(Peer::start(&options.dockerd).context("cannot start the peer")?),
         false => None,
     };
-    let ours = Engine::of_house(&house);
-    let theirs = peer.as_ref().map(Peer::engine);
     let turns = Turns { rounds: options.rounds, stop };
     let mut table = Table::default();
+    let outcome = work(options, &turns, scratch.path(), &house, peer.as_ref(), &mut table);
+    // Also what there is when it was interrupted.
+    match options.json {
+        true => println!("{:#}", table.json()),
+        false => print!("{}", table.text()),
+    }
+    outcome
+}
 
-    for engine in [Some(&ours), theirs.as_ref()].into_iter().flatten() {
+fn work(
+    options: &Options,
+    turns: &Turns,
+    scratch: &Path,
+    house: &House,
+    peer: Option<&Peer>,
+    table: &mut Table,
+) -> Result<()> {
+    let ours = &Engine::of_house(house);
+    let theirs = peer.map(Peer::engine);
+    let theirs = theirs.as_ref();
+    for engine in [Some(ours), theirs].into_iter().flatten() {
         layers::load_small_images(engine)?;
     }
     if options.wants("floor") {
-        floor::measure(&turns, scratch.path(), &mut table)?;
+        floor::measure(turns, scratch, table)?;
     }
     if options.wants("memory") {
-        crowd::idle(&ours, theirs.as_ref(), &mut table)?;
+        crowd::idle(ours, theirs, table)?;
     }
     if options.wants("cli") {
-        cli::measure(&turns, &house, theirs.as_ref(), &mut table)?;
+        cli::measure(turns, house, theirs, table)?;
     }
     if options.wants("api") {
-        api::measure(&turns, &ours, theirs.as_ref(), &mut table)?;
+        api::measure(turns, ours, theirs, table)?;
     }
     if options.wants("exec") {
-        api::measure_exec(&turns, &ours, theirs.as_ref(), &mut table)?;
+        api::measure_exec(turns, ours, theirs, table)?;
     }
     if options.wants("crowd") {
-        crowd::measure(&turns, options.containers, &ours, theirs.as_ref(), &mut table)?;
+        crowd::measure(turns, options.containers, ours, theirs, table)?;
     }
     if options.wants("logs") {
-        logs::measure(&turns, &ours, theirs.as_ref(), &mut table)?;
+        logs::measure(turns, ours, theirs, table)?;
     }
     if options.wants("load") || options.wants("pull") {
         let large = layers::Large::new()?;
         if options.wants("load") {
-            layers::measure_load(
-                &turns,
-                scratch.path(),
-                &large,
-                &ours,
-                theirs.as_ref(),
-                &mut table,
-            )?;
+            layers::measure_load(turns, scratch, &large, ours, theirs, table)?;
         }
         if options.wants("pull") {
-            layers::measure_pull(&turns, scratch.path(), &large, &ours, peer.as_ref(), &mut table)?;
+            layers::measure_pull(turns, scratch, &large, ours, peer, table)?;
         }
     }
     if options.wants("runtime") {
-        runtime::measure(&turns, scratch.path(), &options.runc, &mut table)?;
-    }
-    if options.json {
-        println!("{:#}", table.json());
-    } else {
-        print!("{}", table.text());
+        runtime::measure(turns, scratch, &options.runc, table)?;
     }
     Ok(())
 }
