@@ -100,6 +100,7 @@ impl Takeover {
         client.write_all(&head).await?;
         client.flush().await?;
         client.taken().await?;
+        let gone = client.gone()?;
         let (mut input, mut output) = tokio::io::split(client);
         while let Some(piece) = before.next().await {
             output.write_all(&piece).await?;
@@ -145,7 +146,7 @@ impl Takeover {
             to_container.shutdown().await?;
             io::Result::Ok(Inward::Ended)
         };
-        tokio::pin!(outward, inward);
+        tokio::pin!(outward, inward, gone);
         let mut listening = true;
         loop {
             tokio::select! {
@@ -156,6 +157,8 @@ impl Takeover {
                     Ok(Inward::Parted) => return Ok(()),
                     Ok(Inward::Ended) | Err(_) => listening = false,
                 },
+                // Nobody hears any more; of a container that says nothing the output would never find out.
+                () = &mut gone, if !listening => return Ok(()),
             }
         }
     }

@@ -10,13 +10,16 @@ use std::sync::Arc;
 use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use rustix::fs::{AtFlags, Gid, Mode};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 use stdx::{Context, Error, Result};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::unix::AsyncFd;
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio_rustls::TlsAcceptor;
 
@@ -342,6 +345,27 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
+    /// Ready when the client has closed both its ways. Over TCP that looks like the end of its input alone, and only
+    /// writing tells.
+    pub(crate) fn gone(&self) -> io::Result<BoxFuture<'static, ()>> {
+        let Self::Unix(stream) = self else { return Ok(std::future::pending().boxed()) };
+        let copy = rustix::io::fcntl_dupfd_cloexec(stream, 3)?;
+        #[allow(
+            deprecated,
+            reason = "its successor is unsafe; an OwnedFd keeps the promise that one asks for"
+        )]
+        let copy = AsyncFd::with_interest(copy, Interest::WRITABLE)?;
+        Ok(async move {
+            while let Ok(mut ready) = copy.writable().await {
+                if ready.ready().is_write_closed() {
+                    return;
+                }
+                ready.clear_ready();
+            }
+        }
+        .boxed())
+    }
+
     /// Returns when the client has taken everything that was sent, or does not for [`HEAD_START`]. Where that cannot be
     /// seen (inside TLS) at once.
     pub(crate) async fn taken(&self) -> io::Result<()> {

@@ -15,6 +15,9 @@ use crate::stream;
 
 /// Takes the version off the front of a path, and doubled slashes with it. A path without a version speaks the newest.
 pub(crate) fn strip(uri: &Uri) -> Result<(ApiVersion, Uri)> {
+    if !is_text(uri.path()) {
+        return Err(Error::invalid("malformed path: it is not text"));
+    }
     let path = collapse(uri.path());
     let (version, rest) = match split(&path) {
         None => (ApiVersion::MAX, path.as_str()),
@@ -42,6 +45,19 @@ pub(crate) fn strip(uri: &Uri) -> Result<(ApiVersion, Uri)> {
     };
     let uri = text.parse().map_err(|cause| Error::invalid("malformed path").caused_by(cause))?;
     Ok((version, uri))
+}
+
+/// Whether what the path means is UTF-8.
+fn is_text(path: &str) -> bool {
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((plain, escaped)) = rest.split_once('%') {
+        bytes.extend_from_slice(plain.as_bytes());
+        let byte = escaped.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        bytes.extend(byte);
+        rest = escaped.get(if byte.is_some() { 2 } else { 0 }..).unwrap_or_default();
+    }
+    std::str::from_utf8(&bytes).is_ok()
 }
 
 /// `/v1.41/info` → `1.41`, `/info`. Only digits and points are a version: `/volumes` is not.
@@ -303,6 +319,9 @@ mod tests {
         passes("/volumes", "1.55", "/volumes");
         passes("/v1.24/containers//web/json?size=1", "1.24", "/containers/web/json?size=1");
         passes("/version", "1.55", "/version");
+        passes("/containers/%c3%a9%2f/json", "1.55", "/containers/%c3%a9%2f/json");
+        passes("/containers/100%/json", "1.55", "/containers/100%/json");
+        assert!(check("/containers/%ff/json").is_err());
     }
 
     #[test]

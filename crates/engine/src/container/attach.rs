@@ -80,6 +80,7 @@ impl Container {
                 }
                 Phase::Created | Phase::Exited => {
                     let waiting = &mut self.cell.live().waiting_attaches;
+                    waiting.retain(|(_, stream)| !has_hung_up(stream));
                     if waiting.len() >= MOST_WAITING {
                         return Err(Error::conflict(format!(
                             "{MOST_WAITING} clients wait for the start of container {} already",
@@ -101,6 +102,14 @@ impl Container {
         let detach = (record.tty() && options.stdin).then_some(detach);
         Ok(Attached { tty: record.tty(), stream, detach, replay, over: None })
     }
+}
+
+/// Whether the client's end is closed.
+fn has_hung_up(stream: &UnixStream) -> bool {
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+    let mut fds = [PollFd::new(stream, PollFlags::empty())];
+    let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+    matches!(poll(&mut fds, Some(&now)), Ok(1)) && fds[0].revents().contains(PollFlags::HUP)
 }
 
 pub(crate) fn pair() -> Result<(UnixStream, UnixStream)> {

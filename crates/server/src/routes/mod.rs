@@ -36,6 +36,7 @@ pub fn router(rooms: Rooms) -> Router {
         .merge(networks::routes(networks))
         .merge(volumes::routes(engine::Volumes::new(&containers)))
         .merge(distribution::routes())
+        .method_not_allowed_fallback(async || error::page_not_found())
 }
 
 /// What can be answered when nothing but the journal is open.

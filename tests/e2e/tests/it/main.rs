@@ -5,6 +5,7 @@ mod crash;
 mod daemon;
 mod foreign;
 mod images;
+mod input;
 mod races;
 mod run;
 mod runc;

@@ -78,3 +78,44 @@ fn containers_may_open_as_many_files_as_the_daemon_was_given() {
     let numbers: Vec<&str> = line.split_whitespace().skip(3).collect();
     assert_eq!(numbers[0], numbers[1]);
 }
+
+#[test]
+fn clients_that_are_gone_are_forgotten() {
+    let house = house();
+    house.ok(&["run", "-d", "--name", "ca", "--network", "none", "busybox", "sleep", "600"]);
+    house.ok(&["create", "--name", "cb", "--network", "none", "busybox", "sleep", "600"]);
+    let descriptors = || {
+        let list = std::fs::read_dir(format!("/proc/{}/fd", house.pid())).expect("the daemon runs");
+        list.count()
+    };
+    let attach = |name: &str| {
+        let mut stream = UnixStream::connect(house.socket()).expect("the daemon listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+        let path = format!("/containers/{name}/attach?stream=1&stdout=1");
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: gantry\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+        );
+        stream.write_all(request.as_bytes()).expect("the daemon listens");
+        assert_ne!(stream.read(&mut [0; 4096]).expect("an answer"), 0);
+        stream
+    };
+    let before = descriptors();
+    for name in ["ca", "cb"] {
+        // One of them only says that it will not say any more, and goes on listening.
+        let silent = attach(name);
+        silent.shutdown(std::net::Shutdown::Write).expect("a connection");
+        for _ in 0..150 {
+            drop(attach(name));
+        }
+        let deadline = Instant::now() + PATIENCE;
+        // The silent one's: two; those that wait for a start are looked at when the next one comes.
+        while descriptors() > before + 10 {
+            drop(attach(name));
+            assert!(Instant::now() < deadline, "{name}: {} before, now {}", before, descriptors());
+        }
+        house.ok(&["rm", "-f", name]);
+        let mut rest = Vec::new();
+        let mut silent = silent;
+        silent.read_to_end(&mut rest).expect("it hears of the end");
+    }
+}
