@@ -254,7 +254,7 @@ impl Plan {
             restart,
             auto_remove: host.auto_remove,
             log: log(host, settings)?,
-            dns: or_else(&host.dns, &settings.dns),
+            dns: dns(or_else(&host.dns, &settings.dns))?,
             dns_search: or_else(&host.dns_search, &settings.dns_search),
             dns_options: or_else(&host.dns_options, &settings.dns_options),
             extra_hosts: extra_hosts(host)?,
@@ -912,6 +912,13 @@ impl LogPlan {
 
 fn or_else(wanted: &Option<Vec<String>>, default: &[String]) -> Vec<String> {
     wanted.clone().filter(|list| !list.is_empty()).unwrap_or_else(|| default.to_vec())
+}
+
+fn dns(servers: Vec<String>) -> Result<Vec<String>> {
+    match servers.iter().find(|text| text.parse::<std::net::IpAddr>().is_err()) {
+        Some(bad) => Err(Error::invalid(format!("IP address is not correctly formatted: {bad}"))),
+        None => Ok(servers),
+    }
 }
 
 fn extra_hosts(host: &HostConfig) -> Result<Vec<String>> {

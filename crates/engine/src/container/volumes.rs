@@ -12,6 +12,9 @@ use super::plan::Plan;
 use super::record::Record;
 use super::spec::{ResolvedMount, What};
 
+/// Beside the data of a volume: it is being filled.
+const FILLING: &str = "filling";
+
 impl Container {
     /// At creation: volumes come into being, sources are checked, and `inspect` learns of both.
     pub(crate) fn make_mounts(&self, record: &mut Record, plan: &Plan) -> Result<()> {
@@ -45,8 +48,8 @@ impl Container {
                     if fresh {
                         self.rooms.volume_event("create", &name);
                     }
-                    if *copy_up && subpath.is_none() && is_empty(&path)? {
-                        self.copy_up(&mount.target, &path)?;
+                    if *copy_up && subpath.is_none() {
+                        self.fill(&mount.target, &path)?;
                     }
                     MountPoint {
                         r#type: "volume".to_owned(),
@@ -69,6 +72,24 @@ impl Container {
             record.mounts.push(point);
         }
         Ok(())
+    }
+
+    /// An empty volume is filled by its first user. The next one waits for that, and finishes what a daemon that died
+    /// has begun.
+    fn fill(&self, target: &str, data: &Path) -> Result<()> {
+        // The directory above the data, where no container can lock anything or leave a mark.
+        let volume = data.parent().context(|| "a volume has a directory".to_owned())?;
+        let context = || format!("cannot fill {}", volume.display());
+        let directory = std::fs::File::open(volume).context(context)?;
+        rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive)
+            .context(context)?;
+        let mark = volume.join(FILLING);
+        if !mark.exists() && !is_empty(data)? {
+            return Ok(());
+        }
+        std::fs::File::create(&mark).context(context)?;
+        self.copy_up(target, data)?;
+        std::fs::remove_file(&mark).context(context)
     }
 
     /// A new volume begins as a copy of what the image has at its place, owner and mode included.

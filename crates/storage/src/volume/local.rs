@@ -51,10 +51,12 @@ impl Local {
 
     /// Where the data of a volume is.
     pub fn path(&self, name: &str) -> Result<PathBuf> {
-        validate(name)?;
+        let missing = || Error::not_found(format!("get {name}: no such volume"));
+        // What cannot be a name is the name of none.
+        validate(name).map_err(|_| missing())?;
         match beneath::stat(self.directory.as_fd(), name.as_bytes()).on_disk()? {
             Some(_) => Ok(self.data(name)),
-            None => Err(Error::not_found(format!("get {name}: no such volume"))),
+            None => Err(missing()),
         }
     }
 

@@ -279,3 +279,29 @@ fn an_exit_waits_for_the_disk() {
     assert_eq!(house.ok(&["wait", "ca"]), "5\n");
     house.ok(&["rm", "ca"]);
 }
+
+#[test]
+fn half_a_filled_volume_is_filled_by_the_next() {
+    let house = house();
+    let host = json!({"Binds": ["shared:/bin"], "NetworkMode": "none"});
+    let body =
+        json!({"Image": "busybox", "Cmd": ["sh", "-c", "ls /bin | wc -l"], "HostConfig": host});
+    scope(|scope| {
+        for name in ["ca", "cb", "cc", "cd"] {
+            let (client, body) = (house.client_of_api(), &body);
+            let path = format!("/containers/create?name={name}");
+            scope.spawn(move || expect(&client, "POST", &path, body, 201));
+        }
+    });
+    let all = house.ok(&["start", "-a", "ca"]);
+    // As a daemon leaves it that dies while it copies.
+    let volume = house.data_root().join("volumes/shared");
+    std::fs::remove_file(volume.join("_data/ls")).expect("a file of the image's");
+    std::fs::write(volume.join("filling"), "").expect("a mark");
+    expect(&house.client_of_api(), "POST", "/containers/create?name=ce", &body, 201);
+    assert_eq!(house.ok(&["start", "-a", "ce"]), all);
+    // What a container takes out of it stays out.
+    std::fs::remove_file(volume.join("_data/cat")).expect("a file of the image's");
+    expect(&house.client_of_api(), "POST", "/containers/create?name=cf", &body, 201);
+    assert_ne!(house.ok(&["start", "-a", "cf"]), all);
+}
