@@ -1,0 +1,148 @@
+//! What a container has mounted, of all the ways to say it: `-v`, `--mount`, `--tmpfs`, an image's volumes.
+
+use std::collections::BTreeMap;
+
+use api::container::{Config, HostConfig, Mount};
+use stdx::{Error, Result};
+
+use crate::container::mounts::{self, Missing, MountPlan, Recursive, Source};
+
+pub(super) fn all_mounts(config: &Config, host: &HostConfig) -> Result<Vec<MountPlan>> {
+    let mut all = Vec::new();
+    for bind in host.binds.iter().flatten() {
+        mounts::add(&mut all, mounts::parse_bind(bind)?)?;
+    }
+    for mount in &host.mounts {
+        mounts::add(&mut all, typed_mount(mount)?)?;
+    }
+    for (target, options) in &host.tmpfs {
+        let bad =
+            || Error::invalid(format!("invalid tmpfs mount: '{target}' is not an absolute path"));
+        let target = mounts::absolute(target).ok_or_else(bad)?;
+        let options: Vec<String> =
+            options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
+        for option in &options {
+            check_tmpfs_option(option)?;
+        }
+        let read_only = options.iter().any(|option| option == "ro");
+        mounts::add(
+            &mut all,
+            MountPlan { target, read_only, source: Source::Tmpfs { options }, mode: String::new() },
+        )?;
+    }
+    // The image's and `-v /path` volumes, where nothing else was asked for.
+    for path in config.volumes.iter().flat_map(BTreeMap::keys) {
+        let target = mounts::absolute(path)
+            .filter(|target| target != "/")
+            .ok_or_else(|| Error::invalid(format!("invalid volume specification: '{path}'")))?;
+        if !all.iter().any(|other| other.target == target) {
+            all.push(MountPlan {
+                target,
+                read_only: false,
+                source: Source::volume(),
+                mode: String::new(),
+            });
+        }
+    }
+    Ok(all)
+}
+
+fn typed_mount(mount: &Mount) -> Result<MountPlan> {
+    let bad = |why: String| {
+        Error::invalid(format!("invalid mount config for type \"{}\": {why}", mount.r#type))
+    };
+    let target = match mount.target.as_str() {
+        "" => return Err(bad("field Target must not be empty".to_owned())),
+        text => mounts::absolute(text).ok_or_else(|| {
+            bad(format!("invalid mount path: '{text}' mount path must be absolute"))
+        })?,
+    };
+    if target == "/" {
+        return Err(bad("invalid specification: destination can't be '/'".to_owned()));
+    }
+    let source = match mount.r#type.as_str() {
+        "bind" => {
+            if mount.source.is_empty() {
+                return Err(bad("field Source must not be empty".to_owned()));
+            }
+            let path = mounts::absolute(&mount.source).ok_or_else(|| {
+                bad(format!("invalid mount path: '{}' mount path must be absolute", mount.source))
+            })?;
+            let options = mount.bind_options.clone().unwrap_or_default();
+            const PROPAGATIONS: [&str; 7] =
+                ["", "private", "rprivate", "slave", "rslave", "shared", "rshared"];
+            if !PROPAGATIONS.contains(&options.propagation.as_str()) {
+                return Err(bad(format!("invalid propagation mode: {}", options.propagation)));
+            }
+            Source::Bind {
+                path,
+                missing: if options.create_mountpoint { Missing::Create } else { Missing::Refuse },
+                propagation: options.propagation,
+                recursive: match (
+                    options.non_recursive,
+                    options.read_only_non_recursive,
+                    options.read_only_force_recursive,
+                ) {
+                    (true, _, _) => Recursive::Disabled,
+                    (_, true, _) => Recursive::Writable,
+                    (_, _, true) => Recursive::Readonly,
+                    _ => Recursive::Enabled,
+                },
+            }
+        }
+        "volume" => {
+            let options = mount.volume_options.clone().unwrap_or_default();
+            if let Some(driver) = options
+                .driver_config
+                .filter(|d| !matches!(d.name.as_str(), "" | "local") || !d.options.is_empty())
+            {
+                return Err(Error::not_implemented(format!(
+                    "volume driver options ({}) are not supported yet",
+                    driver.name
+                )));
+            }
+            if !options.labels.is_empty() {
+                return Err(Error::not_implemented("volume labels are not supported yet"));
+            }
+            if !mount.source.is_empty() {
+                mounts::check_volume_name(&mount.source)?;
+            }
+            Source::Volume {
+                name: (!mount.source.is_empty()).then(|| mount.source.clone()),
+                copy_up: !options.no_copy,
+                subpath: (!options.subpath.is_empty()).then_some(options.subpath),
+            }
+        }
+        "tmpfs" => {
+            if !mount.source.is_empty() {
+                return Err(bad("field Source must not be specified".to_owned()));
+            }
+            let options = mount.tmpfs_options.clone().unwrap_or_default();
+            let mut words = Vec::new();
+            if options.size_bytes != 0 {
+                words.push(format!("size={}", options.size_bytes));
+            }
+            if options.mode != 0 {
+                words.push(format!("mode={:o}", options.mode));
+            }
+            for option in &options.options {
+                let word = option.join("=");
+                check_tmpfs_option(&word)?;
+                words.push(word);
+            }
+            Source::Tmpfs { options: words }
+        }
+        _ => return Err(bad("mount type unknown".to_owned())),
+    };
+    Ok(MountPlan { target, read_only: mount.read_only, source, mode: String::new() })
+}
+
+fn check_tmpfs_option(option: &str) -> Result<()> {
+    const FLAGS: &str = "defaults ro rw suid nosuid dev nodev exec noexec sync async dirsync remount mand nomand atime noatime diratime nodiratime relatime norelatime strictatime nostrictatime private rprivate shared rshared slave rslave unbindable runbindable bind rbind";
+    const KEYS: &str = "mode uid gid size nr_inodes nr_blocks mpol huge";
+    let known = match option.split_once('=') {
+        Some((key, _)) => KEYS.split(' ').any(|name| name == key),
+        None => FLAGS.split(' ').any(|name| name == option),
+    };
+    if known { Ok(()) } else { Err(Error::invalid(format!("invalid tmpfs option [\"{option}\"]"))) }
+}

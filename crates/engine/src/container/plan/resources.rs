@@ -1,0 +1,224 @@
+//! Limits, weights and devices.
+
+use api::container::{Resources as Wanted, Ulimit};
+use oci::runtime::{BlockIo, Cpu, DeviceRule, Memory, Pids, Resources};
+use stdx::{Error, Result};
+
+use super::DevicePlan;
+use crate::container::mounts;
+use crate::rooms::Settings;
+
+pub(super) fn devices(wanted: &Wanted) -> Result<Vec<DevicePlan>> {
+    wanted
+        .devices
+        .iter()
+        .flatten()
+        .map(|device| {
+            let access = if device.cgroup_permissions.is_empty() {
+                "rwm"
+            } else {
+                &device.cgroup_permissions
+            };
+            if !access.chars().all(|c| "rwm".contains(c)) {
+                return Err(Error::invalid(format!("invalid device mode: {access}")));
+            }
+            let container = if device.path_in_container.is_empty() {
+                &device.path_on_host
+            } else {
+                &device.path_in_container
+            };
+            Ok(DevicePlan {
+                host: device.path_on_host.clone(),
+                container: mounts::absolute(container).ok_or_else(|| {
+                    Error::invalid(format!("{container} is not an absolute path"))
+                })?,
+                access: access.to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// `c 10:200 rwm`, with `*` for any number and `a` for both kinds.
+pub(super) fn device_rules(wanted: &Wanted) -> Result<Vec<DeviceRule>> {
+    wanted
+        .device_cgroup_rules
+        .iter()
+        .flatten()
+        .map(|text| {
+            let bad = || Error::invalid(format!("invalid device cgroup rule format: '{text}'"));
+            let mut words = text.split_whitespace();
+            let (Some(kind), Some(numbers), Some(access), None) =
+                (words.next(), words.next(), words.next(), words.next())
+            else {
+                return Err(bad());
+            };
+            let (major, minor) = numbers.split_once(':').ok_or_else(bad)?;
+            let number = |text: &str| match text {
+                "*" => Ok(None),
+                digits => {
+                    digits.parse::<u32>().map(|number| Some(i64::from(number))).map_err(|_| bad())
+                }
+            };
+            let right = matches!(kind, "a" | "b" | "c")
+                && !access.is_empty()
+                && access.chars().all(|c| "rwm".contains(c));
+            if !right {
+                return Err(bad());
+            }
+            Ok(DeviceRule {
+                allow: true,
+                kind: kind.to_owned(),
+                major: number(major)?,
+                minor: number(minor)?,
+                access: access.to_owned(),
+            })
+        })
+        .collect()
+}
+
+/// Limits as the cgroups take them; what contradicts itself is refused.
+pub(crate) fn resources(wanted: &Wanted, warnings: &mut Vec<String>) -> Result<Resources> {
+    let bad = |sentence: &str| Err(Error::invalid(sentence));
+    if wanted.memory != 0 && wanted.memory < super::LEAST_MEMORY {
+        return bad("Minimum memory limit allowed is 6MB");
+    }
+    let mut swap = wanted.memory_swap;
+    if wanted.memory > 0 && swap > 0 && swap < wanted.memory {
+        return bad("Minimum memoryswap limit should be larger than memory limit, see usage");
+    }
+    if wanted.memory == 0 && swap > 0 {
+        return bad(
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        );
+    }
+    if wanted.memory > 0 && swap == 0 {
+        swap = wanted.memory.saturating_mul(2);
+    }
+    if let Some(swappiness) =
+        wanted.memory_swappiness.filter(|value| *value != -1 && !(0..=100).contains(value))
+    {
+        return Err(Error::invalid(format!(
+            "Invalid value: {swappiness}, valid memory swappiness range is 0-100"
+        )));
+    }
+    if wanted.memory_reservation != 0 && wanted.memory_reservation < super::LEAST_MEMORY {
+        return bad("Minimum memory reservation allowed is 6MB");
+    }
+    if wanted.memory > 0 && wanted.memory_reservation > wanted.memory {
+        return bad(
+            "Minimum memory limit can not be less than memory reservation limit, see usage",
+        );
+    }
+    if wanted.nano_cpus > 0 && (wanted.cpu_period > 0 || wanted.cpu_quota > 0) {
+        return bad("Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set");
+    }
+    let cpus = crate::system::cpus();
+    if wanted.nano_cpus < 0 || wanted.nano_cpus > cpus * 1_000_000_000 {
+        return Err(Error::invalid(format!(
+            "Range of CPUs is from 0.01 to {cpus}.00, as there are only {cpus} CPUs available"
+        )));
+    }
+    if wanted.cpu_period != 0 && !(1_000..=1_000_000).contains(&wanted.cpu_period) {
+        return bad(
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        );
+    }
+    if wanted.cpu_quota > 0 && wanted.cpu_quota < 1_000 {
+        return bad("CPU cfs quota can not be less than 1ms (i.e. 1000)");
+    }
+    check_cpuset(&wanted.cpuset_cpus, "cpus", cpus)?;
+    check_cpuset(&wanted.cpuset_mems, "mems", 1024)?;
+    if wanted.blkio_weight != 0 && !(10..=1000).contains(&wanted.blkio_weight) {
+        return bad("Range of blkio weight is from 10 to 1000");
+    }
+    if wanted.oom_kill_disable == Some(true) && wanted.memory == 0 {
+        warnings.push("OOM killer is disabled for the container, but no memory limit is set, this can result in the system running out of resources.".to_owned());
+    }
+    let positive = |value: i64| (value != 0).then_some(value);
+    let natural = |value: i64| (value > 0).then_some(value as u64);
+    let memory = Memory {
+        limit: positive(wanted.memory),
+        reservation: positive(wanted.memory_reservation),
+        swap: positive(swap),
+        swappiness: wanted.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
+        disable_oom_killer: wanted.oom_kill_disable.filter(|disabled| *disabled),
+        ..Memory::default()
+    };
+    let (period, quota) = match wanted.nano_cpus {
+        0 => (natural(wanted.cpu_period), positive(wanted.cpu_quota)),
+        nano => (Some(100_000), Some(nano / 10_000)),
+    };
+    let cpu = Cpu {
+        shares: natural(wanted.cpu_shares),
+        period,
+        quota,
+        realtime_period: natural(wanted.cpu_realtime_period),
+        realtime_runtime: positive(wanted.cpu_realtime_runtime),
+        cpus: wanted.cpuset_cpus.clone(),
+        mems: wanted.cpuset_mems.clone(),
+        ..Cpu::default()
+    };
+    let weight = (wanted.blkio_weight != 0).then_some(wanted.blkio_weight);
+    Ok(Resources {
+        memory: (memory != Memory::default()).then_some(memory),
+        cpu: (cpu != Cpu::default()).then_some(cpu),
+        pids: wanted
+            .pids_limit
+            .filter(|limit| *limit != 0)
+            .map(|limit| Pids { limit: Some(limit) }),
+        block_io: weight.map(|weight| BlockIo { weight: Some(weight), ..BlockIo::default() }),
+        ..Resources::default()
+    })
+}
+
+/// `0-3,5`. Numbers are bounded before anything is made of them (CVE-2018-20699).
+fn check_cpuset(text: &str, what: &str, count: i64) -> Result<()> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let bad = || Error::invalid(format!("Invalid value {text} for cpuset {what}"));
+    let number = |text: &str| {
+        text.trim()
+            .parse::<i64>()
+            .ok()
+            .filter(|number| (0..1 << 16).contains(number))
+            .ok_or_else(bad)
+    };
+    for part in text.split(',') {
+        let (low, high) = part.split_once('-').unwrap_or((part, part));
+        let (low, high) = (number(low)?, number(high)?);
+        if low > high {
+            return Err(bad());
+        }
+        if high >= count {
+            return Err(Error::invalid(format!(
+                "Requested {} are not available - requested {text}, available: 0-{}",
+                if what == "cpus" { "CPUs" } else { "memory nodes" },
+                count - 1
+            )));
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn ulimits(wanted: &Wanted, settings: &Settings) -> Result<Vec<Ulimit>> {
+    const NAMES: &str = "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack";
+    let mut all: Vec<Ulimit> = wanted.ulimits.clone().unwrap_or_default();
+    for limit in &all {
+        if !NAMES.split(' ').any(|name| name == limit.name) {
+            return Err(Error::invalid(format!("invalid ulimit type: {}", limit.name)));
+        }
+        if limit.hard != -1 && (limit.soft == -1 || limit.soft > limit.hard) {
+            return Err(Error::invalid(format!(
+                "ulimit soft limit must be less than or equal to hard limit: {} > {}",
+                limit.soft, limit.hard
+            )));
+        }
+    }
+    for (name, soft, hard) in &settings.ulimits {
+        if !all.iter().any(|limit| limit.name == *name) {
+            all.push(Ulimit { name: name.clone(), soft: *soft, hard: *hard });
+        }
+    }
+    Ok(all)
+}

@@ -1,0 +1,84 @@
+//! `--security-opt`: what is confined, and how.
+
+use std::collections::BTreeSet;
+
+use api::container::HostConfig;
+use stdx::{Error, Result};
+
+use super::SeccompPlan;
+use crate::rooms::Settings;
+
+/// `--security-opt`.
+pub(super) struct Security {
+    pub(super) no_new_privileges: bool,
+    pub(super) writable_cgroups: bool,
+    /// `systempaths=unconfined`.
+    pub(super) all_paths: bool,
+    /// Empty: the default. Else `unconfined` or the profile's text.
+    pub(super) seccomp: String,
+}
+
+impl Security {
+    pub(super) fn of(host: &HostConfig, settings: &Settings) -> Result<Self> {
+        let mut this = Self {
+            no_new_privileges: settings.no_new_privileges,
+            writable_cgroups: false,
+            all_paths: false,
+            seccomp: settings.seccomp_profile.clone(),
+        };
+        for option in host.security_opt.iter().flatten() {
+            let (key, value) = match option.split_once('=').or_else(|| option.split_once(':')) {
+                Some((key, value)) => (key, Some(value)),
+                None => (option.as_str(), None),
+            };
+            let flag = || match value {
+                None | Some("true") => Ok(true),
+                Some("false") => Ok(false),
+                Some(_) => Err(Error::invalid(format!("invalid --security-opt 2: \"{option}\""))),
+            };
+            match (key, value) {
+                ("no-new-privileges", _) => this.no_new_privileges = flag()?,
+                ("writable-cgroups", _) => this.writable_cgroups = flag()?,
+                ("seccomp", Some("builtin")) => this.seccomp.clear(),
+                ("seccomp", Some(value)) => value.clone_into(&mut this.seccomp),
+                ("systempaths", Some("unconfined")) => this.all_paths = true,
+                // No SELinux and no AppArmor profile of ours to switch off.
+                ("label", Some("disable")) | ("apparmor", Some("unconfined")) => {}
+                ("label" | "apparmor" | "credentialspec", Some(_)) => {
+                    return Err(Error::not_implemented(format!(
+                        "--security-opt {key} is not supported yet"
+                    )));
+                }
+                _ => return Err(Error::invalid(format!("invalid --security-opt 2: \"{option}\""))),
+            }
+        }
+        Ok(this)
+    }
+}
+
+/// A profile that cannot be understood stops the container, it does not weaken it.
+pub(super) fn seccomp(
+    wanted: &str,
+    capabilities: &BTreeSet<String>,
+    privileged: bool,
+) -> Result<SeccompPlan> {
+    use runtime::seccomp::profile::{Profile, Surroundings};
+    if wanted == "unconfined" || privileged && wanted.is_empty() {
+        return Ok(SeccompPlan::Unconfined);
+    }
+    let profile = match wanted {
+        "" => Profile::default_profile(),
+        text => Profile::parse(text)?,
+    };
+    let names: Vec<String> = capabilities.iter().cloned().collect();
+    let around = Surroundings { capabilities: &names, kernel: running_kernel() };
+    Ok(SeccompPlan::Profile(Box::new(profile.resolve(around))))
+}
+
+/// Version and patch level; 0.0 never satisfies a rule, so what cannot be read is stricter, not laxer.
+fn running_kernel() -> (u32, u32) {
+    let name = rustix::system::uname();
+    let release = name.release().to_string_lossy();
+    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
+    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
+}
