@@ -91,12 +91,12 @@ impl Rooms {
         }
     }
 
-    /// Where a container's files for people lie: log, hosts, resolv.conf, hostname.
+    /// Where what a container leaves for people lies: its log.
     pub(crate) fn data_dir(&self, id: &Id) -> PathBuf {
         self.settings.data_root.join("containers").join(id.as_str())
     }
 
-    /// Where a container's shim lives while it runs.
+    /// Where a container's shim lives while it runs, and what is made for one run: hosts, resolv.conf, hostname.
     pub(crate) fn exec_dir(&self, id: &Id) -> PathBuf {
         self.settings.exec_root.join("containers").join(id.as_str())
     }

@@ -13,7 +13,7 @@ use http::{HeaderName, HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tower_service::Service;
 
@@ -26,6 +26,8 @@ use crate::version;
 const HEAD_TIME: Duration = Duration::from_secs(10);
 /// How large a head may be, and how much is read ahead.
 const HEAD_SIZE: usize = 64 * 1024;
+/// How long a client may go on sending after its last answer.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// Serves requests until the client goes, the daemon stops, or a container takes the connection over.
 pub(crate) async fn serve(
@@ -60,7 +62,15 @@ pub(crate) async fn serve(
     if let Err(error) = outcome {
         tracing::debug!(%error, "connection ended early");
     }
-    stream.shutdown().await
+    stream.shutdown().await?;
+    if !stopped {
+        // Closed with bytes unread, the connection would be reset, and the answer lost with it: a client that still sends
+        // a body nobody wanted is heard out.
+        let mut unwanted = vec![0; 16 * 1024];
+        let heard_out = async { while matches!(stream.read(&mut unwanted).await, Ok(1..)) {} };
+        let _enough = tokio::time::timeout(LINGER, heard_out).await;
+    }
+    Ok(())
 }
 
 /// hyper's view of us.

@@ -161,18 +161,19 @@ impl Container {
         }
     }
 
-    /// Writes hosts, resolv.conf and hostname, and says where they are to be seen.
+    /// Writes hosts, resolv.conf and hostname, and says where they are to be seen. They are written anew at each start and
+    /// lie with what a run has, in memory on most hosts.
     pub(crate) fn write_files(
         &self,
         record: &Record,
         plan: &Plan,
         attachment: &Attachment,
     ) -> Result<Vec<(PathBuf, &'static str)>> {
-        let dir = self.rooms.data_dir(&record.id);
+        let dir = self.rooms.exec_dir(&record.id);
         if let Network::Container(other) = &plan.network {
             // Those of the container whose network it is.
             let other = self.rooms.registry.find(other)?;
-            let dir = self.rooms.data_dir(&other.id);
+            let dir = self.rooms.exec_dir(&other.id);
             return Ok(files_in(&dir));
         }
         let hostname = plan.hostname(&record.id);

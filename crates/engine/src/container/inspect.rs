@@ -17,7 +17,7 @@ impl Container {
     pub async fn inspect(&self, size: bool) -> Result<Inspect> {
         let record = self.record();
         let rooms = &self.rooms;
-        let dir = rooms.data_dir(&record.id);
+        let dir = rooms.exec_dir(&record.id);
         let file = |name: &str| {
             let path = dir.join(name);
             // Made at the first start, as Docker's are.

@@ -122,6 +122,8 @@ impl Container {
         let attachment = self.acquire_network(record, &plan)?;
         let data_dir = rooms.data_dir(&record.id);
         make_dir(&data_dir, 0o710)?;
+        let dir = rooms.exec_dir(&record.id);
+        make_dir(&dir, 0o700)?;
         let devices = plan.devices.iter().map(spec::Device::stat).collect::<Result<Vec<_>>>()?;
         let joined = self.resolve_joins(&plan)?;
         let plan = self.with_identity_of_others(plan)?;
@@ -137,8 +139,6 @@ impl Container {
             cgroup_parent: plan.cgroup_parent.clone(),
             cgroup_v2: runtime::cgroup::Mode::detect()? == runtime::cgroup::Mode::V2,
         };
-        let dir = rooms.exec_dir(&record.id);
-        make_dir(&dir, 0o700)?;
         let endpoints = Self::connected(record, &attachment, &rooms.networks);
         let launched = rooms.launcher.launch(Launch {
             id: record.id.to_string(),

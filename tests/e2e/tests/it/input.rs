@@ -78,3 +78,18 @@ fn refused_in_words() {
     assert!(!house.log().contains("panicked"), "{}", house.log());
     assert_eq!(house.pid(), pid);
 }
+
+/// A body that is refused unread must not cost the client its answer.
+#[test]
+fn a_refusal_reaches_who_still_sends() {
+    let house = testkit::House::new();
+    let big = vec![b'x'; 6 << 20];
+    for _ in 0..10 {
+        let answer =
+            house.client_of_api().send("POST", "/containers/create", "application/json", &big);
+        assert_eq!(answer.expect("an answer, no reset").status, 413);
+        let unread =
+            house.client_of_api().send("POST", "/containers/none/stop", "text/plain", b"{}");
+        assert_eq!(unread.expect("an answer, no reset").status, 404);
+    }
+}
