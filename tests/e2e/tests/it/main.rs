@@ -3,6 +3,7 @@
 mod containers;
 mod crash;
 mod daemon;
+mod escapes;
 mod foreign;
 mod images;
 mod input;
