@@ -70,13 +70,6 @@ impl System {
         };
         let up: Vec<Id> = all.iter().filter(lives).map(|c| c.id().clone()).collect();
         let mut look = Look::default();
-        rooms.networks.settle();
-        let networks: Vec<Finding> = rooms
-            .networks
-            .check(&up)?
-            .into_iter()
-            .map(|found| Finding::new(found.invariant, found.subject, found.problem))
-            .collect();
         let mut known = rooms.images.known()?;
         known.containers.extend(all.iter().map(|container| container.id().to_string()));
         for container in &all {
@@ -95,11 +88,22 @@ impl System {
             let list = if found.damage { &mut look.damage } else { &mut look.findings };
             list.push(finding);
         }
-        let mut swept = self.strays(&all)?;
-        swept.extend(networks);
+        let stray = || -> Result<Vec<Finding>> {
+            rooms.networks.settle();
+            let networks = rooms.networks.check(&up)?.into_iter();
+            let mut strays = self.strays(&all)?;
+            strays.extend(
+                networks.map(|found| Finding::new(found.invariant, found.subject, found.problem)),
+            );
+            Ok(strays)
+        };
+        let mut swept = stray()?;
         if options.repair && !swept.is_empty() {
             self.containers.sweep(&up)?;
-            swept.iter_mut().for_each(|finding| finding.repaired = true);
+            let left = stray()?;
+            for finding in &mut swept {
+                finding.repaired = !left.iter().any(|other| other.is_about(finding));
+            }
         }
         look.findings.extend(swept);
         look.findings.extend(self.mounts_on_the_host()?);
