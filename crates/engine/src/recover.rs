@@ -21,6 +21,8 @@ use crate::container::{Cell, Container, exit};
 const LOST_WITH_THE_HOST: i32 = 255;
 /// When to look again for a shim that does not answer.
 const SILENCE: Duration = Duration::from_secs(1);
+/// The first time; doubled until then.
+const FIRST_SILENCE: Duration = Duration::from_millis(10);
 
 impl Containers {
     /// Fills the index from the records.
@@ -146,10 +148,15 @@ impl Container {
     /// Looks until it is clear what has become of the container. One that lives is taken over at the second look: a shim
     /// that lets go of its daemon again and again must not keep both busy.
     pub(crate) async fn find_again(&self) {
+        let mut pause = FIRST_SILENCE;
         for look in 0.. {
             let outcome = match self.found().await {
+                // One that dies closes its doors one after the other: it may be gone the next moment.
                 Ok(Found::Silent) => Ok(false),
-                Ok(Found::Alive(..)) if look == 0 => Ok(false),
+                Ok(Found::Alive(..)) if look == 0 => {
+                    pause = SILENCE;
+                    Ok(false)
+                }
                 Ok(found) => self.settle(found).await.map(|()| true),
                 Err(error) => Err(error),
             };
@@ -163,7 +170,8 @@ impl Container {
             if self.record().gone {
                 return;
             }
-            tokio::time::sleep(SILENCE).await;
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(SILENCE);
         }
     }
 

@@ -5,14 +5,16 @@
 
 use std::time::Duration;
 
+use runtime::cgroup;
 use shim::{Event as ShimEvent, Exit};
 use stdx::{Error, Kind, Result};
 use tokio::io::AsyncReadExt;
 
-use super::Container;
+use super::plan::Plan;
 use super::record::Record;
 use super::restart_policy::{RestartPolicy, pause_after};
 use super::state::{Event, Phase};
+use super::{Container, spec};
 use crate::container::remove::RemoveRequest;
 
 /// When to try again to write an exit down.
@@ -180,9 +182,15 @@ impl Container {
                 tracing::warn!(container = %id, error = %error.chain(), "cannot take the network back");
             }
             let dir = this.rooms.exec_dir(id);
-            if let Ok(shim) = shim::Client::connect(&dir) {
+            match shim::Client::connect(&dir) {
                 // Its record is ours now; a shim that has gone already has nothing to be told.
-                let _gone = shim.delete();
+                Ok(shim) => drop(shim.delete()),
+                Err(error) if error.kind() == Kind::NotFound && dir.exists() => {
+                    if let Err(error) = this.take_cgroup_back() {
+                        tracing::warn!(container = %id, error = %error.chain(), "cannot remove the cgroup");
+                    }
+                }
+                Err(_) => {}
             }
             match std::fs::remove_dir_all(&dir) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -192,6 +200,21 @@ impl Container {
             }
         })
         .await;
+    }
+}
+
+impl Container {
+    /// Does for a shim that was killed what it would have done: ends what is left in the cgroup, and the cgroup.
+    fn take_cgroup_back(&self) -> Result<()> {
+        let record = self.record();
+        let plan = Plan::of(&record.config, record.host(), &self.rooms.settings)?;
+        let path = spec::cgroups_path(&plan.cgroup_parent, record.id.as_str());
+        let location = cgroup::Location::of(&path, record.id.as_str())?;
+        match cgroup::Handle::open(&location) {
+            Ok(cgroup) => cgroup.kill_all().and_then(|()| cgroup.destroy()),
+            Err(error) if error.kind() == Kind::NotFound => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -139,7 +139,7 @@ pub fn readonly_paths() -> Vec<String> {
 /// The spec of the container's first process and all around it.
 pub fn spec(plan: &Plan, around: &Surroundings) -> Spec {
     let linux = Linux {
-        cgroups_path: format!("{}/{}", around.cgroup_parent.trim_end_matches('/'), around.id),
+        cgroups_path: cgroups_path(&around.cgroup_parent, &around.id),
         namespaces: namespaces(plan, around),
         resources: Some(resources(plan, around)),
         devices: if plan.privileged {
@@ -191,6 +191,11 @@ fn process(plan: &Plan, around: &Surroundings) -> Process {
         oom_score_adj: Some(plan.oom_score_adj),
         ..Process::default()
     }
+}
+
+/// Where a container's cgroup is, in every hierarchy.
+pub(super) fn cgroups_path(parent: &str, id: &str) -> String {
+    format!("{}/{id}", parent.trim_end_matches('/'))
 }
 
 /// Root's name is looked up too: the groups it is in are its own.

@@ -281,3 +281,27 @@ fn fifty_random_moments() {
         }
     }
 }
+
+/// F3: a shim that is killed takes its container with it, and nobody else; nothing of it stays behind.
+#[test]
+fn a_killed_shim_is_an_exit() {
+    let house = house();
+    let bystander = |house: &House| inspect(house, "other")["State"].clone();
+    start(&house, "other", json!({"HostConfig": {"NetworkMode": "none"}}), "exec sleep 3600");
+    let before = bystander(&house);
+    start(&house, "ca", json!({"Tty": true, "OpenStdin": true}), "exec sleep 3600");
+    let pid = inspect(&house, "ca")["State"]["Pid"].to_string();
+    let status = fs::read_to_string(Path::new("/proc").join(&pid).join("status")).expect("it runs");
+    let shim = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent");
+    let shim = Pid::from_raw(shim.trim().parse().expect("a number")).expect("not zero");
+    rustix::process::kill_process(shim, rustix::process::Signal::KILL).expect("it runs");
+    until("the exit", || inspect(&house, "ca")["State"]["Status"] == "exited");
+    let state = inspect(&house, "ca")["State"].clone();
+    assert_eq!((&state["ExitCode"], &state["Error"]), (&json!(137), &json!("shim lost")));
+    house.check();
+    // It can be started again, and removed.
+    house.ok(&["start", "ca"]);
+    assert_eq!(house.ok(&["exec", "ca", "echo", "hi"]), "hi\n");
+    house.ok(&["rm", "-f", "ca"]);
+    assert_eq!(bystander(&house), before);
+}
