@@ -138,7 +138,7 @@ pub fn create(create: Create) -> Result<Created> {
         false if create.binds.is_empty() => None,
         false => return Err(Error::forbidden("only root can bind mounts by descriptor")),
     };
-    let root = sources.as_ref().map(Sources::share_root).transpose()?.flatten();
+    let root = sources.as_ref().map(Sources::share_root).transpose()?;
     let gates = match create.options.wait {
         Wait::Parent => None,
         Wait::StateDir => Some(gate::make(create.state_dir)?),

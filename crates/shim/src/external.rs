@@ -18,6 +18,7 @@ use rustix::mount::{
 use rustix::process::Pid;
 use serde_json::Value;
 use stdx::{Context, Error, Result};
+use sys::overlay::Layer;
 use sys::process::CloneFlags;
 
 use crate::protocol::LaunchCall;
@@ -195,19 +196,7 @@ impl External {
         match rootfs {
             Rootfs::Directory { path } => mount_bind_recursive(path, &target).context(what)?,
             Rootfs::Overlay { lowers, upper, work, volatile } => {
-                let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC).context(what)?;
-                for lower in lowers {
-                    fsconfig_set_string(&overlay, "lowerdir+", lower.as_path()).context(what)?;
-                }
-                fsconfig_set_string(&overlay, "upperdir", upper.as_path()).context(what)?;
-                fsconfig_set_string(&overlay, "workdir", work.as_path()).context(what)?;
-                if *volatile {
-                    fsconfig_set_flag(&overlay, "volatile").context(what)?;
-                }
-                fsconfig_create(&overlay).context(what)?;
-                let mount =
-                    fsmount(&overlay, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())
-                        .context(what)?;
+                let mount = mount_overlay(lowers, upper, work, *volatile).context(what)?;
                 move_mount(
                     &mount,
                     "",
@@ -220,6 +209,36 @@ impl External {
         }
         Ok(target)
     }
+}
+
+/// Detached.
+fn mount_overlay(
+    lowers: &[PathBuf],
+    upper: &Path,
+    work: &Path,
+    volatile: bool,
+) -> std::io::Result<OwnedFd> {
+    let options = if volatile { &["volatile"][..] } else { &[] };
+    if !sys::overlay::takes_layers_singly() {
+        let overlay = sys::overlay::Overlay {
+            lowers: lowers.iter().map(|lower| Layer::Path(lower)).collect(),
+            upper: Some((Layer::Path(upper), Layer::Path(work))),
+            options,
+            detached: Vec::new(),
+        };
+        return overlay.mount();
+    }
+    let overlay = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+    for lower in lowers {
+        fsconfig_set_string(&overlay, "lowerdir+", lower.as_path())?;
+    }
+    fsconfig_set_string(&overlay, "upperdir", upper)?;
+    fsconfig_set_string(&overlay, "workdir", work)?;
+    for option in options {
+        fsconfig_set_flag(&overlay, *option)?;
+    }
+    fsconfig_create(&overlay)?;
+    Ok(fsmount(&overlay, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::empty())?)
 }
 
 /// The last thing a runtime complained about, in its own words.

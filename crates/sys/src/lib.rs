@@ -13,6 +13,7 @@ pub mod memory;
 pub mod mount;
 pub mod net;
 pub mod ns;
+pub mod overlay;
 pub mod process;
 pub mod sched;
 pub mod seccomp;

@@ -7,25 +7,13 @@ use rustix::mount::{MoveMountFlags, UnmountFlags};
 use stdx::{Context, Result};
 
 use super::root::RootFd;
-use super::sources::{Root, clone_tree};
 use crate::create::Pivot;
 
 /// Mounts the root on top of the present one. That one stays what absolute paths mean until [`enter`].
-pub(super) fn place_root(root: Root) -> Result<OwnedFd> {
-    let words = || "error mounting the container's root".to_owned();
-    let tree = match root {
-        Root::Mount(tree) => tree,
-        Root::Overlay { options, target, _held: _ } => {
-            let options = std::ffi::CString::new(options.into_encoded_bytes())
-                .map_err(std::io::Error::from)?;
-            let flags = rustix::mount::MountFlags::empty();
-            rustix::mount::mount("overlay", &target, "overlay", flags, Some(options.as_c_str()))
-                .context(words)?;
-            clone_tree(&target, sys::mount::Reach::Mount).context(words)?
-        }
-    };
+pub(super) fn place_root(tree: OwnedFd) -> Result<OwnedFd> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
-    rustix::mount::move_mount(&tree, "", CWD, "/", flags).context(words)?;
+    rustix::mount::move_mount(&tree, "", CWD, "/", flags)
+        .context(|| "error mounting the container's root".to_owned())?;
     Ok(tree)
 }
 

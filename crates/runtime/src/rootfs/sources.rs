@@ -3,7 +3,6 @@
 //! Every source is a detached mount: it has no place yet, the host's table does not list it, and when nobody takes it, it
 //! is gone with its descriptor.
 
-use std::ffi::OsString;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
@@ -21,18 +20,9 @@ use crate::userns::{self, in_initial_user_namespace};
 
 #[derive(Debug)]
 pub(crate) struct Sources {
-    pub root: Root,
+    pub root: OwnedFd,
     /// One for each planned mount; binds have one.
     pub mounts: Vec<Option<OwnedFd>>,
-}
-
-#[derive(Debug)]
-pub(crate) enum Root {
-    /// A detached mount.
-    Mount(OwnedFd),
-    /// An overlay for a kernel older than 6.5, which takes layers as one string: mounted by the child, in its own mount
-    /// namespace. The descriptors are what the string names.
-    Overlay { options: OsString, target: PathBuf, _held: Vec<OwnedFd> },
 }
 
 impl Sources {
@@ -55,14 +45,9 @@ impl Sources {
         Ok(Self { root: open_root(plan)?, mounts })
     }
 
-    /// The root once more, for whoever shall outlive the container; `None` where the child mounts it.
-    pub(crate) fn share_root(&self) -> Result<Option<OwnedFd>> {
-        match &self.root {
-            Root::Mount(tree) => {
-                tree.try_clone().map(Some).context(|| "cannot hold the root".to_owned())
-            }
-            Root::Overlay { .. } => Ok(None),
-        }
+    /// The root once more, for whoever shall outlive the container.
+    pub(crate) fn share_root(&self) -> Result<OwnedFd> {
+        self.root.try_clone().context(|| "cannot hold the root".to_owned())
     }
 }
 
@@ -128,12 +113,10 @@ fn set(tree: &OwnedFd, reach: Reach, change: &Change) -> Result<()> {
     mount_setattr(tree, reach, change).context(|| "cannot change the mount".to_owned())
 }
 
-fn open_root(plan: &Plan) -> Result<Root> {
+fn open_root(plan: &Plan) -> Result<OwnedFd> {
     let userns = plan.rootfs_mapping.as_ref().map(userns::with_mapping).transpose()?;
     let root = match &plan.rootfs {
-        Rootfs::Directory { path } => {
-            Root::Mount(open_directory(path, userns.as_ref().map(AsFd::as_fd))?)
-        }
+        Rootfs::Directory { path } => open_directory(path, userns.as_ref().map(AsFd::as_fd))?,
         Rootfs::Overlay { lowers, upper, work, volatile } => {
             let layers = Layers::open(lowers, upper, work, userns.as_ref().map(AsFd::as_fd))?;
             layers
@@ -141,13 +124,8 @@ fn open_root(plan: &Plan) -> Result<Root> {
                 .context(|| "error mounting the container's layers".to_owned())?
         }
     };
-    if let Root::Mount(tree) = &root {
-        set(
-            tree,
-            Reach::Tree,
-            &Change { propagation: Some(plan.default_propagation), ..Change::default() },
-        )?;
-    }
+    let spread = Change { propagation: Some(plan.default_propagation), ..Change::default() };
+    set(&root, Reach::Tree, &spread)?;
     Ok(root)
 }
 
@@ -200,7 +178,9 @@ impl Layers {
     ) -> Result<Self> {
         let Some(userns) = userns else {
             let plain = |path: &Path| {
-                if path.as_os_str().len() <= MAX_FSCONFIG_STRING {
+                if path.as_os_str().len() <= MAX_FSCONFIG_STRING
+                    || !sys::overlay::takes_layers_singly()
+                {
                     return Ok(Layer::Path(path.to_owned()));
                 }
                 open_path(CWD, path).map(Layer::Fd)
@@ -240,59 +220,51 @@ impl Layers {
         })
     }
 
-    fn mount(self, volatile: bool) -> Result<Root> {
-        let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
-        rustix::mount::fsconfig_set_string(&fs, "source", "overlay")?;
-        for lower in &self.lowers {
-            match lower.give(&fs, "lowerdir+") {
-                // Not a word before 6.5.
-                Err(Errno::INVAL) if !knows_lowerdir_plus(&fs) => return self.legacy(volatile),
-                other => other.map_err(|errno| told(&fs, errno))?,
-            }
-        }
-        self.upper.give(&fs, "upperdir").map_err(|errno| told(&fs, errno))?;
-        self.work.give(&fs, "workdir").map_err(|errno| told(&fs, errno))?;
+    fn mount(&self, volatile: bool) -> Result<OwnedFd> {
+        let mut options = Vec::new();
         if volatile {
-            rustix::mount::fsconfig_set_flag(&fs, "volatile")?;
+            options.push("volatile");
         }
         // In a user namespace overlay keeps its marks in `user.*` attributes; it may not write `trusted.*` there.
         if !in_initial_user_namespace() {
-            rustix::mount::fsconfig_set_flag(&fs, "userxattr")?;
+            options.push("userxattr");
         }
-        rustix::mount::fsconfig_create(&fs).map_err(|errno| told(&fs, errno))?;
-        Ok(Root::Mount(rustix::mount::fsmount(
-            &fs,
-            FsMountFlags::FSMOUNT_CLOEXEC,
-            MountAttrFlags::empty(),
-        )?))
+        if !sys::overlay::takes_layers_singly() {
+            return self.mount_by_one_string(&options);
+        }
+        let fs = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        rustix::mount::fsconfig_set_string(&fs, "source", "overlay")?;
+        for lower in &self.lowers {
+            lower.give(&fs, "lowerdir+").map_err(|errno| told(&fs, errno))?;
+        }
+        self.upper.give(&fs, "upperdir").map_err(|errno| told(&fs, errno))?;
+        self.work.give(&fs, "workdir").map_err(|errno| told(&fs, errno))?;
+        for option in &options {
+            rustix::mount::fsconfig_set_flag(&fs, *option)?;
+        }
+        match rustix::mount::fsconfig_create(&fs) {
+            // Before 6.15 a mapped layer, which is mounted nowhere, was none.
+            Err(Errno::INVAL) if !self.held.is_empty() => self.mount_by_one_string(&options),
+            Err(errno) => Err(told(&fs, errno)),
+            Ok(()) => Ok(rustix::mount::fsmount(
+                &fs,
+                FsMountFlags::FSMOUNT_CLOEXEC,
+                MountAttrFlags::empty(),
+            )?),
+        }
     }
 
-    /// Descriptors keep the one string short: a page of it holds some two hundred layers.
-    fn legacy(self, volatile: bool) -> Result<Root> {
-        let mut held = self.held;
-        let mut name = |layer: Layer| -> Result<String> {
-            let fd = match layer {
-                Layer::Path(path) => open_path(CWD, &path)?,
-                Layer::Fd(fd) => fd,
-            };
-            let name = sys::fd::path(fd.as_fd()).display().to_string();
-            held.push(fd);
-            Ok(name)
+    fn mount_by_one_string(&self, options: &[&str]) -> Result<OwnedFd> {
+        // With mapped ids all lower ones are mounts; the upper one lies in what is held.
+        let mapped = if self.held.is_empty() { &[][..] } else { &self.lowers[..] };
+        let detached = mapped.iter().filter_map(Layer::fd).chain(self.held.iter().map(AsFd::as_fd));
+        let overlay = sys::overlay::Overlay {
+            lowers: self.lowers.iter().map(Layer::as_sys).collect(),
+            upper: Some((self.upper.as_sys(), self.work.as_sys())),
+            options,
+            detached: detached.collect(),
         };
-        let target = match &self.upper {
-            Layer::Path(path) => path.clone(),
-            Layer::Fd(_) => PathBuf::from("/proc"),
-        };
-        let lowers = self.lowers.into_iter().map(&mut name).collect::<Result<Vec<_>>>()?.join(":");
-        let (upper, work) = (name(self.upper)?, name(self.work)?);
-        let mut options = format!("lowerdir={lowers},upperdir={upper},workdir={work}");
-        if volatile {
-            options.push_str(",volatile");
-        }
-        if !in_initial_user_namespace() {
-            options.push_str(",userxattr");
-        }
-        Ok(Root::Overlay { options: options.into(), target, _held: held })
+        Ok(overlay.mount()?)
     }
 }
 
@@ -305,11 +277,20 @@ impl Layer {
             Self::Fd(fd) => rustix::mount::fsconfig_set_string(fs, key, sys::fd::path(fd.as_fd())),
         }
     }
-}
 
-/// Whether the refusal was about a path and not about the word itself.
-fn knows_lowerdir_plus(fs: &OwnedFd) -> bool {
-    !log(fs).is_some_and(|line| line.contains("Unknown parameter"))
+    fn fd(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::Path(_) => None,
+            Self::Fd(fd) => Some(fd.as_fd()),
+        }
+    }
+
+    fn as_sys(&self) -> sys::overlay::Layer<'_> {
+        match self {
+            Self::Path(path) => sys::overlay::Layer::Path(path),
+            Self::Fd(fd) => sys::overlay::Layer::Fd(fd.as_fd()),
+        }
+    }
 }
 
 fn open_path(at: impl AsFd, path: &Path) -> Result<OwnedFd> {

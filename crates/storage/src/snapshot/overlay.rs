@@ -13,6 +13,8 @@ use oci::runtime::Rootfs;
 use rustix::fs::{FileType, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use stdx::{Context, Error, Result};
+use sys::mount::{Attr, Reach, mount_setattr};
+use sys::overlay::Layer;
 
 use super::containers::Containers;
 use super::layers::{Layers, Record, latin1};
@@ -382,6 +384,9 @@ pub(super) fn usage(tree: &OwnedFd) -> Result<u64> {
 /// Mounts an overlay that is attached nowhere: it lives as long as its descriptor. Without an upper directory it is
 /// read-only.
 fn mount(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd> {
+    if !sys::overlay::takes_layers_singly() {
+        return mount_by_one_string(lowers, upper);
+    }
     let context = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
         .on_disk()
         .context(|| "the kernel has no overlayfs".to_owned())?;
@@ -406,6 +411,27 @@ fn mount(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd> {
         })
         .map_err(|errno| explain(&context, errno))
         .context(|| "cannot mount an overlay".to_owned())
+}
+
+fn mount_by_one_string(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Result<OwnedFd> {
+    let overlay = sys::overlay::Overlay {
+        lowers: lowers.iter().map(|lower| Layer::Path(lower)).collect(),
+        upper: upper.map(|(upper, work)| (Layer::Path(upper), Layer::Path(work))),
+        options: &[],
+        detached: Vec::new(),
+    };
+    let read_only = if upper.is_none() { Attr::RDONLY } else { Attr::empty() };
+    let attributes = Attr::NOSUID | Attr::NODEV | Attr::NOEXEC | read_only;
+    let mounted = || {
+        let mounted = overlay.mount()?;
+        mount_setattr(
+            &mounted,
+            Reach::Mount,
+            &sys::mount::Change { set: attributes, ..Default::default() },
+        )?;
+        Ok::<_, std::io::Error>(mounted)
+    };
+    mounted().on_disk().context(|| "cannot mount an overlay".to_owned())
 }
 
 /// The kernel reads a backslash as an escape.
