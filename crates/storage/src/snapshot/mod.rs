@@ -168,21 +168,28 @@ pub(crate) struct Ground {
 pub(crate) fn open(root: &Path, wanted: Option<&str>, ground: &Ground) -> Result<Arc<dyn Driver>> {
     let overlay = || Overlay::open(root, ground).map(|driver| Arc::new(driver) as Arc<dyn Driver>);
     let vfs = || Vfs::open(root, ground).map(|driver| Arc::new(driver) as Arc<dyn Driver>);
+    // Asked before anything is tried: that makes directories.
+    let kept = |driver: &str| root.join(driver).join("layers").exists();
+    let (overlay_kept, vfs_kept) = (kept("overlay2"), kept("vfs"));
     match wanted {
         Some("overlay2" | "overlay" | "overlayfs") => {
             overlay().context(|| "driver not supported: overlay2".to_owned())
         }
         Some("vfs") => vfs(),
         Some(other) => Err(Error::invalid(format!("driver not supported: {other}"))),
-        None if root.join("vfs/layers").exists() && !root.join("overlay2/layers").exists() => vfs(),
+        None if vfs_kept && !overlay_kept => vfs(),
         None => match overlay() {
             Ok(driver) => Ok(driver),
-            Err(error) if root.join("overlay2/layers").exists() => Err(error),
+            Err(error) if overlay_kept => Err(error),
             Err(error) => {
                 tracing::warn!(
                     reason = error.chain(),
                     "overlayfs cannot be used here; files will be copied instead"
                 );
+                // What the trial has made would be taken for something kept.
+                let made = root.join("overlay2");
+                std::fs::remove_dir_all(&made)
+                    .context(|| format!("cannot remove {}", made.display()))?;
                 vfs()
             }
         },

@@ -416,3 +416,28 @@ fn the_driver_used_before_is_used_again() {
         (ErrorKind::Invalid, "driver not supported: zfs".to_owned())
     );
 }
+
+/// An overlay takes no other as its upper directory.
+#[test]
+fn files_are_copied_where_overlayfs_does_not_work() {
+    let below = tempfile::tempdir().unwrap();
+    let [lower, upper, work] = ["lower", "upper", "work"].map(|name| below.path().join(name));
+    for path in [&lower, &upper, &work] {
+        fs::create_dir(path).unwrap();
+    }
+    let layer = |path| sys::overlay::Layer::Path(path);
+    let overlay = sys::overlay::Overlay {
+        lowers: vec![layer(&lower)],
+        upper: Some((layer(&upper), layer(&work))),
+        options: &[],
+        detached: Vec::new(),
+    };
+    let home = overlay.mount().unwrap();
+    let root = sys::fd::path(std::os::fd::AsFd::as_fd(&home));
+    let trash = Trash::open(&root).unwrap();
+    let ground = Ground { state: state::Store::in_memory(), trash, durable: Durable::default() };
+    for _start in 0..2 {
+        assert_eq!(open(&root, None, &ground).unwrap().name(), "vfs");
+    }
+    assert!(open(&root, Some("overlay2"), &ground).is_err());
+}
