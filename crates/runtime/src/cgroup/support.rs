@@ -95,16 +95,24 @@ impl Support {
         };
         let controllers = read("cgroup.controllers");
         let on = |name| controllers.split_whitespace().any(|controller| controller == name);
-        // The root has no limits and so no such files; any child does.
-        let child_has = |file: &str| {
-            let root = root.as_ref();
-            let names = root.and_then(|dir| dir.children().ok()).unwrap_or_default();
-            names.iter().filter_map(|name| root?.child(name).ok()).any(|child| child.has(file))
+        // The root has no limits and so no such files. A child has them, once it is given the controller; while none is,
+        // it is to be hoped.
+        let children: Vec<Dir> = root
+            .iter()
+            .flat_map(|root| {
+                let names = root.children().unwrap_or_default();
+                names.into_iter().filter_map(|name| root.child(&name).ok())
+            })
+            .collect();
+        let child_has = |always: &str, files: &[&str]| {
+            let mut given = children.iter().filter(|child| child.has(always)).peekable();
+            given.peek().is_none() || given.any(|child| files.iter().any(|file| child.has(file)))
         };
+        let weight = on("io") && child_has("io.max", &["io.bfq.weight", "io.weight"]);
         Self {
             mode: Mode::V2,
             memory_limit: on("memory"),
-            swap_limit: on("memory") && child_has("memory.swap.max"),
+            swap_limit: on("memory") && child_has("memory.max", &["memory.swap.max"]),
             memory_reservation: on("memory"),
             oom_kill_disable: false,
             memory_swappiness: false,
@@ -115,9 +123,8 @@ impl Support {
             cpuset: on("cpuset"),
             cpuset_cpus: read("cpuset.cpus.effective"),
             cpuset_mems: read("cpuset.mems.effective"),
-            block_io_weight: on("io") && (child_has("io.bfq.weight") || child_has("io.weight")),
-            block_io_weight_device: on("io")
-                && (child_has("io.bfq.weight") || child_has("io.weight")),
+            block_io_weight: weight,
+            block_io_weight_device: weight,
             block_io_throttle: on("io"),
             pids_limit: on("pids"),
             devices: true,

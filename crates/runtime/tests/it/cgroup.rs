@@ -84,6 +84,8 @@ fn text(bytes: &[u8]) -> String {
 #[test]
 fn values_land_in_their_files() {
     skip_unless_root!();
+    let cpuset = Support::detect().unwrap().cpuset;
+    let cpus = if cpuset { "0" } else { "" };
     let group = Group::new(
         "values",
         &Resources {
@@ -91,8 +93,8 @@ fn values_land_in_their_files() {
                 shares: Some(512),
                 quota: Some(20_000),
                 period: Some(50_000),
-                cpus: "0".to_owned(),
-                mems: "0".to_owned(),
+                cpus: cpus.to_owned(),
+                mems: cpus.to_owned(),
                 ..Cpu::default()
             }),
             memory: Some(Memory {
@@ -105,7 +107,9 @@ fn values_land_in_their_files() {
         },
     );
     assert_eq!(group.file("pids.max"), "33");
-    assert_eq!(group.file("cpuset.cpus"), "0");
+    if cpuset {
+        assert_eq!(group.file("cpuset.cpus"), "0");
+    }
     match Mode::detect().unwrap() {
         Mode::V2 => {
             assert_eq!(group.file("cpu.weight"), "59");
@@ -301,7 +305,7 @@ fn what_is_used_is_counted() {
     std::io::Read::read_exact(child.stdout.as_mut().unwrap(), &mut line).unwrap();
     let stats = group.handle.stats().unwrap();
     assert!(stats.cpu.usage > 1_000_000, "{stats:?}");
-    assert!(stats.memory.usage > 100_000, "{stats:?}");
+    assert!(stats.memory.usage > 10_000, "{stats:?}");
     assert_eq!(stats.memory.limit, 256 << 20);
     assert!(stats.memory.stat.contains_key("pgfault"));
     assert_eq!(stats.pids.limit, 100);
