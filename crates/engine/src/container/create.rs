@@ -49,10 +49,11 @@ impl Containers {
         check_platform(&image, platform.as_deref())?;
         let config = merge(body.config, image.run_config());
         let mut host_config = body.host_config.unwrap_or_default();
-        let mut warnings = Vec::new();
+        let support = runtime::cgroup::Support::detect()?;
+        let mut warnings = super::plan::discard(&mut host_config.resources, &support)?;
         let plan = Plan::of(&config, &host_config, &rooms.settings)?;
         plan.check_process()?;
-        super::plan::fill_in(&mut host_config, &rooms.settings);
+        super::plan::fill_in(&mut host_config, &rooms.settings, support.mode);
         let endpoints =
             connect::endpoints(&plan, &host_config, body.networking_config, &rooms.networks)?;
         warnings.extend(plan.warnings.iter().cloned());

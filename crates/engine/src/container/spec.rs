@@ -260,7 +260,7 @@ fn namespaces(plan: &Plan, around: &Surroundings) -> Vec<Namespace> {
     let private_cgroup = match plan.cgroupns {
         Cgroupns::Private => true,
         Cgroupns::Host => false,
-        Cgroupns::Default => around.cgroup_v2 && !plan.privileged,
+        Cgroupns::Default => around.cgroup_v2,
     };
     add(NamespaceType::Cgroup, private_cgroup);
     list

@@ -32,7 +32,8 @@ impl Container {
                 }
                 host.restart_policy = body.restart_policy;
             }
-            let mut warnings = Vec::new();
+            let support = runtime::cgroup::Support::detect()?;
+            let mut warnings = plan::discard(&mut host.resources, &support)?;
             let limits = plan::resources(&host.resources, &mut warnings)?;
             if record.state.phase.is_up() {
                 this.with_shim(move |shim| shim.update(&limits)).await?;

@@ -13,12 +13,13 @@ use std::path::PathBuf;
 
 use api::container::{Config, HostConfig, Ulimit};
 use oci::runtime::{DeviceRule, Resources, Seccomp};
+use runtime::cgroup::Mode;
 use stdx::{Error, Id, Result};
 
 pub(crate) use self::log::{LogPlan, log};
 use self::mounts::all_mounts;
-pub(crate) use self::resources::resources;
 use self::resources::{device_rules, devices, ulimits};
+pub(crate) use self::resources::{discard, resources};
 use self::security::{Security, seccomp};
 use super::mounts::{MountPlan, absolute};
 use super::restart_policy::RestartPolicy;
@@ -454,7 +455,7 @@ fn extra_hosts(host: &HostConfig) -> Result<Vec<String>> {
 }
 
 /// What `inspect` shows of defaults that were taken, as Docker fills them in at creation.
-pub(crate) fn fill_in(host: &mut HostConfig, settings: &Settings) {
+pub(crate) fn fill_in(host: &mut HostConfig, settings: &Settings, mode: Mode) {
     let or = |field: &mut String, value: &str| {
         if field.is_empty() {
             value.clone_into(field);
@@ -466,7 +467,8 @@ pub(crate) fn fill_in(host: &mut HostConfig, settings: &Settings) {
     }
     or(&mut host.ipc_mode, "private");
     or(&mut host.restart_policy.name, "no");
-    or(&mut host.cgroupns_mode, "host");
+    // Also of a privileged one.
+    or(&mut host.cgroupns_mode, if mode == Mode::V2 { "private" } else { "host" });
     or(&mut host.runtime, &settings.default_runtime);
     or(&mut host.log_config.r#type, &settings.log_driver);
     if host.log_config.config.is_none() {
@@ -500,6 +502,15 @@ pub(crate) fn fill_in(host: &mut HostConfig, settings: &Settings) {
 mod tests {
     use super::*;
     use crate::container::mounts::Source;
+
+    #[test]
+    fn a_group_is_seen_as_the_root_where_there_is_one_tree() {
+        for (mode, seen) in [(Mode::V1, "host"), (Mode::Hybrid, "host"), (Mode::V2, "private")] {
+            let mut host = HostConfig { privileged: true, ..HostConfig::default() };
+            fill_in(&mut host, &settings(), mode);
+            assert_eq!(host.cgroupns_mode, seen);
+        }
+    }
 
     fn settings() -> Settings {
         Settings {

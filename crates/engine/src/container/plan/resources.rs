@@ -2,6 +2,7 @@
 
 use api::container::{Resources as Wanted, Ulimit};
 use oci::runtime::{BlockIo, Cpu, DeviceRule, Memory, Pids, Resources};
+use runtime::cgroup::Support;
 use stdx::{Error, Result};
 
 use super::DevicePlan;
@@ -74,6 +75,65 @@ pub(super) fn device_rules(wanted: &Wanted) -> Result<Vec<DeviceRule>> {
             })
         })
         .collect()
+}
+
+/// Takes away the limits that this host cannot keep, and says so.
+pub(crate) fn discard(wanted: &mut Wanted, host: &Support) -> Result<Vec<String>> {
+    let mut warnings = Vec::new();
+    let mut lacks = |what: &str, then: &str| {
+        warnings.push(format!("Your kernel does not support {what}. {then}"));
+    };
+    let unmounted = |what: &str| format!("{what} or the cgroup is not mounted");
+    if wanted.memory > 0 && !host.memory_limit {
+        lacks(&unmounted("memory limit capabilities"), "Limitation discarded.");
+        (wanted.memory, wanted.memory_swap) = (0, -1);
+    }
+    if wanted.memory > 0 && wanted.memory_swap != -1 && !host.swap_limit {
+        lacks(&unmounted("swap limit capabilities"), "Memory limited without swap.");
+        wanted.memory_swap = -1;
+    }
+    if wanted.memory_swappiness.is_some_and(|value| value != -1) && !host.memory_swappiness {
+        lacks(&unmounted("memory swappiness capabilities"), "Memory swappiness discarded.");
+        wanted.memory_swappiness = None;
+    }
+    if wanted.memory_reservation > 0 && !host.memory_reservation {
+        lacks(&unmounted("memory soft limit capabilities"), "Limitation discarded.");
+        wanted.memory_reservation = 0;
+    }
+    if wanted.oom_kill_disable.is_some() && !host.oom_kill_disable {
+        if wanted.oom_kill_disable == Some(true) {
+            lacks("OomKillDisable", "OomKillDisable discarded.");
+        }
+        wanted.oom_kill_disable = None;
+    }
+    if wanted.pids_limit.is_some_and(|limit| limit > 0) && !host.pids_limit {
+        lacks(&unmounted("PIDs limit capabilities"), "PIDs limit discarded.");
+        wanted.pids_limit = None;
+    }
+    if wanted.nano_cpus > 0 && !host.cpu_cfs {
+        return Err(Error::invalid(
+            "NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler or the cgroup is not mounted",
+        ));
+    }
+    if wanted.cpu_shares > 0 && !host.cpu_shares {
+        lacks(&unmounted("CPU shares"), "Shares discarded.");
+        wanted.cpu_shares = 0;
+    }
+    if (wanted.cpu_period != 0 || wanted.cpu_quota != 0) && !host.cpu_cfs {
+        lacks("CPU CFS scheduler", "CPU period/quota discarded.");
+        (wanted.cpu_period, wanted.cpu_quota) = (0, 0);
+    }
+    let any_cpuset = !wanted.cpuset_cpus.is_empty() || !wanted.cpuset_mems.is_empty();
+    if any_cpuset && !host.cpuset {
+        lacks(&unmounted("cpuset"), "Cpuset discarded.");
+        wanted.cpuset_cpus.clear();
+        wanted.cpuset_mems.clear();
+    }
+    if wanted.blkio_weight > 0 && !host.block_io_weight {
+        lacks(&unmounted("Block I/O weight"), "Weight discarded.");
+        wanted.blkio_weight = 0;
+    }
+    Ok(warnings)
 }
 
 /// Limits as the cgroups take them; what contradicts itself is refused.
@@ -221,4 +281,41 @@ pub(super) fn ulimits(wanted: &Wanted, settings: &Settings) -> Result<Vec<Ulimit
         }
     }
     Ok(all)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_host_cannot_keep_is_discarded_and_said() {
+        let mut bare = Support::detect().unwrap();
+        (bare.cpuset, bare.block_io_weight, bare.swap_limit) = (false, false, false);
+        (bare.memory_limit, bare.memory_swappiness, bare.oom_kill_disable) = (true, false, false);
+        let asked = Wanted {
+            memory: 64 << 20,
+            memory_swappiness: Some(10),
+            oom_kill_disable: Some(false),
+            cpuset_cpus: "0".to_owned(),
+            blkio_weight: 300,
+            ..Wanted::default()
+        };
+        let mut wanted = asked.clone();
+        assert_eq!(
+            discard(&mut wanted, &bare).unwrap(),
+            [
+                "Your kernel does not support swap limit capabilities or the cgroup is not mounted. Memory limited without swap.",
+                "Your kernel does not support memory swappiness capabilities or the cgroup is not mounted. Memory swappiness discarded.",
+                "Your kernel does not support cpuset or the cgroup is not mounted. Cpuset discarded.",
+                "Your kernel does not support Block I/O weight or the cgroup is not mounted. Weight discarded.",
+            ]
+        );
+        assert_eq!(wanted, Wanted { memory: 64 << 20, memory_swap: -1, ..Wanted::default() });
+
+        (bare.cpuset, bare.block_io_weight, bare.swap_limit) = (true, true, true);
+        (bare.memory_swappiness, bare.oom_kill_disable) = (true, true);
+        let mut wanted = asked.clone();
+        assert!(discard(&mut wanted, &bare).unwrap().is_empty());
+        assert_eq!(wanted, asked);
+    }
 }
