@@ -12,3 +12,4 @@ mod run;
 mod runc;
 mod streams;
 mod transcript;
+mod uml;

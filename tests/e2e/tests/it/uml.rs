@@ -1,0 +1,64 @@
+//! A host as most people have it: one tree of control groups, and a kernel of Debian 12's age, which takes the layers of
+//! an overlay as one string. User-Mode Linux is such a host in one process; its root is ours, read-only.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt;
+use std::process::{Command, Stdio};
+
+use testkit::{House, TestImage};
+
+#[test]
+fn containers_live_where_control_groups_are_one_tree() {
+    let place = tempfile::Builder::new().prefix("gt-uml-").tempdir().unwrap();
+    let path = |name| place.path().join(name);
+    std::fs::write(path("image.tar"), TestImage::busybox().docker_archive(&["busybox:latest"]))
+        .unwrap();
+    std::fs::write(path("init"), include_str!("uml.sh")).unwrap();
+    std::fs::set_permissions(path("init"), PermissionsExt::from_mode(0o755)).unwrap();
+    let output = Command::new("timeout")
+        .args(["--kill-after=5", "200", "linux.uml", "mem=1G", "root=/dev/root"])
+        .args([
+            "rootfstype=hostfs",
+            "rootflags=/",
+            "ro",
+            "loglevel=1",
+            "con=null",
+            "con0=null,fd:1",
+        ])
+        .arg(format!("init={}", path("init").display()))
+        .arg("--")
+        .arg(place.path())
+        .arg(House::binary())
+        .env("TMPDIR", "/dev/shm")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&output.stdout);
+    let said: BTreeMap<&str, &str> = output
+        .lines()
+        .filter_map(|line| line.trim_end().strip_prefix("@ "))
+        .map(|line| line.split_once(' ').unwrap_or((line, "")))
+        .map(|(word, rest)| (word, rest.trim()))
+        .collect();
+
+    for (word, expected) in [
+        ("version", "2 cgroupfs overlay2"),
+        ("limits", "33554432 16777216 50000 100000 77"),
+        ("own", "0::/"),
+        ("privileged", "0::/"),
+        ("hosts", "0::/gt/"),
+        ("devices", "refused 1"),
+        ("discarded", "started"),
+        ("oom", "true 137"),
+        ("paused", "frozen 1"),
+        ("adopted", "paused"),
+        ("updated", "50331648"),
+        ("killed", "137"),
+        ("left", ""),
+        ("check", "No problems found."),
+    ] {
+        assert_eq!(said.get(word), Some(&expected), "{word}:\n{output}");
+    }
+    assert!(said["stats"].ends_with("/ 48MiB 1"), "{output}");
+    assert!(output.contains("Cpuset discarded."), "{output}");
+}
