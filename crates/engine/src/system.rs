@@ -92,7 +92,8 @@ impl System {
         let count = |wanted: fn(Phase) -> bool| {
             all.iter().filter(|c| wanted(c.record().state.phase)).count() as i64
         };
-        let v2 = runtime::cgroup::Mode::detect()? == runtime::cgroup::Mode::V2;
+        let support = runtime::cgroup::Support::detect()?;
+        let v2 = support.mode == runtime::cgroup::Mode::V2;
         let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         let mut runtimes: BTreeMap<String, Runtime> = settings
             .runtimes
@@ -124,14 +125,13 @@ impl System {
                 authorization: None,
                 log: names(&["json-file", "none"]),
             },
-            memory_limit: true,
-            swap_limit: v2
-                || Path::new("/sys/fs/cgroup/memory/memory.memsw.limit_in_bytes").exists(),
-            cpu_cfs_period: true,
-            cpu_cfs_quota: true,
-            cpu_shares: true,
-            cpu_set: true,
-            pids_limit: true,
+            memory_limit: support.memory_limit,
+            swap_limit: support.swap_limit,
+            cpu_cfs_period: support.cpu_cfs,
+            cpu_cfs_quota: support.cpu_cfs,
+            cpu_shares: support.cpu_shares,
+            cpu_set: support.cpuset,
+            pids_limit: support.pids_limit,
             ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",
             bridge_nf_iptables: Some(
                 read("/proc/sys/net/bridge/bridge-nf-call-iptables").trim() == "1",
@@ -141,7 +141,7 @@ impl System {
             ),
             debug: settings.debug,
             n_fd: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64),
-            oom_kill_disable: !v2,
+            oom_kill_disable: support.oom_kill_disable,
             n_goroutines: std::fs::read_dir("/proc/self/task")
                 .map_or(0, |entries| entries.count() as i64),
             system_time: Timestamp::now().to_string(),

@@ -42,7 +42,7 @@ fn containers_live_where_control_groups_are_one_tree() {
         .collect();
 
     for (word, expected) in [
-        ("version", "2 cgroupfs overlay2"),
+        ("version", "2 cgroupfs overlay2 true false"),
         ("limits", "33554432 16777216 50000 100000 77"),
         ("own", "0::/"),
         ("privileged", "0::/"),

@@ -31,7 +31,7 @@ run() { "$gantry" run --network none "$@"; }
 daemon
 "$gantry" load -qi "$place/image.tar" >/mnt/loaded
 say kernel uname -r
-say version "$gantry" info -f '{{.CgroupVersion}} {{.CgroupDriver}} {{.Driver}}'
+say version "$gantry" info -f '{{.CgroupVersion}} {{.CgroupDriver}} {{.Driver}} {{.MemoryLimit}} {{.CPUSet}}'
 say limits run --rm --memory 32m --memory-swap 48m --cpus 0.5 --pids-limit 77 busybox \
     sh -c 'cd /sys/fs/cgroup; cat memory.max memory.swap.max cpu.max pids.max'
 say own run --rm busybox cat /proc/self/cgroup
