@@ -82,6 +82,9 @@ pub(crate) fn run(command: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
+/// Long enough for a first packet that was lost on a busy machine to be sent again, which the kernel does after a second.
+const PATIENCE: Duration = Duration::from_millis(2500);
+
 /// Listens in `server`, connects from `client`, says hello both ways. Returns the client's address as the server sees it.
 pub(crate) fn talk(
     server: Option<&OwnedFd>,
@@ -97,7 +100,7 @@ pub(crate) fn talk(
     });
     let port = listener.local_addr().unwrap().port();
     let mut stream = within(client.as_ref().unwrap_or(&own), || {
-        TcpStream::connect_timeout(&SocketAddr::from((at, port)), Duration::from_millis(700)).ok()
+        TcpStream::connect_timeout(&SocketAddr::from((at, port)), PATIENCE).ok()
     })?;
     let (mut accepted, from) = listener.accept().unwrap();
     let mut word = [0; 5];
