@@ -217,8 +217,14 @@ fn podman_has_terminals_and_input() {
             .current_dir(podman.dir.path())
             .args(["-qefc", &words.join(" "), "/dev/null"])
             .env("CONTAINERS_CONF", podman.path("containers.conf"))
-            .stdin(Stdio::null());
-        let output = script.output().expect("script can be executed");
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child = script.spawn().expect("script can be executed");
+        // The end of its input would be the end of the terminal, before anything was said.
+        let held = child.stdin.take();
+        let output = child.wait_with_output().expect("script can be waited for");
+        drop(held);
         (output.status.code(), text(&output.stdout))
     };
     let run = ["run", "-it", "--rm", "--network", "none", "--cgroup-parent", &podman.parent];
