@@ -223,7 +223,7 @@ fn mount_overlay(
         let overlay = sys::overlay::Overlay {
             lowers: lowers.iter().map(|lower| Layer::Path(lower)).collect(),
             upper: Some((Layer::Path(upper), Layer::Path(work))),
-            options,
+            options: options.to_vec(),
             detached: Vec::new(),
         };
         return overlay.mount();

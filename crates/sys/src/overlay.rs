@@ -34,7 +34,7 @@ pub struct Overlay<'a> {
     pub lowers: Vec<Layer<'a>>,
     /// With the work directory.
     pub upper: Option<(Layer<'a>, Layer<'a>)>,
-    pub options: &'a [&'a str],
+    pub options: Vec<&'a str>,
     /// The detached mounts that descriptors among the layers are, or lead into. They have a place afterwards, in a
     /// namespace that is gone.
     pub detached: Vec<BorrowedFd<'a>>,
@@ -86,7 +86,7 @@ impl Overlay<'_> {
         if let Some((upper, work)) = self.upper {
             options.push_str(&format!(",upperdir={},workdir={}", name(upper)?, name(work)?));
         }
-        for option in self.options {
+        for option in &self.options {
             options.push(',');
             options.push_str(option);
         }
@@ -122,7 +122,7 @@ mod tests {
         let mounted = Overlay {
             lowers: layers.iter().map(|layer| Layer::Path(layer)).collect(),
             upper: Some((Layer::Path(&upper), Layer::Path(&work))),
-            options: &["volatile"],
+            options: vec!["volatile"],
             detached: Vec::new(),
         }
         .mount()
@@ -150,7 +150,7 @@ mod tests {
         rustix::fs::mkdirat(&other, "other", Mode::RWXU).unwrap();
         let trees = vec![one.as_fd(), other.as_fd()];
         let lowers = trees.iter().map(|tree| Layer::Fd(*tree)).collect();
-        let overlay = Overlay { lowers, upper: None, options: &[], detached: trees };
+        let overlay = Overlay { lowers, upper: None, options: Vec::new(), detached: trees };
         let mounted = overlay.mount().unwrap();
         for name in ["one", "other"] {
             rustix::fs::statat(&mounted, name, rustix::fs::AtFlags::empty()).unwrap();

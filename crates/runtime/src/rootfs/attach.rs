@@ -11,7 +11,7 @@ use sys::mount::{Attr, Change, Propagation, Reach, mount_setattr};
 
 use super::plan::{Kind, PlannedMount};
 use super::root::{Found, Make, RootFd, is_procfs, quoted};
-use super::sources::{clone_tree, told};
+use super::sources::{OPTION_MAX, clone_tree, told};
 use super::{Assembly, cgroupfs, copy_up};
 use crate::cgroup;
 
@@ -45,7 +45,15 @@ impl Assembly<'_> {
             Kind::Cgroup => {
                 cgroupfs::mount(&self.root, mount, self.plan.cgroup_namespace, location)
             }
-            Kind::Other(kind) => self.mount_new(mount, kind, &self.directory(mount)?).map(drop),
+            Kind::Other(kind) => match source {
+                Some(made) => {
+                    let change = Change { set: mount.options.fresh(), ..Change::default() };
+                    mount_setattr(&made, Reach::Mount, &change)?;
+                    spread(&made, mount)?;
+                    attach(&made, &self.directory(mount)?)
+                }
+                None => self.mount_new(mount, kind, &self.directory(mount)?).map(drop),
+            },
         }
     }
 
@@ -184,20 +192,25 @@ pub(super) fn new_mount(
     let flags = MountAttrFlags::from_bits_retain(attr.0 as u32);
     let made = rustix::mount::fsmount(&fs, FsMountFlags::FSMOUNT_CLOEXEC, flags)
         .map_err(|errno| told(&fs, errno))?;
+    spread(&made, mount)?;
+    Ok(made)
+}
+
+fn spread(made: &OwnedFd, mount: &PlannedMount) -> Result<()> {
     for (propagation, reach) in &mount.options.propagation {
         // A new mount is private already.
         if *propagation != Propagation::Private {
             let change = Change { propagation: Some(*propagation), ..Change::default() };
-            mount_setattr(&made, *reach, &change)?;
+            mount_setattr(made, *reach, &change)?;
         }
     }
-    Ok(made)
+    Ok(())
 }
 
 fn give_option(fs: &OwnedFd, kind: &str, word: &str) -> rustix::io::Result<()> {
     match word.split_once('=') {
-        // A string may be 255 bytes; an overlay's many layers are given one by one.
-        Some(("lowerdir", layers)) if kind == "overlay" && layers.len() > 255 => layers
+        // An overlay's many layers are given one by one.
+        Some(("lowerdir", layers)) if kind == "overlay" && layers.len() > OPTION_MAX => layers
             .split(':')
             .try_for_each(|layer| rustix::mount::fsconfig_set_string(fs, "lowerdir+", layer)),
         Some((key, value)) => rustix::mount::fsconfig_set_string(fs, key, value),

@@ -18,10 +18,13 @@ use super::plan::{Kind, Plan, PlannedMount};
 use super::root::{PROC_SUPER_MAGIC, quoted};
 use crate::userns::{self, in_initial_user_namespace};
 
+/// What `fsconfig` takes as the value of an option, in bytes.
+pub(super) const OPTION_MAX: usize = 255;
+
 #[derive(Debug)]
 pub(crate) struct Sources {
     pub root: OwnedFd,
-    /// One for each planned mount; binds have one.
+    /// One for each planned mount; binds have one, and overlays that only the host's side can mount.
     pub mounts: Vec<Option<OwnedFd>>,
 }
 
@@ -38,7 +41,12 @@ impl Sources {
                 }
                 _ => {
                     mount.check_proc(false)?;
-                    None
+                    match long_overlay(mount) {
+                        Some(overlay) if !sys::overlay::takes_layers_singly() => {
+                            Some(overlay.mount().context(|| mount_error(mount))?)
+                        }
+                        _ => None,
+                    }
                 }
             });
         }
@@ -56,13 +64,7 @@ fn open_bind(
     given: Option<OwnedFd>,
     default: Propagation,
 ) -> Result<OwnedFd> {
-    let words = || {
-        format!(
-            "error mounting {} to rootfs at {}",
-            quoted(&mount.source),
-            quoted(&mount.destination)
-        )
-    };
+    let words = || mount_error(mount);
     let reach = mount.options.bind.unwrap_or(Reach::Mount);
     let tree = match given {
         Some(tree) => tree,
@@ -75,6 +77,36 @@ fn open_bind(
     mount.check_proc(is_procfs)?;
     change_bind(&tree, mount, default).context(words)?;
     Ok(tree)
+}
+
+fn mount_error(mount: &PlannedMount) -> String {
+    let (source, destination) = (quoted(&mount.source), quoted(&mount.destination));
+    format!("error mounting {source} to rootfs at {destination}")
+}
+
+/// An overlay that a bundle asks for, with more layers than an option of `fsconfig` has room for.
+fn long_overlay(mount: &PlannedMount) -> Option<sys::overlay::Overlay<'_>> {
+    if !matches!(&mount.kind, Kind::Other(kind) if kind == "overlay") {
+        return None;
+    }
+    let (mut lowers, mut upper, mut work) = ("", None, None);
+    let mut options = Vec::new();
+    for word in mount.options.data.iter().flat_map(|words| words.split(',')) {
+        match word.split_once('=') {
+            Some(("lowerdir", layers)) => lowers = layers,
+            Some(("upperdir", path)) => upper = Some(Path::new(path)),
+            Some(("workdir", path)) => work = Some(Path::new(path)),
+            _ if word.is_empty() => {}
+            _ => options.push(word),
+        }
+    }
+    let layer = |path| sys::overlay::Layer::Path(path);
+    (lowers.len() > OPTION_MAX).then(|| sys::overlay::Overlay {
+        lowers: lowers.split(':').map(|path| layer(Path::new(path))).collect(),
+        upper: upper.zip(work).map(|(upper, work)| (layer(upper), layer(work))),
+        options,
+        detached: Vec::new(),
+    })
 }
 
 fn change_bind(tree: &OwnedFd, mount: &PlannedMount, default: Propagation) -> Result<()> {
@@ -261,7 +293,7 @@ impl Layers {
         let overlay = sys::overlay::Overlay {
             lowers: self.lowers.iter().map(Layer::as_sys).collect(),
             upper: Some((self.upper.as_sys(), self.work.as_sys())),
-            options,
+            options: options.to_vec(),
             detached: detached.collect(),
         };
         Ok(overlay.mount()?)

@@ -417,7 +417,7 @@ fn mount_by_one_string(lowers: &[PathBuf], upper: Option<(&Path, &Path)>) -> Res
     let overlay = sys::overlay::Overlay {
         lowers: lowers.iter().map(|lower| Layer::Path(lower)).collect(),
         upper: upper.map(|(upper, work)| (Layer::Path(upper), Layer::Path(work))),
-        options: &[],
+        options: Vec::new(),
         detached: Vec::new(),
     };
     let read_only = if upper.is_none() { Attr::RDONLY } else { Attr::empty() };

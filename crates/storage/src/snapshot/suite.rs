@@ -429,7 +429,7 @@ fn files_are_copied_where_overlayfs_does_not_work() {
     let overlay = sys::overlay::Overlay {
         lowers: vec![layer(&lower)],
         upper: Some((layer(&upper), layer(&work))),
-        options: &[],
+        options: Vec::new(),
         detached: Vec::new(),
     };
     let home = overlay.mount().unwrap();

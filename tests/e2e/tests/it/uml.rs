@@ -54,6 +54,7 @@ fn containers_live_where_control_groups_are_one_tree() {
         ("adopted", "paused"),
         ("updated", "50331648"),
         ("killed", "137"),
+        ("bundle", "of layer 3 kept"),
         ("left", ""),
         ("check", "No problems found."),
     ] {

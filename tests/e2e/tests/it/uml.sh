@@ -57,6 +57,22 @@ say stats "$gantry" stats --no-stream --format '{{.MemUsage}} {{.PIDs}}' one
 "$gantry" kill one >/mnt/one
 say killed "$gantry" wait one
 "$gantry" rm one oom hosts >/mnt/one
+
+# A bundle that brings an overlay of its own, of more layers than an option of fsconfig has room for.
+mkdir -p /mnt/bundle/rootfs/bin
+cp /bin/busybox /mnt/bundle/rootfs/bin/sh
+layers=
+for layer in 1 2 3; do
+    path=/mnt/bundle/$(printf '%0120d' $layer)
+    mkdir -p "$path"
+    echo "of layer $layer" >"$path/file$layer"
+    layers=${layers:+$layers:}$path
+done
+(cd /mnt/bundle && "$gantry" runtime spec)
+sed -i -e "s|\"mounts\": \[|&{\"destination\":\"/over\",\"type\":\"overlay\",\"source\":\"overlay\",\"options\":[\"ro\",\"lowerdir=$layers\"]},|" \
+    -e 's|"terminal": true|"terminal": false|' -e 's|"sh"|"sh","-c","read line </over/file3; echo $line; (: >/over/new) \|\| echo kept"|' \
+    /mnt/bundle/config.json
+say bundle "$gantry" runtime run --bundle /mnt/bundle overlaid
 say left find /sys/fs/cgroup/gt -mindepth 1 -type d
 say check "$gantry" system check --strict
 cat /mnt/errors /mnt/log
