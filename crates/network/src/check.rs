@@ -1,6 +1,7 @@
 //! Records = kernel: found after a crash, asked for by `gantry system check`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use stdx::{Id, Result};
 
@@ -196,7 +197,7 @@ fn addresses(model: &Model, known: &[Id]) -> Vec<Finding> {
             .networks
             .get(&endpoint.network_id)
             .map_or(&[][..], |network| &network.ipam.config);
-        if !pools.iter().any(|pool| pool.subnet.contains(&ip)) {
+        if !pools.iter().any(|pool| pool.subnet.contains(&IpAddr::from(ip))) {
             find(ip.to_string(), "outside of its network's subnets");
         }
     }

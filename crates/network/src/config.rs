@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 /// The options of the daemon that concern its networks. The defaults are Docker's.
 #[derive(Clone, Debug)]
@@ -84,7 +84,7 @@ impl Default for Bridge {
 /// A range that is cut into subnets of one size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddressPool {
-    pub base: Ipv4Net,
+    pub base: IpNet,
     /// Length of the prefix of each subnet.
     pub size: u8,
 }
@@ -102,7 +102,10 @@ impl AddressPool {
             ([192, 168, 0, 0], 16, 20),
         ]
         .into_iter()
-        .map(|(base, prefix, size)| Self { base: Ipv4Net::new_assert(base.into(), prefix), size })
+        .map(|(base, prefix, size)| Self {
+            base: Ipv4Net::new_assert(base.into(), prefix).into(),
+            size,
+        })
         .collect()
     }
 }

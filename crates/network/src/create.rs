@@ -1,15 +1,14 @@
 //! Networks that users make: what they ask for becomes a record, or a refusal in Docker's words.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net};
-use stdx::time::Timestamp;
 use stdx::{Error, Id, Result};
 
 use crate::config::AddressPool;
-use crate::ipam;
-use crate::records::{BridgeDevice, DriverKind, Ipam, IpamPool, Network, Scope};
+use crate::ipam::{self, Family};
+use crate::records::{BridgeDevice, DriverKind, Ipam, IpamPool, Network};
 
 /// The body of `POST /networks/create`, understood as far as it is this room's.
 #[derive(Clone, Debug, Default)]
@@ -123,19 +122,13 @@ pub(crate) fn plan(request: &CreateRequest, around: &Surroundings) -> Result<Net
     }
     Ok(Network {
         id,
-        name: request.name.clone(),
-        driver: DriverKind::Bridge,
-        scope: Scope::Local,
-        created: Timestamp::now(),
-        enable_ipv4: true,
-        enable_ipv6: false,
         internal: request.internal,
         attachable: request.attachable,
-        ingress: false,
         ipam: Ipam { options: request.ipam_options.clone(), config: vec![pool], ..Ipam::default() },
         options: request.options.clone(),
         labels: request.labels.clone(),
         bridge: Some(bridge),
+        ..Network::new(&request.name, DriverKind::Bridge)
     })
 }
 
@@ -178,20 +171,23 @@ fn bridge(request: &CreateRequest, id: &Id, pool: &IpamPool) -> Result<BridgeDev
         Some(name) => name.to_owned(),
         None => format!("br-{}", id.short()),
     };
-    let host = pool.gateway.unwrap_or_else(|| pool.subnet.network());
+    let address = match pool.gateway {
+        Some(IpAddr::V4(host)) => Ipv4Net::new(host, pool.subnet.prefix_len()).ok(),
+        _ => None,
+    };
     Ok(BridgeDevice {
         name,
-        address: Ipv4Net::new(host, pool.subnet.prefix_len()).expect("the prefix was one before"),
+        address,
         mtu,
         icc: flag(ICC)?,
         masquerade: flag(MASQUERADE)?,
-        ours: true,
+        ..BridgeDevice::default()
     })
 }
 
 /// The pool as asked for, completed: a subnet where none was chosen, its first address as the gateway.
 fn pool(requests: &[PoolRequest], around: &Surroundings) -> Result<IpamPool> {
-    let mut taken: Vec<Ipv4Net> = around
+    let mut taken: Vec<IpNet> = around
         .networks
         .iter()
         .flat_map(|network| &network.ipam.config)
@@ -212,8 +208,8 @@ fn pool(requests: &[PoolRequest], around: &Surroundings) -> Result<IpamPool> {
                 "invalid network config:\ninvalid subnet : invalid CIDR block notation",
             ));
         }
-        taken.extend(&around.routes);
-        let subnet = ipam::subnet(around.default_pools, &taken)?;
+        taken.extend(around.routes.iter().copied().map(IpNet::from));
+        let subnet = ipam::subnet(around.default_pools, Family::V4, &taken)?;
         IpamPool {
             subnet,
             ip_range: None,
@@ -233,16 +229,7 @@ fn pool(requests: &[PoolRequest], around: &Surroundings) -> Result<IpamPool> {
         pool
     };
     if pool.gateway.is_none() {
-        let free = |ip: &Ipv4Addr| !pool.auxiliary.values().any(|other| other == ip);
-        // Within the range containers get theirs from, as Docker's allocator is asked for one like any other.
-        let range = pool.ip_range.unwrap_or(pool.subnet);
-        let edge = |ip: &Ipv4Addr| {
-            pool.subnet.prefix_len() < 31
-                && (*ip == pool.subnet.network() || *ip == pool.subnet.broadcast())
-        };
-        let addresses =
-            (u32::from(range.network())..=u32::from(range.broadcast())).map(Ipv4Addr::from);
-        pool.gateway = addresses.into_iter().find(|ip| free(ip) && !edge(ip));
+        pool.gateway = ipam::gateway(&pool);
     }
     Ok(pool)
 }
@@ -306,7 +293,7 @@ fn understand(request: &PoolRequest) -> Result<IpamPool, Vec<String>> {
                     "invalid {what} {ip}: parent subnet {subnet} doesn't contain this address"
                 ));
             }
-            Some(ip)
+            Some(IpAddr::V4(ip))
         }
     };
     let gateway = match request.gateway.as_str() {
@@ -319,7 +306,8 @@ fn understand(request: &PoolRequest) -> Result<IpamPool, Vec<String>> {
         .filter_map(|(name, text)| Some((name.clone(), address("auxiliary address", text)?)))
         .collect();
     if problems.is_empty() {
-        Ok(IpamPool { subnet, ip_range, gateway, auxiliary, chosen: true })
+        let ip_range = ip_range.map(IpNet::from);
+        Ok(IpamPool { subnet: subnet.into(), ip_range, gateway, auxiliary, chosen: true })
     } else {
         Err(problems)
     }
@@ -379,7 +367,7 @@ mod tests {
         let pool = &network.ipam.config[0];
         assert_eq!((pool.subnet.to_string(), pool.chosen), ("172.18.0.0/16".to_owned(), false));
         let bridge = network.bridge.as_ref().unwrap();
-        assert_eq!(bridge.address.to_string(), "172.18.0.1/16");
+        assert_eq!(bridge.address.unwrap().to_string(), "172.18.0.1/16");
         assert_eq!(bridge.name, format!("br-{}", network.id.short()));
         assert!(bridge.icc && bridge.masquerade && bridge.mtu == 1500);
     }
@@ -401,11 +389,11 @@ mod tests {
             network.bridge.unwrap(),
             BridgeDevice {
                 name: "mine0".to_owned(),
-                address: "10.5.0.254/24".parse().unwrap(),
+                address: "10.5.0.254/24".parse().ok(),
                 mtu: 1400,
                 icc: false,
                 masquerade: false,
-                ours: true,
+                ..BridgeDevice::default()
             }
         );
         assert!(network.ipam.config[0].chosen);

@@ -26,6 +26,10 @@ mod release;
 pub use check::Finding;
 pub use config::{AddressPool, Bridge, NetworkConfig};
 pub use create::{CreateRequest, PoolRequest};
+pub use ipam::Usage;
 pub use netns::{namespace_at, namespace_of};
-pub use networks::{AttachRequest, Attachment, EndpointRequest, Networks};
-pub use records::{BridgeDevice, DriverKind, Endpoint, Ipam, IpamPool, Mac, Network, Scope};
+pub use networks::{AttachRequest, Attachment, EndpointRequest, Networks, PortRequest};
+pub use records::{
+    BridgeDevice, DriverKind, Endpoint, GatewayMode, Ipam, IpamPool, Link, Mac, Network, Protocol,
+    PublishedPort, Scope,
+};

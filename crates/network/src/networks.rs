@@ -1,11 +1,13 @@
 //! The handle of this room: networks and who is connected to them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use ipnet::IpNet;
 use state::{Actor, EventKind, Journal, Store};
 use stdx::{Context, Error, Id, Result};
 
@@ -14,10 +16,11 @@ use crate::create::{self, CreateRequest, Surroundings};
 use crate::driver::{Drivers, Inside, Namespace};
 use crate::firewall::Firewall;
 use crate::host::{self, Host};
+use crate::ipam::{self, Usage};
+use crate::netns;
 use crate::predefined;
-use crate::records::{DriverKind, Endpoint, Mac, Network};
+use crate::records::{DriverKind, Endpoint, Link, Mac, Network, Protocol};
 use crate::release::Releaser;
-use crate::{ipam, netns};
 
 /// All networks of this host. Clones share them.
 #[derive(Clone)]
@@ -34,6 +37,19 @@ pub struct AttachRequest {
     pub name: String,
     /// In order: the first becomes `eth0` and brings the default route. None at all: loopback only.
     pub networks: Vec<EndpointRequest>,
+    /// What is to be published, on whichever network leads out.
+    pub ports: Vec<PortRequest>,
+}
+
+/// A port as it was asked for, with `-p` or by the image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PortRequest {
+    pub protocol: Protocol,
+    pub container_port: u16,
+    /// Everywhere, in both families, when absent.
+    pub host_ip: Option<IpAddr>,
+    /// Any free one when absent.
+    pub host_ports: Option<RangeInclusive<u16>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -42,7 +58,17 @@ pub struct EndpointRequest {
     pub network: String,
     pub aliases: Vec<String>,
     pub ip: Option<Ipv4Addr>,
+    pub ip6: Option<Ipv6Addr>,
+    /// More addresses, valid on the link only.
+    pub link_local: Vec<IpAddr>,
     pub mac: Option<Mac>,
+    /// Containers that it shall know by names of its own.
+    pub links: Vec<Link>,
+    /// What it is called on this network.
+    pub dns_names: Vec<String>,
+    /// The highest gives the default route.
+    pub gw_priority: i64,
+    pub driver_opts: BTreeMap<String, String>,
 }
 
 /// A connected container's namespace, alive as long as somebody holds it.
@@ -129,6 +155,12 @@ impl Networks {
         endpoints
     }
 
+    /// How full each subnet of a network is.
+    pub fn usage(&self, network: &Network) -> Vec<(IpNet, Usage)> {
+        let taken = self.core.model().taken(&network.id);
+        network.ipam.config.iter().map(|pool| (pool.subnet, ipam::usage(pool, &taken))).collect()
+    }
+
     /// What a container is connected to, `eth0` first.
     pub fn connections(&self, container: &Id) -> Vec<Arc<Endpoint>> {
         self.core.model().of(container)
@@ -138,7 +170,7 @@ impl Networks {
     pub fn host_gateway(&self) -> Option<IpAddr> {
         let model = self.core.model();
         let network = model.networks.values().find(|network| network.name == predefined::BRIDGE)?;
-        network.bridge.as_ref().map(|bridge| bridge.address.addr().into())
+        network.bridge.as_ref()?.address.map(|address| address.addr().into())
     }
 
     /// Makes a network. Record first; when the kernel refuses, both are taken back.
@@ -456,6 +488,14 @@ impl Model {
         endpoints
     }
 
+    /// The addresses that endpoints of a network have.
+    fn taken(&self, network: &Id) -> BTreeSet<IpAddr> {
+        let here = self.endpoints.values().filter(|endpoint| endpoint.network_id == *network);
+        here.flat_map(|one| [one.ip.map(IpAddr::from), one.ip6.map(IpAddr::from)])
+            .flatten()
+            .collect()
+    }
+
     /// The endpoint a wish becomes. `before` are those of the same request, not yet among the records.
     fn plan(
         &self,
@@ -502,24 +542,34 @@ impl Model {
             gateway6: None,
             mac: None,
             aliases: wish.aliases.clone(),
+            link_local: wish.link_local.clone(),
+            ports: Vec::new(),
+            links: wish.links.clone(),
+            dns_names: wish.dns_names.clone(),
+            gw_priority: wish.gw_priority,
+            driver_opts: wish.driver_opts.clone(),
+            sysctls: Vec::new(),
         };
         let Some(pool) = network.ipam.config.first() else { return Ok(endpoint) };
-        let taken: BTreeSet<Ipv4Addr> = self
-            .endpoints
-            .values()
-            .filter(|other| other.network_id == network.id)
-            .filter_map(|other| other.ip)
-            .collect();
-        let ip = ipam::address(pool, &taken, wish.ip)?.ok_or_else(|| {
+        let taken = self.taken(&network.id);
+        let full = || {
             Error::forbidden(format!(
                 "no available IPv4 addresses on this network's address pools: {} ({})",
                 network.name, network.id
             ))
-        })?;
+        };
+        let IpAddr::V4(ip) =
+            ipam::address(pool, &taken, wish.ip.map(IpAddr::from))?.ok_or_else(full)?
+        else {
+            return Err(full());
+        };
         endpoint.ifname = format!("eth{index}");
         endpoint.ip = Some(ip);
         endpoint.prefix = pool.subnet.prefix_len();
-        endpoint.gateway = pool.gateway.filter(|_| !network.internal);
+        endpoint.gateway = match pool.gateway {
+            Some(IpAddr::V4(gateway)) if !network.internal => Some(gateway),
+            _ => None,
+        };
         endpoint.mac = Some(wish.mac.unwrap_or_else(|| Mac::of(ip)));
         Ok(endpoint)
     }

@@ -1,16 +1,16 @@
 //! The networks that are always there, named as Docker names them: `bridge`, `host` and `none`.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use ipnet::Ipv4Net;
-use stdx::time::Timestamp;
+use ipnet::{IpNet, Ipv4Net};
 use stdx::{Error, Id, Result};
 
 use crate::config::{Bridge, NetworkConfig};
 use crate::host::Host;
-use crate::ipam;
+use crate::ipam::{self, Family};
 use crate::networks::Model;
-use crate::records::{BridgeDevice, DriverKind, Ipam, IpamPool, Network, Scope};
+use crate::records::{BridgeDevice, DriverKind, Ipam, IpamPool, Network};
 
 pub(crate) const BRIDGE: &str = "bridge";
 const HOST: &str = "host";
@@ -35,7 +35,7 @@ pub(crate) fn changes(config: &NetworkConfig, model: &Model, host: &Host) -> Res
     let mut changes = Changes::default();
     for (name, driver) in [(HOST, DriverKind::Host), (NONE, DriverKind::Null)] {
         if recorded(name).is_none() {
-            changes.put.push(empty(name, driver));
+            changes.put.push(Network::new(name, driver));
         }
     }
     let before = recorded(BRIDGE).map(|network| &**network);
@@ -45,8 +45,8 @@ pub(crate) fn changes(config: &NetworkConfig, model: &Model, host: &Host) -> Res
     };
     let network = default_bridge(config, device, before);
     if let Some(before) = before
-        && before.bridge.as_ref().map(|bridge| bridge.address.trunc())
-            != network.bridge.as_ref().map(|bridge| bridge.address.trunc())
+        && before.ipam.config.first().map(|pool| pool.subnet)
+            != network.ipam.config.first().map(|pool| pool.subnet)
         && model.endpoints.values().any(|endpoint| endpoint.network_id == before.id)
     {
         tracing::warn!(
@@ -84,7 +84,7 @@ fn device(
             found.ok_or_else(|| Error::invalid(format!("the bridge {name} has no IPv4 address")))?
         }
         _ if config.bip.is_some() => config.bip.expect("just seen"),
-        Some(bridge) if bridge.name == *name => bridge.address,
+        Some(BridgeDevice { name: known, address: Some(address), .. }) if known == name => *address,
         _ => match found {
             Some(address) => address,
             None => first_host(unused_subnet(config, model, host)?),
@@ -92,21 +92,26 @@ fn device(
     };
     Ok(Some(BridgeDevice {
         name: name.clone(),
-        address,
+        address: Some(address),
         mtu: config.mtu,
         icc: config.icc,
         masquerade: config.ip_masq,
+        host_binding: Some(config.host_binding.into()).filter(|ip: &IpAddr| !ip.is_unspecified()),
         ours,
+        ..BridgeDevice::default()
     }))
 }
 
 /// A subnet of the pools that neither a route of the host nor another network of ours uses.
 fn unused_subnet(config: &NetworkConfig, model: &Model, host: &Host) -> Result<Ipv4Net> {
-    let mut taken = host.route().routes()?;
+    let mut taken: Vec<IpNet> = host.route().routes()?.into_iter().map(IpNet::from).collect();
     taken.extend(
         model.networks.values().flat_map(|network| &network.ipam.config).map(|pool| pool.subnet),
     );
-    ipam::subnet(&config.default_address_pools, &taken)
+    match ipam::subnet(&config.default_address_pools, Family::V4, &taken)? {
+        IpNet::V4(subnet) => Ok(subnet),
+        IpNet::V6(_) => unreachable!("of the family asked for"),
+    }
 }
 
 fn first_host(subnet: Ipv4Net) -> Ipv4Net {
@@ -127,42 +132,24 @@ fn default_bridge(
         ("com.docker.network.bridge.name", device.name.clone()),
         ("com.docker.network.driver.mtu", config.mtu.to_string()),
     ];
+    let address = device.address.expect("the default bridge has an IPv4 address");
     let pool = IpamPool {
-        subnet: device.address.trunc(),
-        ip_range: config.fixed_cidr,
-        gateway: Some(config.default_gateway.unwrap_or_else(|| device.address.addr())),
+        subnet: address.trunc().into(),
+        ip_range: config.fixed_cidr.map(IpNet::from),
+        gateway: Some(config.default_gateway.unwrap_or_else(|| address.addr()).into()),
         auxiliary: match config.default_gateway {
-            Some(_) => BTreeMap::from([("DefaultGatewayIPv4".to_owned(), device.address.addr())]),
+            Some(_) => BTreeMap::from([("DefaultGatewayIPv4".to_owned(), address.addr().into())]),
             None => BTreeMap::new(),
         },
         chosen: config.bip.is_some(),
     };
-    let fresh = empty(BRIDGE, DriverKind::Bridge);
+    let fresh = Network::new(BRIDGE, DriverKind::Bridge);
     Network {
         id: before.map_or(fresh.id, |network| network.id.clone()),
         created: before.map_or(fresh.created, |network| network.created),
         options: options.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
         ipam: Ipam { config: vec![pool], ..Ipam::default() },
         bridge: Some(device),
-        ..empty(BRIDGE, DriverKind::Bridge)
-    }
-}
-
-fn empty(name: &str, driver: DriverKind) -> Network {
-    Network {
-        id: Id::random(),
-        name: name.to_owned(),
-        driver,
-        scope: Scope::Local,
-        created: Timestamp::now(),
-        enable_ipv4: true,
-        enable_ipv6: false,
-        internal: false,
-        attachable: false,
-        ingress: false,
-        ipam: Ipam::default(),
-        options: BTreeMap::new(),
-        labels: BTreeMap::new(),
-        bridge: None,
+        ..Network::new(BRIDGE, DriverKind::Bridge)
     }
 }

@@ -1,18 +1,18 @@
 //! What is remembered, drawn once:
 //!
 //! ```text
-//! networks   <network id>   Network    name, driver, pools, the bridge's name and address
-//! endpoints  <endpoint id>  Endpoint   container, network, address, MAC; its veth is named after its id
+//! networks   <network id>   Network    name, driver, pools, the bridge's name and addresses
+//! endpoints  <endpoint id>  Endpoint   container, network, addresses, MAC, ports; its veth is named after its id
 //! ```
 //!
 //! There is no record of the allocator: an address is taken when an endpoint has it.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use state::Record;
 use stdx::time::Timestamp;
@@ -31,6 +31,12 @@ pub struct Network {
     pub internal: bool,
     pub attachable: bool,
     pub ingress: bool,
+    /// A configuration for other networks to be made from; nobody connects to it.
+    #[serde(default)]
+    pub config_only: bool,
+    /// The name of the network that this one's configuration was copied from.
+    #[serde(default)]
+    pub config_from: String,
     pub ipam: Ipam,
     pub options: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
@@ -38,19 +44,94 @@ pub struct Network {
     pub bridge: Option<BridgeDevice>,
 }
 
-/// A bridge as the kernel has it.
+impl Network {
+    /// One without addresses, options or devices.
+    pub fn new(name: &str, driver: DriverKind) -> Self {
+        Self {
+            id: Id::random(),
+            name: name.to_owned(),
+            driver,
+            scope: Scope::Local,
+            created: Timestamp::now(),
+            enable_ipv4: true,
+            enable_ipv6: false,
+            internal: false,
+            attachable: false,
+            ingress: false,
+            config_only: false,
+            config_from: String::new(),
+            ipam: Ipam::default(),
+            options: BTreeMap::new(),
+            labels: BTreeMap::new(),
+            bridge: None,
+        }
+    }
+}
+
+/// A bridge as the kernel has it, and what is allowed to pass it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct BridgeDevice {
     pub name: String,
-    /// The host's address on it with the subnet's prefix: `172.17.0.1/16`.
-    pub address: Ipv4Net,
+    /// The host's address on it with the subnet's prefix: `172.17.0.1/16`. None where the host keeps out.
+    pub address: Option<Ipv4Net>,
+    pub address6: Option<Ipv6Net>,
     pub mtu: u32,
     /// May containers on it talk to each other?
     pub icc: bool,
     /// Does what leaves it by another device carry that device's address?
     pub masquerade: bool,
+    pub masquerade6: bool,
+    pub gateway_mode: GatewayMode,
+    pub gateway_mode6: GatewayMode,
+    /// Where published ports listen when nothing is said; everywhere when absent.
+    pub host_binding: Option<IpAddr>,
+    pub host_binding6: Option<IpAddr>,
+    /// The host gets no IPv4 address on the bridge, and containers no default route by it.
+    pub inhibit_ipv4: bool,
+    /// How devices are called inside of containers, before their number; empty is `eth`.
+    pub container_prefix: String,
+    /// Devices of the host whose packets may reach containers directly.
+    pub trusted: Vec<String>,
     /// Made and removed by us; `false` for one the operator brought (`--bridge`).
     pub ours: bool,
+}
+
+impl Default for BridgeDevice {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            address: None,
+            address6: None,
+            mtu: 1500,
+            icc: true,
+            masquerade: true,
+            masquerade6: true,
+            gateway_mode: GatewayMode::Nat,
+            gateway_mode6: GatewayMode::Nat,
+            host_binding: None,
+            host_binding6: None,
+            inhibit_ipv4: false,
+            container_prefix: String::new(),
+            trusted: Vec::new(),
+            ours: true,
+        }
+    }
+}
+
+/// What the bridge is to the packets of a family: `com.docker.network.bridge.gateway_mode_ipv4` and `_ipv6`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum GatewayMode {
+    /// Published ports are translated; what leaves is masqueraded.
+    #[default]
+    Nat,
+    /// As `Nat`, and ports that are not published can be reached, too.
+    NatUnprotected,
+    /// Nothing is translated: published ports are reached at the container's own address.
+    Routed,
+    /// The host has no address on the bridge. Internal networks only.
+    Isolated,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -103,12 +184,12 @@ impl Default for Ipam {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpamPool {
-    pub subnet: Ipv4Net,
+    pub subnet: IpNet,
     /// The part of the subnet that containers get addresses from; all of it when absent.
-    pub ip_range: Option<Ipv4Net>,
-    pub gateway: Option<Ipv4Addr>,
+    pub ip_range: Option<IpNet>,
+    pub gateway: Option<IpAddr>,
     /// Addresses somebody else has.
-    pub auxiliary: BTreeMap<String, Ipv4Addr>,
+    pub auxiliary: BTreeMap<String, IpAddr>,
     /// The subnet was chosen by whoever made the network, who may then choose addresses in it too.
     pub chosen: bool,
 }
@@ -135,6 +216,73 @@ pub struct Endpoint {
     pub gateway6: Option<Ipv6Addr>,
     pub mac: Option<Mac>,
     pub aliases: Vec<String>,
+    /// More addresses, valid on the link only.
+    #[serde(default)]
+    pub link_local: Vec<IpAddr>,
+    /// What is bound on the host for it.
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
+    /// Containers that this one knows by names of its own.
+    #[serde(default)]
+    pub links: Vec<Link>,
+    /// What the container is called on this network: its name, its aliases, the beginning of its id.
+    #[serde(default)]
+    pub dns_names: Vec<String>,
+    /// The highest gives the default route.
+    #[serde(default)]
+    pub gw_priority: i64,
+    #[serde(default)]
+    pub driver_opts: BTreeMap<String, String>,
+    /// `net.ipv4.conf.IFNAME.log_martians=1`, applied to the device.
+    #[serde(default)]
+    pub sysctls: Vec<String>,
+}
+
+/// A container, under the name that another one has for it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Link {
+    pub alias: String,
+    pub container: Id,
+}
+
+/// A port of the host that leads to a container: what is bound, not what was asked for. One a family and host address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PublishedPort {
+    pub protocol: Protocol,
+    pub container_port: u16,
+    pub host_ip: IpAddr,
+    pub host_port: u16,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    Tcp,
+    Udp,
+    Sctp,
+}
+
+impl Protocol {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Sctp => "sctp",
+        }
+    }
+}
+
+impl FromStr for Protocol {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        match text {
+            "tcp" => Ok(Self::Tcp),
+            "udp" => Ok(Self::Udp),
+            "sctp" => Ok(Self::Sctp),
+            other => Err(Error::invalid(format!("invalid proto: {other}"))),
+        }
+    }
 }
 
 impl Endpoint {

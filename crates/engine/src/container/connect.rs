@@ -109,12 +109,18 @@ impl Container {
                 aliases: settings.aliases.clone().unwrap_or_default(),
                 ip,
                 mac,
+                ..EndpointRequest::default()
             })
         };
         let mut networks = record.endpoints.iter().map(one).collect::<Result<Vec<_>>>()?;
         // The one that gives the container its mode brings the default route.
         networks.sort_by_key(|request| request.network != record.host_config.network_mode);
-        Ok(AttachRequest { container: record.id.clone(), name: record.name.clone(), networks })
+        Ok(AttachRequest {
+            container: record.id.clone(),
+            name: record.name.clone(),
+            networks,
+            ports: Vec::new(),
+        })
     }
 
     /// The endpoints as `inspect` shows them of a container that runs.

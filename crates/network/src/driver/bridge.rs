@@ -36,7 +36,11 @@ impl BridgeDriver {
             Some(link) => link,
             None if device.ours => {
                 let mut batch = Batch::new();
-                batch.add_bridge(&device.name, Mac::of(device.address.addr()), device.mtu);
+                batch.add_bridge(
+                    &device.name,
+                    device.address.map(|ip| Mac::of(ip.addr())),
+                    device.mtu,
+                );
                 batch.get_link(&device.name);
                 let mut replies = route.exchange(batch)?.into_iter();
                 replies.next().expect("two replies").ok_or(&[EEXIST])?;
@@ -54,13 +58,15 @@ impl BridgeDriver {
             return Ok(link);
         }
         for address in route.addresses(link.index)? {
-            if address != device.address {
+            if Some(address) != device.address {
                 route.drop_address(link.index, address)?;
             }
         }
         let mut batch = Batch::new();
         batch.bridge_up(&device.name, device.mtu);
-        batch.add_address(link.index, device.address);
+        if let Some(address) = device.address {
+            batch.add_address(link.index, address);
+        }
         for reply in route.exchange(batch)? {
             reply.ok_or(&[EEXIST])?;
         }

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv4Net};
 
 use crate::records::Network;
 
@@ -85,7 +85,10 @@ pub(crate) fn render<'a>(table: &str, networks: impl IntoIterator<Item = &'a Net
             internal.push(name.clone());
         } else if bridge.masquerade {
             let chain = format!("masquerade-{name}");
-            masqueraded.extend(network.ipam.config.iter().map(|pool| (pool.subnet, chain.clone())));
+            masqueraded.extend(network.ipam.config.iter().filter_map(|pool| match pool.subnet {
+                IpNet::V4(subnet) => Some((subnet, chain.clone())),
+                IpNet::V6(_) => None,
+            }));
             masquerades.push(Chain {
                 name: chain,
                 hook: None,
@@ -231,43 +234,28 @@ mod tests {
     use std::collections::BTreeMap;
 
     use expect_test::{Expect, expect};
-    use stdx::Id;
-    use stdx::time::Timestamp;
 
     use super::*;
-    use crate::records::{BridgeDevice, DriverKind, Ipam, IpamPool, Scope};
+    use crate::records::{BridgeDevice, DriverKind, Ipam, IpamPool};
 
     fn network(bridge: &str, address: &str) -> Network {
         let address: Ipv4Net = address.parse().unwrap();
         let pool = IpamPool {
-            subnet: address.trunc(),
+            subnet: address.trunc().into(),
             ip_range: None,
             gateway: None,
             auxiliary: BTreeMap::new(),
             chosen: true,
         };
-        Network {
-            id: Id::random(),
+        let bridge = BridgeDevice {
             name: bridge.to_owned(),
-            driver: DriverKind::Bridge,
-            scope: Scope::Local,
-            created: Timestamp::NEVER,
-            enable_ipv4: true,
-            enable_ipv6: false,
-            internal: false,
-            attachable: false,
-            ingress: false,
+            address: Some(address),
+            ..BridgeDevice::default()
+        };
+        Network {
             ipam: Ipam { config: vec![pool], ..Ipam::default() },
-            options: BTreeMap::new(),
-            labels: BTreeMap::new(),
-            bridge: Some(BridgeDevice {
-                name: bridge.to_owned(),
-                address,
-                mtu: 1500,
-                icc: true,
-                masquerade: true,
-                ours: true,
-            }),
+            bridge: Some(bridge.clone()),
+            ..Network::new(&bridge.name, DriverKind::Bridge)
         }
     }
 

@@ -89,11 +89,13 @@ pub(crate) struct Pair<'a> {
 
 /// Writing requests.
 impl Batch {
-    pub(crate) fn add_bridge(&mut self, name: &str, mac: Mac, mtu: u32) {
+    pub(crate) fn add_bridge(&mut self, name: &str, mac: Option<Mac>, mtu: u32) {
         self.push(RTM_NEWLINK, CREATE | EXCLUSIVE, &link_header(0, 0, 0), |link| {
             link.text(IFLA_IFNAME, name);
             // Given by hand, so that it stays when ports come and go.
-            link.bytes(IFLA_ADDRESS, &mac.0);
+            if let Some(mac) = mac {
+                link.bytes(IFLA_ADDRESS, &mac.0);
+            }
             link.u32(IFLA_MTU, mtu);
             link.nest(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "bridge"));
         });

@@ -157,8 +157,12 @@ fn what_predefined_networks_refuse() {
             ..EndpointRequest::default()
         };
         let refusal = |networks: Vec<EndpointRequest>| {
-            let request =
-                AttachRequest { container: Id::random(), name: "web".to_owned(), networks };
+            let request = AttachRequest {
+                container: Id::random(),
+                name: "web".to_owned(),
+                networks,
+                ports: Vec::new(),
+            };
             let err = daemon.networks.attach(&request).unwrap_err();
             (err.kind(), err.to_string())
         };

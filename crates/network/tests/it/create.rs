@@ -67,8 +67,12 @@ fn several_networks_and_chosen_addresses() {
             ..EndpointRequest::default()
         };
         let attach = |networks| {
-            let request =
-                AttachRequest { container: Id::random(), name: "web".to_owned(), networks };
+            let request = AttachRequest {
+                container: Id::random(),
+                name: "web".to_owned(),
+                networks,
+                ports: Vec::new(),
+            };
             daemon.networks.attach(&request)
         };
         let both = attach(vec![wish("own", Some([10, 44, 0, 9])), wish("auto", None)]).unwrap();
@@ -129,7 +133,7 @@ fn they_survive_the_daemon_and_the_bridge() {
         let daemon = daemon.crash_and_start(config("gt-stay"));
         daemon.networks.recover(std::slice::from_ref(&container)).unwrap();
         assert_eq!(daemon.findings(&[container]), Vec::<String>::new());
-        let gateway = network.ipam.config[0].gateway.unwrap();
+        let gateway = network.bridge.as_ref().unwrap().address.unwrap().addr();
         assert!(talk(None, gateway, attachment.netns.as_ref()).is_some());
     });
 }

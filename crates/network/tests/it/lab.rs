@@ -166,6 +166,7 @@ pub(crate) fn request(container: &Id, network: &str) -> AttachRequest {
             network: network.to_owned(),
             ..EndpointRequest::default()
         }],
+        ports: Vec::new(),
     }
 }
 

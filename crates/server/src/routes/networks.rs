@@ -1,6 +1,9 @@
 //! Networks.
 
-use api::network::{ConfigReference, EndpointResource, Ipam, IpamConfig, Network, PruneReport};
+use api::network::{
+    ConfigReference, EndpointResource, Ipam, IpamConfig, IpamStatus, Network, PruneReport, Status,
+    SubnetStatus,
+};
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::Response;
@@ -72,6 +75,7 @@ async fn inspect(
     let containers =
         networks.endpoints(&network.id).iter().map(|endpoint| resource(endpoint)).collect();
     answer.containers = Some(containers);
+    answer.status = Some(status(&networks, &network));
     version::network(&mut answer, version);
     Ok(stream::ok(&answer))
 }
@@ -109,6 +113,19 @@ fn picture(network: &network::Network) -> Network {
         labels: Some(network.labels.clone()),
         ..Network::default()
     }
+}
+
+fn status(networks: &Networks, network: &network::Network) -> Status {
+    let subnets = networks
+        .usage(network)
+        .into_iter()
+        .map(|(subnet, usage)| {
+            let usage =
+                SubnetStatus { ips_in_use: usage.in_use, dynamic_ips_available: usage.available };
+            (subnet.to_string(), usage)
+        })
+        .collect();
+    Status { ipam: IpamStatus { subnets } }
 }
 
 fn resource(endpoint: &Endpoint) -> (String, EndpointResource) {
