@@ -23,7 +23,6 @@ pub struct CreateBody {
     pub detach_keys: String,
     pub env: Option<Vec<String>>,
     pub working_dir: String,
-    #[serde(deserialize_with = "crate::json::words")]
     pub cmd: Option<Vec<String>>,
 }
 

@@ -274,7 +274,7 @@ pub(crate) enum Asked {
     Help,
     Version,
     /// Only whether the configuration is right.
-    Validated,
+    Validated(Box<Config>),
 }
 
 /// Where `daemon.json` lies when nobody says.
@@ -353,7 +353,7 @@ pub(crate) fn read(args: &[String]) -> Result<Asked> {
         config.hosts.push("unix:///run/gantry.sock".to_owned());
     }
     if only_validate {
-        return Ok(Asked::Validated);
+        return Ok(Asked::Validated(Box::new(config)));
     }
     Ok(Asked::Run(Box::new(config)))
 }

@@ -35,7 +35,12 @@ pub(crate) fn main(program: &str, args: Vec<OsString>) -> ExitCode {
     let config = match config::read(&args) {
         Ok(Asked::Help) => return say(&config::usage(program)),
         Ok(Asked::Version) => return say(&format!("Gantry version {}\n", engine::system::VERSION)),
-        Ok(Asked::Validated) => return say("configuration OK\n"),
+        Ok(Asked::Validated(config)) => {
+            return match networking(&config) {
+                Ok(_) => say("configuration OK\n"),
+                Err(error) => complain(&error),
+            };
+        }
         Ok(Asked::Run(config)) => *config,
         Err(error) => return complain(&error),
     };

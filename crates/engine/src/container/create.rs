@@ -47,7 +47,8 @@ impl Containers {
         }
         let image = rooms.images.resolve(&body.config.image)?;
         check_platform(&image, platform.as_deref())?;
-        let config = merge(body.config, image.run_config());
+        let mut config = merge(body.config, image.run_config());
+        config.exposed_ports = super::plan::exposed_ports(&config.exposed_ports)?;
         let mut host_config = body.host_config.unwrap_or_default();
         let support = runtime::cgroup::Support::detect()?;
         let mut warnings = super::plan::discard(&mut host_config.resources, &support)?;

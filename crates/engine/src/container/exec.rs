@@ -8,7 +8,7 @@ use stdx::{Error, Id, Result};
 use tokio::sync::watch;
 
 use super::attach::{self, Attached, DetachKeys};
-use super::plan::Plan;
+use super::plan::{self, Plan};
 use super::start::words;
 use super::state::Phase;
 use super::{Container, spec};
@@ -88,6 +88,8 @@ impl Container {
         if body.cmd.as_deref().unwrap_or_default().is_empty() {
             return Err(Error::invalid("No exec command specified"));
         }
+        plan::check_env(body.env.as_deref().unwrap_or_default())?;
+        plan::check_words(body.cmd.iter().flatten())?;
         self.may_exec(called)?;
         DetachKeys::parse(Some(&body.detach_keys))?;
         let id = Id::random().to_string();

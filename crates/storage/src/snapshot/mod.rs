@@ -166,11 +166,20 @@ pub(crate) struct Ground {
 
 /// Opens the driver that is asked for, or the best that works here. What has kept trees before goes on keeping them.
 pub(crate) fn open(root: &Path, wanted: Option<&str>, ground: &Ground) -> Result<Arc<dyn Driver>> {
-    let overlay = || Overlay::open(root, ground).map(|driver| Arc::new(driver) as Arc<dyn Driver>);
     let vfs = || Vfs::open(root, ground).map(|driver| Arc::new(driver) as Arc<dyn Driver>);
     // Asked before anything is tried: that makes directories.
     let kept = |driver: &str| root.join(driver).join("layers").exists();
     let (overlay_kept, vfs_kept) = (kept("overlay2"), kept("vfs"));
+    let overlay = || match Overlay::open(root, ground) {
+        Ok(driver) => Ok(Arc::new(driver) as Arc<dyn Driver>),
+        Err(error) => {
+            // What the trial has made would be taken for something kept.
+            if !overlay_kept {
+                remove_tree(&root.join("overlay2"))?;
+            }
+            Err(error)
+        }
+    };
     match wanted {
         Some("overlay2" | "overlay" | "overlayfs") => {
             overlay().context(|| "driver not supported: overlay2".to_owned())
@@ -186,12 +195,17 @@ pub(crate) fn open(root: &Path, wanted: Option<&str>, ground: &Ground) -> Result
                     reason = error.chain(),
                     "overlayfs cannot be used here; files will be copied instead"
                 );
-                // What the trial has made would be taken for something kept.
-                let made = root.join("overlay2");
-                std::fs::remove_dir_all(&made)
-                    .context(|| format!("cannot remove {}", made.display()))?;
                 vfs()
             }
         },
+    }
+}
+
+fn remove_tree(path: &Path) -> Result<()> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
     }
 }

@@ -440,4 +440,6 @@ fn files_are_copied_where_overlayfs_does_not_work() {
         assert_eq!(open(&root, None, &ground).unwrap().name(), "vfs");
     }
     assert!(open(&root, Some("overlay2"), &ground).is_err());
+    assert!(!root.join("overlay2").exists());
+    assert_eq!(open(&root, None, &ground).unwrap().name(), "vfs");
 }

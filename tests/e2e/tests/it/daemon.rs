@@ -61,6 +61,8 @@ fn a_wrong_configuration_is_said_and_refused() {
             "specified both as a flag and in the configuration file: debug",
         ),
         ("{}", &["--bogus"], "unknown flag: --bogus"),
+        ("{}", &["--bip", "nonsense"], "invalid CIDR address for --bip: nonsense"),
+        ("{\"fixed-cidr\": \"x\"}", &[], "invalid CIDR address for --fixed-cidr: x"),
     ];
     for (text, flags, words) in wrong {
         let refused = validate(text, flags);

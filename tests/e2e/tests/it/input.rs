@@ -79,6 +79,127 @@ fn refused_in_words() {
     assert_eq!(house.pid(), pid);
 }
 
+/// What cannot be is said when the container is made, and not when it shall start.
+#[test]
+fn a_wrong_container_is_refused_in_dockers_words() {
+    let house = house();
+    let config = |field: &str, value: Value| json!({"Image": "busybox", field: value});
+    let host =
+        |field: &str, value: Value| json!({"Image": "busybox", "HostConfig": {field: value}});
+    let port = |port: &str| config("ExposedPorts", json!({port: {}}));
+    let requests = [
+        (port("x"), "invalid port 'x': invalid syntax"),
+        (port("99999/tcp"), "invalid port '99999': value out of range"),
+        (port("80-90/tcp"), "invalid port '80-90': invalid syntax"),
+        (port(""), "invalid port: value is empty"),
+        (port("80/icmp"), "invalid proto: icmp"),
+        (config("Cmd", json!(["a\0b"])), "invalid argument: a\\0b"),
+        (config("Env", json!(["=x"])), "invalid environment variable: =x"),
+        (config("Env", json!(["A\nB=1"])), "invalid environment variable: A\\nB=1"),
+        (config("Hostname", json!("a\nb")), "invalid hostname format: a\\nb"),
+        (config("Domainname", json!("a\nb")), "invalid domainname format: a\\nb"),
+        (config("StopSignal", json!("SIGNOPE")), "invalid signal: SIGNOPE"),
+        (
+            config("WorkingDir", json!("tmp")),
+            "the working directory 'tmp' is invalid, it needs to be an absolute path",
+        ),
+        (host("CpuShares", json!(-1)), "invalid CPU shares (-1): value must be a positive integer"),
+        (host("Memory", json!(-1)), "Minimum memory limit allowed is 6MB"),
+        (
+            host("MemorySwap", json!(-2)),
+            "invalid memory swap limit (-2): value must be -1 or a positive integer",
+        ),
+        (
+            host("MemorySwap", json!(1 << 30)),
+            "You should always set the Memory limit when using Memoryswap limit, see usage",
+        ),
+        (
+            host("MemorySwappiness", json!(101)),
+            "Invalid value: 101, valid memory swappiness range is 0-100",
+        ),
+        (host("MemoryReservation", json!(1)), "Minimum memory reservation allowed is 6MB"),
+        (host("CpuQuota", json!(1)), "CPU cfs quota can not be less than 1ms (i.e. 1000)"),
+        (
+            host("CpuPeriod", json!(1)),
+            "CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)",
+        ),
+        (
+            host("OomScoreAdj", json!(1001)),
+            "Invalid value 1001, range for oom score adj is [-1000, 1000]",
+        ),
+        (host("ShmSize", json!(-1)), "SHM size can not be less than 0"),
+        (
+            host("IOMaximumIOps", json!(1)),
+            "invalid option: QoS maximum IOPs configuration is not supported on linux",
+        ),
+        (
+            host("IOMaximumBandwidth", json!(1)),
+            "invalid option: QoS maximum bandwidth configuration is not supported on linux",
+        ),
+        (
+            host("Isolation", json!("hyperv")),
+            "invalid isolation (hyperv): linux only supports 'default'",
+        ),
+        (host("IpcMode", json!("invalid")), "invalid IPC mode: invalid"),
+        (host("PidMode", json!("container")), "invalid PID mode: container"),
+        (host("UTSMode", json!("invalid")), "invalid UTS mode: invalid"),
+        (host("CgroupnsMode", json!("x")), "invalid cgroup namespace mode: x"),
+        (
+            host("Annotations", json!({"": "a"})),
+            "invalid Annotations: the empty string is not permitted as an annotation key",
+        ),
+        (host("DnsSearch", json!(["a\nb"])), "a\\nb is not a valid domain"),
+        (
+            host("DnsOptions", json!(["ndots:1\nnameserver x"])),
+            "invalid DNS option: ndots:1\\nnameserver x",
+        ),
+        (host("ExtraHosts", json!(["x"])), "bad format for add-host: \"x\""),
+        (host("ExtraHosts", json!(["a\nb:1.1.1.1"])), "bad format for add-host: \"a\\nb:1.1.1.1\""),
+        (host("ExtraHosts", json!(["a:b"])), "invalid IP address in add-host: \"b\""),
+        (
+            host("RestartPolicy", json!({"Name": "sometimes"})),
+            "invalid restart policy: unknown policy 'sometimes'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
+        ),
+        (host("CapAdd", json!(["NOPE"])), "invalid CapAdd: unknown capability: \"CAP_NOPE\""),
+    ];
+    for (body, words) in requests {
+        let answer = house.api("POST", "/containers/create", Some(&body));
+        assert_eq!(
+            (answer.status, answer.json()["message"].as_str()),
+            (400, Some(words)),
+            "{body}"
+        );
+    }
+    let made = house.api("POST", "/containers/create?name=ports", Some(&port("80/TCP")));
+    assert_eq!(made.status, 201, "{}", made.text());
+    assert_eq!(
+        house.ok(&["inspect", "-f", "{{json .Config.ExposedPorts}}", "ports"]),
+        "{\"80/tcp\":{}}\n"
+    );
+}
+
+/// What is typed may be secret: not even who asks for everything finds it in the log.
+#[test]
+fn the_log_does_not_repeat_command_lines() {
+    let house = crate::containers::house_with(&["--debug"]);
+    house.ok(&["run", "-d", "--name", "talker", "-e", "A=canary-1", "busybox", "sleep", "600"]);
+    house.ok(&["exec", "-e", "B=canary-2", "talker", "echo", "canary-3"]);
+    let bare = json!({"Cmd": "echo canary-4"});
+    let answer = house.api("POST", "/containers/talker/exec", Some(&bare));
+    assert_eq!(
+        (answer.status, answer.json()["message"].as_str()),
+        (
+            400,
+            Some(
+                "invalid JSON: json: cannot unmarshal string into Go struct field ExecCreateRequest.Cmd of type []string"
+            )
+        )
+    );
+    let log = house.log();
+    assert!(log.contains("exec_create"), "{log}");
+    assert!(!log.contains("canary"), "{log}");
+}
+
 /// A body that is refused unread must not cost the client its answer.
 #[test]
 fn a_refusal_reaches_who_still_sends() {

@@ -7,6 +7,7 @@ mod log;
 mod mounts;
 mod resources;
 mod security;
+mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -21,6 +22,8 @@ use self::mounts::all_mounts;
 use self::resources::{device_rules, devices, ulimits};
 pub(crate) use self::resources::{discard, resources};
 use self::security::{Security, seccomp};
+use self::text::{Dns, extra_hosts};
+pub(crate) use self::text::{check_env, check_words, exposed_ports};
 use super::mounts::{MountPlan, absolute};
 use super::restart_policy::RestartPolicy;
 use super::{capabilities, signal, spec};
@@ -156,6 +159,11 @@ impl Plan {
             .flatten()
             .flatten()
             .collect();
+        if host.annotations.contains_key("") {
+            return Err(Error::invalid(
+                "invalid Annotations: the empty string is not permitted as an annotation key",
+            ));
+        }
         if !config.stop_signal.is_empty() {
             signal::parse(&config.stop_signal)?;
         }
@@ -168,7 +176,8 @@ impl Plan {
                 config.working_dir
             )));
         }
-        check_env(config.env.as_deref().unwrap_or_default())?;
+        text::check(config)?;
+        let dns = Dns::of(host, settings)?;
         if config.healthcheck.as_ref().is_some_and(|check| {
             !matches!(check.test.first().map(String::as_str), None | Some("NONE"))
         }) {
@@ -196,7 +205,6 @@ impl Plan {
         if matches!(network, Network::Container(_)) && !config.hostname.is_empty() {
             return Err(Error::invalid("conflicting options: hostname and the network mode"));
         }
-        check_hostname(&config.hostname)?;
         let oom_score_adj =
             i32::try_from(host.oom_score_adj).ok().filter(|score| (-1000..=1000).contains(score));
         Ok(Self {
@@ -265,9 +273,9 @@ impl Plan {
             restart,
             auto_remove: host.auto_remove,
             log: log(host, settings)?,
-            dns: dns(or_else(&host.dns, &settings.dns))?,
-            dns_search: or_else(&host.dns_search, &settings.dns_search),
-            dns_options: or_else(&host.dns_options, &settings.dns_options),
+            dns: dns.servers,
+            dns_search: dns.search,
+            dns_options: dns.options,
             extra_hosts: extra_hosts(host)?,
             warnings,
         })
@@ -339,7 +347,7 @@ fn refuse_unbuilt(config: &Config, host: &HostConfig) -> Result<()> {
     }
     if !matches!(host.isolation.as_str(), "" | "default") {
         return Err(Error::invalid(format!(
-            "invalid isolation: \"{}\" - linux only supports 'default'",
+            "invalid isolation ({}): linux only supports 'default'",
             host.isolation
         )));
     }
@@ -370,20 +378,6 @@ fn joined(mode: &str, what: &str) -> Result<String> {
         Some(("container", other)) if !other.is_empty() => Ok(other.to_owned()),
         _ => Err(Error::invalid(format!("invalid {what} mode: {mode}"))),
     }
-}
-
-fn check_env(env: &[String]) -> Result<()> {
-    match env.iter().find(|pair| pair.is_empty() || pair.starts_with('=') || pair.contains('\0')) {
-        Some(pair) => Err(Error::invalid(format!("invalid environment variable: {pair}"))),
-        None => Ok(()),
-    }
-}
-
-fn check_hostname(name: &str) -> Result<()> {
-    let right = name.len() <= 63
-        && !name.starts_with('-')
-        && !name.bytes().any(|c| c == b'/' || c == 0 || c.is_ascii_whitespace());
-    if right { Ok(()) } else { Err(Error::invalid(format!("invalid hostname format: {name}"))) }
 }
 
 /// Only those that belong to a namespace of the container's own.
@@ -429,29 +423,6 @@ fn runtime(name: &str, settings: &Settings) -> Result<Option<PathBuf>> {
 
 fn or_else(wanted: &Option<Vec<String>>, default: &[String]) -> Vec<String> {
     wanted.clone().filter(|list| !list.is_empty()).unwrap_or_else(|| default.to_vec())
-}
-
-fn dns(servers: Vec<String>) -> Result<Vec<String>> {
-    match servers.iter().find(|text| text.parse::<std::net::IpAddr>().is_err()) {
-        Some(bad) => Err(Error::invalid(format!("IP address is not correctly formatted: {bad}"))),
-        None => Ok(servers),
-    }
-}
-
-fn extra_hosts(host: &HostConfig) -> Result<Vec<String>> {
-    let hosts = host.extra_hosts.clone().unwrap_or_default();
-    for entry in &hosts {
-        let bad = || Error::invalid(format!("bad format for add-host: \"{entry}\""));
-        let (name, address) = entry.split_once([':', '=']).ok_or_else(bad)?;
-        let address = address.trim_start_matches('[').trim_end_matches(']');
-        if name.is_empty() {
-            return Err(bad());
-        }
-        if address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err() {
-            return Err(Error::invalid(format!("invalid IP address in add-host: \"{address}\"")));
-        }
-    }
-    Ok(hosts)
 }
 
 /// What `inspect` shows of defaults that were taken, as Docker fills them in at creation.

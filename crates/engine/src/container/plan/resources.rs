@@ -115,6 +115,10 @@ pub(crate) fn discard(wanted: &mut Wanted, host: &Support) -> Result<Vec<String>
             "NanoCPUs can not be set, as your kernel does not support CPU CFS scheduler or the cgroup is not mounted",
         ));
     }
+    let any_realtime = wanted.cpu_realtime_period != 0 || wanted.cpu_realtime_runtime != 0;
+    if any_realtime && !host.cpu_realtime {
+        return Err(Error::invalid("kernel does not support CPU real-time scheduler"));
+    }
     if wanted.cpu_shares > 0 && !host.cpu_shares {
         lacks(&unmounted("CPU shares"), "Shares discarded.");
         wanted.cpu_shares = 0;
@@ -133,6 +137,10 @@ pub(crate) fn discard(wanted: &mut Wanted, host: &Support) -> Result<Vec<String>
         lacks(&unmounted("Block I/O weight"), "Weight discarded.");
         wanted.blkio_weight = 0;
     }
+    if wanted.cpu_percent > 0 {
+        warnings.push("linux does not support CPU percent. Percent discarded.".to_owned());
+        wanted.cpu_percent = 0;
+    }
     Ok(warnings)
 }
 
@@ -143,6 +151,11 @@ pub(crate) fn resources(wanted: &Wanted, warnings: &mut Vec<String>) -> Result<R
         return bad("Minimum memory limit allowed is 6MB");
     }
     let mut swap = wanted.memory_swap;
+    if swap < -1 {
+        return Err(Error::invalid(format!(
+            "invalid memory swap limit ({swap}): value must be -1 or a positive integer"
+        )));
+    }
     if wanted.memory > 0 && swap > 0 && swap < wanted.memory {
         return bad("Minimum memoryswap limit should be larger than memory limit, see usage");
     }
@@ -169,8 +182,26 @@ pub(crate) fn resources(wanted: &Wanted, warnings: &mut Vec<String>) -> Result<R
             "Minimum memory limit can not be less than memory reservation limit, see usage",
         );
     }
-    if wanted.nano_cpus > 0 && (wanted.cpu_period > 0 || wanted.cpu_quota > 0) {
-        return bad("Conflicting options: Nano CPUs and CPU Period/Quota cannot both be set");
+    if wanted.nano_cpus > 0 && wanted.cpu_period > 0 {
+        return bad("Conflicting options: Nano CPUs and CPU Period cannot both be set");
+    }
+    if wanted.nano_cpus > 0 && wanted.cpu_quota > 0 {
+        return bad("Conflicting options: Nano CPUs and CPU Quota cannot both be set");
+    }
+    if wanted.cpu_shares < 0 {
+        return Err(Error::invalid(format!(
+            "invalid CPU shares ({}): value must be a positive integer",
+            wanted.cpu_shares
+        )));
+    }
+    check_realtime(wanted)?;
+    if wanted.io_maximum_bandwidth != 0 {
+        return bad(
+            "invalid option: QoS maximum bandwidth configuration is not supported on linux",
+        );
+    }
+    if wanted.io_maximum_iops != 0 {
+        return bad("invalid option: QoS maximum IOPs configuration is not supported on linux");
     }
     let cpus = crate::system::cpus();
     if wanted.nano_cpus < 0 || wanted.nano_cpus > cpus * 1_000_000_000 {
@@ -229,6 +260,21 @@ pub(crate) fn resources(wanted: &Wanted, warnings: &mut Vec<String>) -> Result<R
         block_io: weight.map(|weight| BlockIo { weight: Some(weight), ..BlockIo::default() }),
         ..Resources::default()
     })
+}
+
+fn check_realtime(wanted: &Wanted) -> Result<()> {
+    let (period, runtime) = (wanted.cpu_realtime_period, wanted.cpu_realtime_runtime);
+    if period < 0 {
+        return Err(Error::invalid(format!(
+            "invalid CPU real-time period ({period}): value must be a positive integer"
+        )));
+    }
+    if period != 0 && runtime > period {
+        return Err(Error::invalid(
+            "cpu real-time runtime cannot be higher than cpu real-time period",
+        ));
+    }
+    Ok(())
 }
 
 /// `0-3,5`. Numbers are bounded before anything is made of them (CVE-2018-20699).
