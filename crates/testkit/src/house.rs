@@ -28,8 +28,8 @@ pub struct House {
     _lock: File,
     daemon: Option<Child>,
     flags: Vec<String>,
-    /// The network it runs in, if not the host's.
-    netns: Option<PathBuf>,
+    /// What executes it, if not the test itself: a program and its arguments.
+    wrapper: Vec<String>,
 }
 
 impl Default for House {
@@ -46,20 +46,26 @@ impl House {
 
     /// Starts a daemon with more flags.
     pub fn with(flags: &[&str]) -> Self {
-        Self::build(flags, None)
+        Self::build(flags, &[])
     }
 
     /// Starts a daemon to which a test's own network is the host's.
     pub fn within(netns: &Netns) -> Self {
-        Self::build(&[], Some(netns.path()))
+        Self::through(&["nsenter", &format!("--net={}", netns.path().display()), "--"])
     }
 
-    fn build(flags: &[&str], netns: Option<PathBuf>) -> Self {
+    /// Starts a daemon by a program that executes what follows its arguments under its own process id.
+    pub fn through(wrapper: &[&str]) -> Self {
+        Self::build(&[], wrapper)
+    }
+
+    fn build(flags: &[&str], wrapper: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("gt-").tempdir().expect("a place for a test");
         let run = run_dir("gt-");
         let (subnet, lock) = reserve();
-        let flags = flags.iter().map(|&flag| flag.to_owned()).collect();
-        let mut house = Self { dir, run, subnet, _lock: lock, daemon: None, flags, netns };
+        let [flags, wrapper] =
+            [flags, wrapper].map(|words| words.iter().map(|&word| word.to_owned()).collect());
+        let mut house = Self { dir, run, subnet, _lock: lock, daemon: None, flags, wrapper };
         // A test that was killed could not tidy up.
         house.sweep();
         house.start();
@@ -122,10 +128,10 @@ impl House {
         let ready = UnixDatagram::bind(&notify).expect("a socket to be told on");
         ready.set_read_timeout(Some(PATIENCE)).expect("a deadline");
         let log = File::options().create(true).append(true).open(self.path("log")).expect("a log");
-        let mut command = match &self.netns {
-            Some(path) => {
-                let mut command = Command::new("nsenter");
-                command.arg(format!("--net={}", path.display())).arg("--").arg(Self::binary());
+        let mut command = match self.wrapper.split_first() {
+            Some((program, arguments)) => {
+                let mut command = Command::new(program);
+                command.args(arguments).arg(Self::binary());
                 command
             }
             None => Command::new(Self::binary()),

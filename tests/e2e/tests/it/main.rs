@@ -3,6 +3,7 @@
 mod containers;
 mod crash;
 mod daemon;
+mod distribution;
 mod escapes;
 mod foreign;
 mod images;

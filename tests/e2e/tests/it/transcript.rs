@@ -1,45 +1,10 @@
 //! One afternoon with a web server, said twice: by the docker command and by ours. What they print is the same.
 
 use std::io::{BufRead as _, BufReader, Read as _};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 
+use crate::distribution::DistributionRegistry;
 use testkit::{House, Netns, Terminal, debian};
-
-/// Debian's registry, on a loopback where every port is free.
-struct DistributionRegistry {
-    server: Child,
-    _dir: tempfile::TempDir,
-}
-
-impl DistributionRegistry {
-    fn start(netns: &Netns) -> Self {
-        let dir = tempfile::tempdir().expect("a place for a registry");
-        let config = dir.path().join("config.yml");
-        let root = dir.path().join("data");
-        let text = format!(
-            "version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root:?}}}}}\nhttp: {{addr: 127.0.0.1:5000}}\n"
-        );
-        std::fs::write(&config, text).expect("a configuration");
-        let mut server = netns.command("docker-registry");
-        server.arg("serve").arg(&config).stdout(Stdio::null()).stderr(Stdio::piped());
-        let mut server = server.spawn().expect("docker-registry is installed");
-        let mut log = BufReader::new(server.stderr.take().expect("a pipe"));
-        let mut line = String::new();
-        while !line.contains("listening on") {
-            line.clear();
-            assert_ne!(log.read_line(&mut line).expect("its log"), 0, "the registry ended");
-        }
-        std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-        Self { server, _dir: dir }
-    }
-}
-
-impl Drop for DistributionRegistry {
-    fn drop(&mut self) {
-        let _ended = self.server.kill();
-        let _ended = self.server.wait();
-    }
-}
 
 const IMAGE: &str = "127.0.0.1:5000/library/nginx:1.22";
 
@@ -141,7 +106,7 @@ fn fetch(netns: &Netns) -> String {
 /// Pull, run, visit, look inside, follow the log, stop, remove.
 fn afternoon(client: Client) -> String {
     let netns = Netns::new();
-    let _registry = DistributionRegistry::start(&netns);
+    let _registry = DistributionRegistry::start(&netns, None);
     let push = netns
         .command("skopeo")
         .args(["copy", "--quiet", "--format", "v2s2", "--dest-tls-verify=false"])
