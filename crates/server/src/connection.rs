@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
 use http::{HeaderName, HeaderValue, Request, header};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -20,6 +21,7 @@ use tower_service::Service;
 use crate::error::Refusal;
 use crate::hijack::Takeover;
 use crate::listen::Stream;
+use crate::stream::Followed;
 use crate::version;
 
 /// How long a client may take for a request's head.
@@ -36,7 +38,7 @@ pub(crate) async fn serve(
     mut stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let takeover = Arc::new(Mutex::new(None));
-    let service = Answers { router, takeover: Arc::clone(&takeover) };
+    let service = Answers { router, takeover: Arc::clone(&takeover), stopping: stopping.clone() };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
@@ -57,7 +59,10 @@ pub(crate) async fn serve(
     let mut stream = parts.io.into_inner();
     let takeover = takeover.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(takeover) = takeover {
-        return Takeover::run(takeover, stream, parts.read_buf).await;
+        return tokio::select! {
+            outcome = Takeover::run(takeover, stream, parts.read_buf) => outcome,
+            () = stopped_by(stopping) => Ok(()),
+        };
     }
     if let Err(error) = outcome {
         tracing::debug!(%error, "connection ended early");
@@ -73,10 +78,17 @@ pub(crate) async fn serve(
     Ok(())
 }
 
+/// Returns when the daemon stops.
+async fn stopped_by(mut stopping: watch::Receiver<bool>) {
+    // An error means that whoever would tell is gone, and the daemon with it.
+    let (Ok(_) | Err(_)) = stopping.wait_for(|stopped| *stopped).await;
+}
+
 /// hyper's view of us.
 struct Answers {
     router: Router,
     takeover: Arc<Mutex<Option<Takeover>>>,
+    stopping: watch::Receiver<bool>,
 }
 
 /// Not a failure: how hyper is told to let go of a connection.
@@ -98,8 +110,15 @@ impl hyper::service::Service<Request<Incoming>> for Answers {
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
         let (router, slot) = (self.router.clone(), Arc::clone(&self.takeover));
+        let stopping = self.stopping.clone();
         Box::pin(async move {
             let mut response = answer(router, request).await;
+            if response.extensions_mut().remove::<Followed>().is_some() {
+                let until_stopped = |body: Body| {
+                    Body::from_stream(body.into_data_stream().take_until(stopped_by(stopping)))
+                };
+                response = response.map(until_stopped);
+            }
             match Takeover::of(&mut response) {
                 None => Ok(response),
                 Some(takeover) => {

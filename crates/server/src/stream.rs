@@ -35,6 +35,16 @@ pub(crate) fn bytes(
         .into_response()
 }
 
+/// Rides in the extensions of an answer that has no end of its own: it ends when the daemon stops.
+#[derive(Clone, Copy)]
+pub(crate) struct Followed;
+
+/// Marks an answer that goes on for as long as its client listens, or something happens.
+pub(crate) fn followed(mut response: Response) -> Response {
+    response.extensions_mut().insert(Followed);
+    response
+}
+
 /// One JSON document per line.
 pub(crate) fn line(value: &impl Serialize) -> Bytes {
     let mut bytes = serde_json::to_vec(value).expect("what we answer has string keys only");

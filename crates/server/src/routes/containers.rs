@@ -186,7 +186,7 @@ async fn wait(
     };
     let waiting = containers.find(&name)?.wait(condition);
     let answer = once(async move { Ok(stream::line(&waiting.done().await)) });
-    Ok(stream::bytes("application/json", answer))
+    Ok(stream::followed(stream::bytes("application/json", answer)))
 }
 
 async fn attach(
@@ -249,7 +249,7 @@ async fn logs(
         return Err(Error::invalid("Bad parameters: you must choose at least one stream").into());
     }
     let log = containers.find(&name)?.logs(request).await?;
-    Ok(stream::bytes(version::output_type(version, log.tty), pieces_of_log(log)))
+    Ok(stream::followed(stream::bytes(version::output_type(version, log.tty), pieces_of_log(log))))
 }
 
 fn pieces_of_log(log: LogStream) -> impl futures_util::Stream<Item = stdx::Result<bytes::Bytes>> {
@@ -287,7 +287,8 @@ async fn stats(
         let sample = samples.after_a_second().await.ok()?;
         Some((Ok(stream::line(&sample)), samples))
     });
-    Ok(stream::bytes("application/json", once(async { Ok(first) }).chain(rest)))
+    let samples = once(async { Ok(first) }).chain(rest);
+    Ok(stream::followed(stream::bytes("application/json", samples)))
 }
 
 /// Samples in a row, each with the one before it.

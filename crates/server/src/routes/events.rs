@@ -70,7 +70,7 @@ async fn events(
     );
     let pieces =
         unfold(teller.await?, |mut teller| async move { Some((Ok(teller.next().await?), teller)) });
-    Ok(stream::bytes(format.content_type(), pieces))
+    Ok(stream::followed(stream::bytes(format.content_type(), pieces)))
 }
 
 /// How one event is told from the next.

@@ -1,7 +1,7 @@
 //! `GET /events` over a real connection.
 
 use state::{Actor, EventKind, Journal, Store};
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::{House, read_until};
 
@@ -145,4 +145,18 @@ async fn since_after_until_is_refused() {
     let (head, body) = house.ask("GET /events?since=20&until=10").await;
     assert!(head.starts_with("HTTP/1.1 400"), "{head}");
     assert_eq!(body, "{\"message\":\"`since` time (20) cannot be after `until` time (10)\"}\n");
+}
+
+/// Who follows is not waited for when the daemon stops, and is told properly that this was all.
+#[tokio::test]
+async fn following_ends_with_the_daemon() {
+    let journal = journal();
+    let house = House::serve(server::without_rooms(&journal));
+    let mut client = house.connect().await;
+    client.write_all(b"GET /events?since=1 HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    read_until(&mut client, "\r\n\r\n").await;
+    let mut rest = String::new();
+    let (_, heard) = tokio::join!(house.stop(), client.read_to_string(&mut rest));
+    heard.unwrap();
+    assert_eq!(rest, "0\r\n\r\n");
 }
