@@ -12,6 +12,7 @@ pub mod memfd;
 pub mod memory;
 pub mod mount;
 pub mod net;
+pub mod netlink;
 pub mod ns;
 pub mod overlay;
 pub mod process;

@@ -87,22 +87,6 @@ impl Batch {
         self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
     }
 
-    /// Each message as a batch of its own.
-    pub(crate) fn split(self) -> impl Iterator<Item = Self> {
-        let ends: Vec<usize> = self
-            .messages
-            .iter()
-            .skip(1)
-            .map(|(start, _)| *start)
-            .chain([self.bytes.len()])
-            .collect();
-        let Self { bytes, messages } = self;
-        messages.into_iter().zip(ends).map(move |((start, expect), end)| Self {
-            bytes: bytes[start..end].to_vec(),
-            messages: vec![(0, expect)],
-        })
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.messages.is_empty()
     }

@@ -7,15 +7,18 @@ pub(crate) mod message;
 pub(crate) mod route;
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 pub(crate) use message::{Attributes, Batch, attribute, attributes};
 use message::{Expect, HEADER, u16_at, u32_at};
-use netlink_sys::constants::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
 use stdx::{Context, Error, Result};
+use sys::netlink::Protocol;
 
 /// The kernel answers a dump in pieces of up to 32 KiB, when the buffer offered is as large.
 const BUFFER: usize = 32 * 1024;
+/// A socket takes this much without being asked to.
+const ROOM: usize = 64 * 1024;
 
 const NLMSG_ERROR: u16 = 2;
 const NLMSG_DONE: u16 = 3;
@@ -28,7 +31,7 @@ const ERROR_HEADER: usize = 4;
 
 /// An open socket; it belongs to the network namespace it was opened in, wherever its user goes.
 pub(crate) struct Socket {
-    inner: netlink_sys::Socket,
+    inner: OwnedFd,
     sequence: u32,
     buffer: Vec<u8>,
 }
@@ -75,22 +78,29 @@ impl Reply {
 impl Socket {
     /// Links, addresses, routes.
     pub(crate) fn route() -> Result<Self> {
-        Self::open(NETLINK_ROUTE).context(|| "cannot open a route netlink socket".to_owned())
+        Self::open(Protocol::Route).context(|| "cannot open a route netlink socket".to_owned())
     }
 
     /// The firewall.
     pub(crate) fn netfilter() -> Result<Self> {
-        Self::open(NETLINK_NETFILTER)
+        Self::open(Protocol::Netfilter)
             .context(|| "cannot open a netfilter netlink socket".to_owned())
     }
 
-    fn open(protocol: isize) -> io::Result<Self> {
-        let mut inner = netlink_sys::Socket::new(protocol)?;
-        inner.bind_auto()?;
-        // Refusals come with a sentence and without a copy of what was asked.
-        inner.set_ext_ack(true)?;
-        inner.set_cap_ack(true)?;
-        Ok(Self { inner, sequence: 0, buffer: vec![0; BUFFER] })
+    fn open(protocol: Protocol) -> io::Result<Self> {
+        Ok(Self { inner: sys::netlink::open(protocol, 0)?, sequence: 0, buffer: vec![0; BUFFER] })
+    }
+
+    /// A socket that somebody kept for us, with answers in it that nobody waits for any more.
+    pub(crate) fn adopt(inner: OwnedFd) -> Self {
+        let mut buffer = vec![0; BUFFER];
+        while recv(&inner, &mut buffer[..], RecvFlags::DONTWAIT).is_ok() {}
+        Self { inner, sequence: 0, buffer }
+    }
+
+    /// The number by which the kernel knows us.
+    pub(crate) fn port(&self) -> Result<u32> {
+        sys::netlink::port(&self.inner).context(|| "cannot name a netlink socket".to_owned())
     }
 
     /// Sends the batch at once and waits for every answer that was asked for: one [`Reply`] a message, in order.
@@ -109,20 +119,22 @@ impl Socket {
         self.sequence = self.sequence.wrapping_add(batch.len() as u32);
         batch.number(first);
         let failed = || "netlink failed".to_owned();
-        self.inner.send(batch.bytes(), 0).context(failed)?;
+        if batch.bytes().len() > ROOM {
+            // A transaction is one message, however long. With twice the room: the kernel counts its own bookkeeping.
+            sockopt::set_socket_send_buffer_size_force(&self.inner, 2 * batch.bytes().len())
+                .context(failed)?;
+        }
+        send(&self.inner, batch.bytes(), SendFlags::empty()).context(failed)?;
 
         let mut replies: Vec<Reply> = Vec::new();
         replies.resize_with(batch.len(), Reply::default);
         let mut open = batch.expected().filter(|expect| *expect != Expect::Nothing).count();
         let mut interrupted = false;
         while open > 0 {
-            let length = loop {
-                let mut buffer = &mut self.buffer[..];
-                match self.inner.recv(&mut buffer, 0) {
-                    Err(err) if err.kind() == io::ErrorKind::Interrupted => {}
-                    length => break length.context(failed)?,
-                }
-            };
+            let (length, _) = rustix::io::retry_on_intr(|| {
+                recv(&self.inner, &mut self.buffer[..], RecvFlags::empty())
+            })
+            .context(failed)?;
             let mut rest = &self.buffer[..length.min(BUFFER)];
             while rest.len() >= HEADER {
                 let size = (u32_at(rest, 0) as usize).clamp(HEADER, rest.len());
