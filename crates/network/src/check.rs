@@ -54,20 +54,17 @@ impl Networks {
     pub fn check(&self, known: &[Id]) -> Result<Vec<Finding>> {
         let core = &self.core;
         let links = core.host.route().links()?;
-        let networks: Vec<_> = core.model().networks.values().cloned().collect();
         let mut findings = devices(&core.model(), &links);
         findings.extend(core.strays(&links).into_iter().map(|link| Finding {
             invariant: "I4",
             subject: link.name,
             problem: "a device on our bridge belongs to no endpoint".to_owned(),
         }));
-        findings.extend(
-            core.firewall().difference(&networks)?.into_iter().map(|problem| Finding {
-                invariant: "I5",
-                subject: core.config.table(),
-                problem,
-            }),
-        );
+        findings.extend(core.misrule()?.into_iter().map(|problem| Finding {
+            invariant: "I5",
+            subject: core.config.table(),
+            problem,
+        }));
         findings.extend(addresses(&core.model(), known));
         Ok(findings)
     }

@@ -4,6 +4,8 @@ use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use crate::firewall::view::Mark;
+
 /// The options of the daemon that concern its networks. The defaults are Docker's.
 #[derive(Clone, Debug)]
 pub struct NetworkConfig {
@@ -24,6 +26,12 @@ pub struct NetworkConfig {
     pub ip_forward: bool,
     /// `--iptables`: may we have firewall rules at all?
     pub iptables: bool,
+    /// `--ip6tables`: the same for IPv6.
+    pub ip6tables: bool,
+    /// `--allow-direct-routing`: may published ports be reached at the container's own address?
+    pub allow_direct_routing: bool,
+    /// `--bridge-accept-fwmark`: packets with this mark are let in.
+    pub accept_fwmark: Option<Mark>,
     /// `--ip`: where published ports listen by default.
     pub host_binding: Ipv4Addr,
     /// The name of our nftables table; `None` derives it from the bridge's, so that daemons with different bridges live
@@ -44,6 +52,9 @@ impl Default for NetworkConfig {
             ip_masq: true,
             ip_forward: true,
             iptables: true,
+            ip6tables: true,
+            allow_direct_routing: false,
+            accept_fwmark: None,
             host_binding: Ipv4Addr::UNSPECIFIED,
             table: None,
         }

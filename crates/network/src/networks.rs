@@ -15,7 +15,7 @@ use crate::config::NetworkConfig;
 use crate::create::{self, CreateRequest, Surroundings};
 use crate::driver::{Drivers, Inside, Namespace};
 use crate::firewall::Firewall;
-use crate::host::{self, Host};
+use crate::host::Host;
 use crate::ipam::{self, Usage};
 use crate::netns;
 use crate::predefined;
@@ -123,7 +123,7 @@ impl Networks {
             model.networks.insert(network.id.clone(), Arc::new(network));
         }
         let core = Arc::new(Core {
-            firewall: Mutex::new(Firewall::open(&config)?),
+            firewall: Mutex::new(Firewall::open(&config, None)),
             drivers: Drivers::new(&host),
             store: store.clone(),
             journal: journal.clone(),
@@ -192,7 +192,7 @@ impl Networks {
             network
         };
         let made = core.drivers.of(network.driver).ready(&network);
-        match made.and_then(|()| core.permit()) {
+        match made.and_then(|()| core.permit_change()) {
             Ok(()) => {
                 core.tell_of("create", &network);
                 Ok(network)
@@ -239,7 +239,11 @@ impl Networks {
     pub fn attach(&self, request: &AttachRequest) -> Result<Attachment> {
         self.detach(&request.container)?;
         let endpoints = self.core.take(request)?;
-        match self.core.connect(&endpoints) {
+        let connected = self.core.connect(&endpoints).and_then(|netns| {
+            self.core.publish(&[], &endpoints)?;
+            Ok(netns)
+        });
+        match connected {
             Ok(netns) => {
                 endpoints.iter().for_each(|endpoint| self.core.tell("connect", endpoint));
                 Ok(Attachment { netns, endpoints })
@@ -247,6 +251,7 @@ impl Networks {
             Err(err) => {
                 let ids: Vec<Id> = endpoints.iter().map(|one| one.endpoint_id.clone()).collect();
                 self.core.model().leaving.extend(ids.iter().cloned());
+                self.core.close(&endpoints);
                 self.releaser.release(&self.core, ids);
                 Err(err)
             }
@@ -277,6 +282,7 @@ impl Networks {
         if endpoints.is_empty() {
             return Ok(());
         }
+        self.core.close(&endpoints);
         endpoints.iter().for_each(|endpoint| self.core.tell("disconnect", endpoint));
         let ids = endpoints.iter().map(|endpoint| endpoint.endpoint_id.clone()).collect();
         self.releaser.release(&self.core, ids);
@@ -305,16 +311,6 @@ impl Core {
             self.drivers.of(network.driver).ready(network)?;
         }
         self.permit()
-    }
-
-    /// Lets through what the networks are allowed: forwarding and rules.
-    fn permit(&self) -> Result<()> {
-        let networks: Vec<_> = self.model().networks.values().cloned().collect();
-        let bridged = networks.iter().any(|network| network.bridge.is_some());
-        if bridged && self.config.ip_forward {
-            host::enable_forwarding()?;
-        }
-        self.firewall().ensure(&networks)
     }
 
     /// Gives each endpoint its identity and address, and writes that down.
@@ -405,7 +401,7 @@ impl Core {
             model.networks.remove(&network.id);
         }
         let gone = self.drivers.of(network.driver).remove(network).and_then(|()| {
-            self.permit()?;
+            self.permit_change()?;
             self.store.delete::<Network>(network.id.as_str())
         });
         if gone.is_err() {

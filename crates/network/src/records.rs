@@ -120,7 +120,9 @@ impl Default for BridgeDevice {
 }
 
 /// What the bridge is to the packets of a family: `com.docker.network.bridge.gateway_mode_ipv4` and `_ipv6`.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum GatewayMode {
     /// Published ports are translated; what leaves is masqueraded.

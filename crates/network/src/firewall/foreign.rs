@@ -1,67 +1,109 @@
-//! Living with other people's rules. An accept of ours does not overrule a drop in another table: dockerd leaves the
-//! policy of iptables' FORWARD chain at DROP, so what our bridges forward has to be let through there as well.
+//! Living with other people's rules. An accept of ours does not overrule a drop in another table: dockerd and ufw leave
+//! the policy of iptables' FORWARD chain at DROP, so what our bridges forward has to be let through there as well. Where
+//! that is not ours to do, we say what is.
 
 use std::fs;
 
 use stdx::{Context, Result};
 
+use super::encode::{FAMILY_IPV4, FAMILY_IPV6, Side, accept, device_is, expression};
 use super::nft::{
-    CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, DELETE_RULE, FAMILY_IPV4, GET_CHAIN, GET_RULE, NEW_RULE,
-    RULE_CHAIN, RULE_EXPRESSIONS, RULE_HANDLE, RULE_TABLE, RULE_USERDATA, Side, accept, be32_of,
-    device_is, expression, header, transaction,
+    CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, DELETE_RULE, ENOENT, GET_CHAIN, GET_RULE, NEW_RULE,
+    RULE_CHAIN, RULE_EXPRESSIONS, RULE_HANDLE, RULE_POSITION, RULE_TABLE, RULE_USERDATA, be32_of,
+    header, is_forward_hook, only, text_of, transaction,
 };
-use crate::netlink::message::{APPEND, CREATE};
-use crate::netlink::{Attributes, Batch, Socket, attribute};
+use super::view::Bridge;
+use crate::netlink::message::{APPEND, CREATE, text};
+use crate::netlink::{Attributes, Batch, Socket, attribute, attributes};
 
 const TABLE: &str = "filter";
 const CHAIN: &str = "FORWARD";
 const DROP: u32 = 0;
-const ENOENT: i32 = 2;
+const FIREWALLD: &str = "firewalld";
 /// nft's and iptables' form of a comment: type, length, text with its NUL.
 const COMMENT: u8 = 0;
 
-/// Lets these bridges through FORWARD when its policy is DROP, and takes rules for others of `owner`'s away.
-///
-/// The rules go to the end of the chain, just before the policy: whatever an administrator or Docker refuses above them
-/// stays refused, and what they let in is still judged by our own table.
-pub(super) fn let_through(socket: &mut Socket, owner: &str, bridges: &[&str]) -> Result<()> {
-    let dropping = policy(socket)? == Some(DROP);
-    let found = if dropping || !bridges.is_empty() { rules(socket, owner)? } else { Vec::new() };
-    let wanted: Vec<(Side, &str, String)> = match dropping {
-        false => Vec::new(),
-        true => bridges
+/// What was said already.
+#[derive(Debug, Default)]
+pub(super) struct Warned {
+    legacy: bool,
+    chains: Vec<String>,
+}
+
+/// Lets these bridges through where others drop what they do not know, and takes rules for others of `owner`'s away.
+pub(super) fn let_through(
+    socket: &mut Socket,
+    owner: &str,
+    bridges: &[Bridge],
+    warned: &mut Warned,
+) -> Result<()> {
+    let names = |which: fn(&Bridge) -> bool| -> Vec<&str> {
+        bridges.iter().filter(|bridge| which(bridge)).map(|bridge| bridge.name.as_str()).collect()
+    };
+    let_through_family(socket, FAMILY_IPV4, owner, &names(|bridge| bridge.ipv4.is_some()))?;
+    let_through_family(socket, FAMILY_IPV6, owner, &names(|bridge| bridge.ipv6.is_some()))?;
+    if bridges.is_empty() {
+        return Ok(());
+    }
+    warn_of_legacy(warned);
+    warn_of_others(socket, owner, warned)
+}
+
+/// The rules go to the end of the chain, just before the policy or a rule that stands for one: whatever an administrator
+/// or Docker refuses above them stays refused, and what they let in is still judged by our own table.
+fn let_through_family(
+    socket: &mut Socket,
+    family: u8,
+    owner: &str,
+    bridges: &[&str],
+) -> Result<()> {
+    let Some(policy) = policy(socket, family)? else { return Ok(()) };
+    let rules = rules(socket, family)?;
+    let last = rules.last().filter(|rule| rule.refuses_all);
+    let prefix = format!("{owner}: ");
+    let ours: Vec<&Found> = rules.iter().filter(|rule| rule.comment.starts_with(&prefix)).collect();
+    let wanted: Vec<(Side, &str, String)> = if policy == DROP || last.is_some() {
+        bridges
             .iter()
             .flat_map(|bridge| [(Side::Input, *bridge), (Side::Output, *bridge)])
             .map(|(side, bridge)| (side, bridge, comment(owner, side, bridge)))
-            .collect(),
+            .collect()
+    } else {
+        Vec::new()
     };
-    let stale: Vec<u64> = found
+    let stale: Vec<u64> = ours
         .iter()
         .filter(|rule| !wanted.iter().any(|(_, _, comment)| *comment == rule.comment))
         .map(|rule| rule.handle)
         .collect();
     let missing: Vec<_> = wanted
         .iter()
-        .filter(|(_, _, comment)| !found.iter().any(|rule| rule.comment == *comment))
+        .filter(|(_, _, comment)| !ours.iter().any(|rule| rule.comment == *comment))
         .collect();
     if stale.is_empty() && missing.is_empty() {
         return Ok(());
     }
-    tracing::info!(bridges = ?bridges, "the host drops what it forwards by default; letting our bridges through");
+    if !missing.is_empty() {
+        tracing::info!(
+            ?bridges,
+            "the host drops what it forwards by default; letting our bridges through"
+        );
+    }
     let in_chain = |message: &mut Attributes| {
         message.text(RULE_TABLE, TABLE);
         message.text(RULE_CHAIN, CHAIN);
     };
+    let place = if last.is_some() { CREATE } else { CREATE | APPEND };
     socket
         .execute(transaction(|batch| {
             for handle in &stale {
-                batch.push(DELETE_RULE, 0, &header(FAMILY_IPV4, 0), |message| {
+                batch.push(DELETE_RULE, 0, &header(family, 0), |message| {
                     in_chain(message);
                     message.bytes(RULE_HANDLE, &handle.to_be_bytes());
                 });
             }
             for (side, bridge, comment) in &missing {
-                batch.push(NEW_RULE, CREATE | APPEND, &header(FAMILY_IPV4, 0), |message| {
+                batch.push(NEW_RULE, place, &header(family, 0), |message| {
                     in_chain(message);
                     message.nest(RULE_EXPRESSIONS, |list| {
                         device_is(list, *side, bridge);
@@ -71,6 +113,9 @@ pub(super) fn let_through(socket: &mut Socket, owner: &str, bridges: &[&str]) ->
                         });
                         accept(list);
                     });
+                    if let Some(last) = last {
+                        message.bytes(RULE_POSITION, &last.handle.to_be_bytes());
+                    }
                     message.bytes(RULE_USERDATA, &userdata(comment));
                 });
             }
@@ -78,45 +123,116 @@ pub(super) fn let_through(socket: &mut Socket, owner: &str, bridges: &[&str]) ->
         .context(|| "cannot let our bridges through the chain FORWARD".to_owned())
 }
 
-/// Whether the host also filters by the old iptables, whose rules nobody but itself can change.
-pub(super) fn legacy_iptables() -> bool {
-    fs::read_to_string("/proc/thread-self/net/ip_tables_names")
-        .is_ok_and(|names| names.lines().any(|name| name == TABLE))
+/// The old iptables' rules can be changed by nobody but itself.
+fn warn_of_legacy(warned: &mut Warned) {
+    let present = || {
+        fs::read_to_string("/proc/thread-self/net/ip_tables_names")
+            .is_ok_and(|names| names.lines().any(|name| name == TABLE))
+    };
+    if warned.legacy || !present() {
+        return;
+    }
+    warned.legacy = true;
+    tracing::warn!(
+        "this host filters with iptables-legacy, which gantry cannot change: if the policy of its FORWARD chain is DROP, \
+         containers reach nothing until you allow it (iptables-legacy -I FORWARD -i BRIDGE -j ACCEPT, and -o)"
+    );
+}
+
+/// Other chains that drop what they do not know belong to somebody who wrote them so.
+fn warn_of_others(socket: &mut Socket, owner: &str, warned: &mut Warned) -> Result<()> {
+    const FAMILIES: [(u8, &str); 3] = [(1, "inet"), (2, "ip"), (10, "ip6")];
+    let mut batch = Batch::new();
+    batch.push_dump(GET_CHAIN, &header(0, 0), |_| {});
+    for (_, body) in only(socket.exchange(batch)?).ok()? {
+        let Some((header, chain)) = body.split_at_checked(4) else { continue };
+        let Some((_, family)) = FAMILIES.iter().find(|(family, _)| *family == header[0]) else {
+            continue;
+        };
+        let (table, name) = (text_of(chain, CHAIN_TABLE), text_of(chain, CHAIN_NAME));
+        let handled = table == owner || (table == TABLE && name == CHAIN && *family != "inet");
+        if handled || !is_forward_hook(chain) {
+            continue;
+        }
+        let said = format!("{family} {table} {name}");
+        if warned.chains.contains(&said) {
+            continue;
+        }
+        if table == FIREWALLD {
+            tracing::warn!(
+                "firewalld judges what this host forwards: if containers reach nothing, have it trust their bridges \
+                 (firewall-cmd --permanent --zone=trusted --add-interface=BRIDGE, then firewall-cmd --reload)"
+            );
+        } else if be32_of(chain, CHAIN_POLICY) == Some(DROP) {
+            tracing::warn!(
+                chain = %said,
+                "this host drops what it forwards by default, and not by iptables: containers reach nothing until you \
+                 allow it (nft insert rule {said} iifname BRIDGE accept, and oifname)"
+            );
+        } else {
+            continue;
+        }
+        warned.chains.push(said);
+    }
+    Ok(())
 }
 
 struct Found {
     handle: u64,
     comment: String,
+    /// It asks nothing, and refuses.
+    refuses_all: bool,
 }
 
 /// The chain's policy; `None` when there is no such chain.
-fn policy(socket: &mut Socket) -> Result<Option<u32>> {
+fn policy(socket: &mut Socket, family: u8) -> Result<Option<u32>> {
     let mut batch = Batch::new();
-    batch.push(GET_CHAIN, 0, &header(FAMILY_IPV4, 0), |message| {
+    batch.push(GET_CHAIN, 0, &header(family, 0), |message| {
         message.text(CHAIN_TABLE, TABLE);
         message.text(CHAIN_NAME, CHAIN);
     });
-    let reply = socket.exchange(batch)?.into_iter().next().expect("one message, one reply");
-    let objects = reply.ok_or(&[ENOENT])?;
+    let objects = only(socket.exchange(batch)?).ok_or(&[ENOENT])?;
     Ok(objects.first().and_then(|(_, body)| be32_of(&body[4..], CHAIN_POLICY)))
 }
 
-/// Our rules in it, known by their comment.
-fn rules(socket: &mut Socket, owner: &str) -> Result<Vec<Found>> {
+/// The chain's rules, in order.
+fn rules(socket: &mut Socket, family: u8) -> Result<Vec<Found>> {
     let mut batch = Batch::new();
-    batch.push_dump(GET_RULE, &header(FAMILY_IPV4, 0), |message| {
+    batch.push_dump(GET_RULE, &header(family, 0), |message| {
         message.text(RULE_TABLE, TABLE);
         message.text(RULE_CHAIN, CHAIN);
     });
-    let reply = socket.exchange(batch)?.into_iter().next().expect("one message, one reply");
-    let prefix = format!("{owner}: ");
-    let found = reply.ok_or(&[ENOENT])?.into_iter().filter_map(|(_, body)| {
+    let objects = only(socket.exchange(batch)?).ok_or(&[ENOENT])?;
+    let found = objects.into_iter().filter_map(|(_, body)| {
         let rule = body.get(4..)?;
-        let comment = comment_in(attribute(rule, RULE_USERDATA)?)?;
-        let handle = u64::from_be_bytes(attribute(rule, RULE_HANDLE)?.try_into().ok()?);
-        comment.starts_with(&prefix).then_some(Found { handle, comment })
+        Some(Found {
+            handle: u64::from_be_bytes(attribute(rule, RULE_HANDLE)?.try_into().ok()?),
+            comment: attribute(rule, RULE_USERDATA).and_then(comment_in).unwrap_or_default(),
+            refuses_all: attribute(rule, RULE_EXPRESSIONS).is_some_and(refuses_all),
+        })
     });
     Ok(found.collect())
+}
+
+/// Whether these expressions are an end of all discussion: `-j DROP` or `-j REJECT` and nothing before it.
+fn refuses_all(expressions: &[u8]) -> bool {
+    let mut refuses = false;
+    for (_, expression) in attributes(expressions) {
+        let data = attribute(expression, 2).unwrap_or_default();
+        match attribute(expression, 1).map(text).unwrap_or_default().as_str() {
+            "counter" => {}
+            "reject" => refuses = true,
+            "target" => {
+                refuses |= attribute(data, 1).map(text).is_some_and(|name| name == "REJECT")
+            }
+            "immediate" => {
+                let verdict = attribute(data, 2).and_then(|data| attribute(data, 2));
+                refuses |= verdict.and_then(|verdict| be32_of(verdict, 1)) == Some(DROP);
+            }
+            _ => return false,
+        }
+    }
+    refuses
 }
 
 fn comment(owner: &str, side: Side, bridge: &str) -> String {
@@ -135,7 +251,7 @@ fn userdata(comment: &str) -> Vec<u8> {
 
 fn comment_in(userdata: &[u8]) -> Option<String> {
     let [COMMENT, length, rest @ ..] = userdata else { return None };
-    Some(crate::netlink::message::text(rest.get(..usize::from(*length))?))
+    Some(text(rest.get(..usize::from(*length))?))
 }
 
 #[cfg(test)]

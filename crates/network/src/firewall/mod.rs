@@ -1,61 +1,291 @@
-//! One table of ours, rendered whole from the records and swapped in one transaction; and peace with other tables.
+//! One table of ours, made from what the records say, and peace with other tables.
+//!
+//! Start reading at `rules.rs`, which decides; `view.rs` is what it decides from, `ruleset.rs` the value it makes, and
+//! `nft.rs` has the kernel do it. `foreign.rs` lives with what others decided.
 
+mod encode;
+#[cfg(test)]
+mod examples;
 mod foreign;
 mod nft;
 mod rules;
+mod ruleset;
+pub(crate) mod view;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use stdx::Result;
+use stdx::{Error, Result};
 
 use crate::config::NetworkConfig;
 use crate::netlink::Socket;
-use crate::records::Network;
+use nft::{Change, Ownership};
+use ruleset::{Element, Ruleset};
+use view::{Choices, Localhost, Port, Rules, View};
 
-/// The firewall of this daemon; nothing at all with `--iptables=false`.
+/// Who keeps a descriptor while no daemon runs.
+pub trait Keeper: Send + Sync {
+    /// What a daemon before us left here under this name.
+    fn take(&self, name: &str) -> Result<Option<OwnedFd>>;
+
+    fn keep(&self, name: &str, descriptor: BorrowedFd<'_>) -> Result<()>;
+}
+
+/// The socket that our table belongs to, as the keeper knows it.
+const KEPT: &str = "firewall";
+
+/// The firewall of this daemon; nothing at all with `--iptables=false` and `--ip6tables=false`.
 pub(crate) struct Firewall {
     table: String,
-    socket: Option<Socket>,
-    warned: bool,
+    choices: Choices,
+    /// `None` where we have no rules; why, where we cannot have any.
+    kernel: Option<Result<Kernel, String>>,
+    /// What the kernel was told last; `None` before, and after a failure.
+    told: Option<Told>,
+    foreign: foreign::Warned,
+}
+
+struct Told {
+    ruleset: Ruleset,
+    /// The ports in it.
+    ports: BTreeSet<Port>,
+}
+
+struct Kernel {
+    socket: Socket,
+    ownership: Ownership,
 }
 
 impl Firewall {
-    pub(crate) fn open(config: &NetworkConfig) -> Result<Self> {
-        let socket = if config.iptables { Some(Socket::netfilter()?) } else { None };
-        Ok(Self { table: config.table(), socket, warned: false })
+    /// A kernel without a firewall is a failure only when there is something to guard.
+    pub(crate) fn open(config: &NetworkConfig, keeper: Option<&dyn Keeper>) -> Self {
+        let wanted = config.iptables || config.ip6tables;
+        let kernel = wanted.then(|| Kernel::open(keeper).map_err(|err| err.chain()));
+        Self::with(config, kernel)
     }
 
-    /// Makes the rules be as the networks need them; touches nothing where they are.
-    pub(crate) fn ensure(&mut self, networks: &[Arc<Network>]) -> Result<()> {
-        let Some(socket) = &mut self.socket else { return Ok(()) };
-        let ruleset = rules::render(&self.table, networks.iter().map(|network| &**network));
-        let differences = nft::difference(socket, &ruleset)?;
+    fn with(config: &NetworkConfig, kernel: Option<Result<Kernel, String>>) -> Self {
+        let rules = |wanted| if wanted { Rules::Ours } else { Rules::Nobodys };
+        let owned = kernel
+            .as_ref()
+            .and_then(|kernel| kernel.as_ref().ok())
+            .is_some_and(|kernel| kernel.ownership != Ownership::Shared);
+        let choices = Choices {
+            ipv4: rules(config.iptables),
+            ipv6: rules(config.ip6tables),
+            localhost: if owned { Localhost::Kernel } else { Localhost::Proxy },
+            direct_routing: config.allow_direct_routing,
+            accepted_mark: config.accept_fwmark,
+            ..Choices::default()
+        };
+        let foreign = foreign::Warned::default();
+        Self { table: config.table(), choices, kernel, told: None, foreign }
+    }
+
+    /// What was decided for the whole host.
+    pub(crate) fn choices(&self) -> Choices {
+        self.choices.clone()
+    }
+
+    /// Makes the rules be as they should, whatever the kernel has; touches nothing where they are.
+    pub(crate) fn ensure(&mut self, view: &View) -> Result<()> {
+        let Some(Kernel { socket, ownership }) = guarding(&mut self.kernel, view)? else {
+            return Ok(());
+        };
+        let ruleset = rules::render(&self.table, view);
+        self.told = None;
+        let differences = nft::difference(socket, &ruleset, *ownership)?;
         if !differences.is_empty() {
             tracing::debug!(?differences, "setting the firewall");
-            nft::apply(socket, &ruleset)?;
+            nft::apply(socket, &ruleset, *ownership)?;
         }
-        let bridges: Vec<&str> = networks
-            .iter()
-            .filter_map(|network| network.bridge.as_ref())
-            .map(|bridge| bridge.name.as_str())
-            .collect();
-        foreign::let_through(socket, &self.table, &bridges)?;
-        if !self.warned && foreign::legacy_iptables() {
-            self.warned = true;
-            tracing::warn!(
-                "this host filters with iptables-legacy, which gantry cannot change: if the policy of its FORWARD chain \
-                 is DROP, containers reach nothing until you allow it (iptables-legacy -I FORWARD -i BRIDGE -j ACCEPT, and -o)"
-            );
-        }
+        foreign::let_through(socket, &self.table, &view.bridges, &mut self.foreign)?;
+        self.told = Some(Told { ruleset, ports: view.ports.clone() });
         Ok(())
     }
 
-    /// How the kernel's table differs from what the networks need.
-    pub(crate) fn difference(&mut self, networks: &[Arc<Network>]) -> Result<Vec<String>> {
-        let Some(socket) = &mut self.socket else { return Ok(Vec::new()) };
-        nft::difference(
-            socket,
-            &rules::render(&self.table, networks.iter().map(|network| &**network)),
-        )
+    /// Makes the rules be as they should, given that the kernel has what it was told: costs what differs.
+    pub(crate) fn adjust(&mut self, view: &View) -> Result<()> {
+        let Some(Kernel { socket, .. }) = guarding(&mut self.kernel, view)? else { return Ok(()) };
+        let ruleset = rules::render(&self.table, view);
+        let told = self.told.take().filter(|told| told.ruleset.chains == ruleset.chains);
+        let Some(told) = told else { return self.ensure(view) };
+        let change = changes(&told.ruleset, &ruleset);
+        if change_or_complain(socket, &self.table, &change).is_err() {
+            return self.ensure(view);
+        }
+        foreign::let_through(socket, &self.table, &view.bridges, &mut self.foreign)?;
+        self.told = Some(Told { ruleset, ports: view.ports.clone() });
+        Ok(())
+    }
+
+    /// Opens these ports and closes those, at a cost that does not depend on how many there are. `all` is asked for
+    /// where the kernel does not have what it was told.
+    pub(crate) fn publish(
+        &mut self,
+        gone: &[Port],
+        new: &[Port],
+        all: impl FnOnce(Choices) -> View,
+    ) -> Result<()> {
+        let Some(Ok(Kernel { socket, .. })) = &mut self.kernel else { return Ok(()) };
+        let told = self.told.take().filter(|told| !told.ruleset.is_empty());
+        let Some(mut told) = told else { return self.ensure(&all(self.choices.clone())) };
+        let elements = |port: &Port| rules::of_port(port, &self.choices);
+        let gone = gone.iter().filter(|port| told.ports.remove(*port)).flat_map(elements).collect();
+        let new: Vec<_> = new
+            .iter()
+            .filter(|port| told.ports.insert((*port).clone()))
+            .flat_map(elements)
+            .collect();
+        let change = told.ruleset.replace(gone, new);
+        if change_or_complain(socket, &self.table, &change).is_err() {
+            return self.ensure(&all(self.choices.clone()));
+        }
+        self.told = Some(told);
+        Ok(())
+    }
+
+    /// How the kernel's table differs from what it should be.
+    pub(crate) fn difference(&mut self, view: &View) -> Result<Vec<String>> {
+        let Some(Kernel { socket, ownership }) = guarding(&mut self.kernel, view)? else {
+            return Ok(Vec::new());
+        };
+        nft::difference(socket, &rules::render(&self.table, view), *ownership)
+    }
+}
+
+/// The kernel's firewall, where we have one. That it has none matters where there is something to guard.
+fn guarding<'a>(
+    kernel: &'a mut Option<Result<Kernel, String>>,
+    view: &View,
+) -> Result<Option<&'a mut Kernel>> {
+    let Choices { ipv4, ipv6, .. } = view.choices;
+    let guarded = view.bridges.iter().any(|bridge| {
+        (ipv4 == Rules::Ours && bridge.ipv4.is_some())
+            || (ipv6 == Rules::Ours && bridge.ipv6.is_some())
+    });
+    match kernel {
+        Some(Ok(kernel)) => Ok(Some(kernel)),
+        Some(Err(reason)) if guarded => Err(Error::internal(format!(
+            "this kernel has no nftables ({reason}): start the daemon with --iptables=false --ip6tables=false, and guard \
+             its networks yourself"
+        ))),
+        Some(Err(_)) | None => Ok(None),
+    }
+}
+
+impl Kernel {
+    fn open(keeper: Option<&dyn Keeper>) -> Result<Self> {
+        let kept = keeper.map(|keeper| keeper.take(KEPT)).transpose()?.flatten();
+        let mut socket = match kept {
+            Some(kept) => Socket::adopt(kept),
+            None => Socket::netfilter()?,
+        };
+        let ownership = match (Ownership::of_kernel(&mut socket)?, keeper) {
+            // It would go with the daemon, and leave open what it guarded.
+            (Ownership::Owned, None) => Ownership::Shared,
+            (ownership, _) => ownership,
+        };
+        if let Some(keeper) = keeper {
+            keeper.keep(KEPT, socket.as_fd())?;
+        }
+        Ok(Self { socket, ownership })
+    }
+}
+
+fn change_or_complain(socket: &mut Socket, table: &str, change: &Change) -> Result<()> {
+    if change.is_empty() {
+        return Ok(());
+    }
+    nft::change(socket, table, change).inspect_err(|err| {
+        tracing::warn!(table, err = %err.chain(), "the firewall is not as we left it; setting it anew");
+    })
+}
+
+/// What has to go and to come for the elements of one ruleset to become those of another.
+fn changes(from: &Ruleset, to: &Ruleset) -> Change {
+    let missing = |here: &Ruleset, there: &Ruleset| -> Vec<(&'static str, Element)> {
+        let of_set = |set: &ruleset::Set| {
+            let other = there.set(set.name);
+            let absent =
+                |element: &&Element| !other.is_some_and(|set| set.elements.contains_key(*element));
+            let name = set.name;
+            let absent: Vec<_> = set.elements.keys().filter(absent).cloned().collect();
+            absent.into_iter().map(move |element| (name, element))
+        };
+        here.sets.iter().flat_map(of_set).collect()
+    };
+    Change { gone: missing(from, to), new: missing(to, from) }
+}
+
+impl Ruleset {
+    /// Takes reasons for elements away and adds others; tells which elements that leaves without a reason, and which are
+    /// new.
+    fn replace(
+        &mut self,
+        gone: Vec<(&'static str, Element)>,
+        new: Vec<(&'static str, Element)>,
+    ) -> Change {
+        let mut change = Change::default();
+        for (name, element) in gone {
+            let Some(set) = self.set_mut(name) else { continue };
+            let Some(reasons) = set.elements.get_mut(&element) else { continue };
+            *reasons -= 1;
+            if *reasons == 0 {
+                set.elements.remove(&element);
+                change.gone.push((name, element));
+            }
+        }
+        for (name, element) in new {
+            let Some(set) = self.set_mut(name) else { continue };
+            set.add(element.clone());
+            if set.elements[&element] == 1 {
+                change.new.push((name, element));
+            }
+        }
+        let came_back: Vec<_> =
+            change.gone.iter().filter(|gone| change.new.contains(gone)).cloned().collect();
+        change.gone.retain(|gone| !came_back.contains(gone));
+        change.new.retain(|new| !came_back.contains(new));
+        change
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::view::{Bridge, Family};
+    use super::*;
+    use crate::records::GatewayMode;
+
+    #[test]
+    fn a_kernel_without_nftables_is_no_trouble_until_there_is_something_to_guard() {
+        let family = || Family {
+            subnets: Vec::new(),
+            mode: GatewayMode::Nat,
+            masquerade: true,
+            addressed: true,
+        };
+        let outcome = |iptables, ipv4: bool, ipv6: bool| {
+            let config = NetworkConfig { iptables, ..NetworkConfig::default() };
+            let mut firewall =
+                Firewall::with(&config, Some(Err("Protocol not supported".to_owned())));
+            let bridge = Bridge {
+                name: "gantry0".to_owned(),
+                icc: true,
+                internal: false,
+                ipv4: ipv4.then(family),
+                ipv6: ipv6.then(family),
+                trusted: Vec::new(),
+            };
+            let bridges = if ipv4 || ipv6 { vec![bridge] } else { Vec::new() };
+            let view = View { bridges, choices: firewall.choices(), ..View::default() };
+            firewall.ensure(&view).map_err(|err| err.to_string())
+        };
+        assert_eq!(outcome(true, false, false), Ok(()), "--bridge none");
+        assert_eq!(outcome(false, true, false), Ok(()), "--iptables=false");
+        let refusal = "this kernel has no nftables (Protocol not supported): start the daemon with --iptables=false \
+                       --ip6tables=false, and guard its networks yourself";
+        assert_eq!(outcome(true, true, false).unwrap_err(), refusal);
+        assert_eq!(outcome(false, true, true).unwrap_err(), refusal);
     }
 }

@@ -1,488 +1,319 @@
-//! The ruleset, as a value: rendered whole from the records, printed as `nft list table` prints it.
+//! The ruleset as a value, made from what the firewall has to know.
 //!
-//! Networks are elements of sets and maps, not rules of their own: a packet meets the same few rules however many there
-//! are.
+//! Networks and ports are elements of sets and maps, not rules of their own: the rules are the same however many there
+//! are, a packet meets the same few, and one port more or less is one message to the kernel.
 
-use std::fmt;
+use std::collections::BTreeMap;
+use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net};
+use super::ruleset::{
+    Chain, Connection, Element, Field, Hook, Ip, Is, Rule, Ruleset, Set, Term, Value, is_localhost,
+};
+use super::view::{Bridge, Choices, Family, Localhost, Port, Rules, View};
+use crate::records::GatewayMode;
 
-use crate::records::Network;
-
-/// Our table. Without bridges there is nothing to say, and no table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ruleset {
-    pub(crate) table: String,
-    pub(crate) sets: Vec<Set>,
-    pub(crate) chains: Vec<Chain>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Set {
-    pub(crate) name: &'static str,
-    pub(crate) elements: Elements,
-}
-
-/// What a set holds decides its type.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Elements {
-    Devices(Vec<String>),
-    DevicePairs(Vec<(String, String)>),
-    /// A map from subnets to the chain that their packets jump to.
-    Subnets(Vec<(Ipv4Net, String)>),
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Chain {
-    pub(crate) name: String,
-    pub(crate) hook: Option<Hook>,
-    pub(crate) rules: Vec<Rule>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hook {
-    Forward,
-    PostroutingNat,
-}
-
-/// Matches from left to right, then what happens.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Rule(pub(crate) Vec<Term>);
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Term {
-    InputIn(&'static str),
-    OutputIn(&'static str),
-    OutputIsNot(String),
-    /// Input and output device together are an element of the set.
-    PairIn(&'static str),
-    Established,
-    SourceMap(&'static str),
-    Masquerade,
-    Accept,
-    Drop,
-    Goto(&'static str),
-}
-
+/// Our bridges.
 const BRIDGES: &str = "bridges";
-const TALKING: &str = "icc";
+/// Pairs of one bridge and itself, where containers may talk to each other.
+const ICC: &str = "icc";
 const INTERNAL: &str = "internal";
-const MASQUERADED: &str = "masquerade";
+/// Bridges without a family: nobody on them speaks it, whatever they say.
+const WITHOUT: [&str; 2] = ["without4", "without6"];
+/// Bridges on which the host has an address, so that it knows who lives there.
+const ADDRESSED: [&str; 2] = ["addressed4", "addressed6"];
+/// Bridges whose containers are reached at every port.
+const OPEN: [&str; 2] = ["open4", "open6"];
+/// Bridges whose published ports are reached at the container's own address.
+const DIRECT: [&str; 2] = ["direct4", "direct6"];
+/// Bridges whose containers answer a ping from outside.
+const ROUTED: [&str; 2] = ["routed4", "routed6"];
+/// Pairs of a device of the host and a bridge that is open to it as if it were direct.
+const TRUSTED: &str = "trusted";
+/// Devices that we do not forward between.
+const STRANGERS: &str = "strangers";
+/// Subnets, each with the bridge it is on.
+const HOME: [&str; 2] = ["home4", "home6"];
+/// Subnets that the world does not know.
+const MASQUERADE: [&str; 2] = ["masquerade4", "masquerade6"];
+/// What may be asked of a container.
+const PUBLISHED: [&str; 2] = ["published4", "published6"];
+/// Where ports lead that are published on one address of the host, and on all of them.
+const PORTS: [&str; 2] = ["ports4", "ports6"];
+const WILDCARD: [&str; 2] = ["wildcard4", "wildcard6"];
+/// The same for addresses that only the host itself can send to.
+const LOCALHOST: &str = "localhost4";
+
 const INWARD: &str = "inward";
+const ASKED: &str = "asked";
 
-/// The rules these networks need.
-pub(crate) fn render<'a>(table: &str, networks: impl IntoIterator<Item = &'a Network>) -> Ruleset {
-    let (mut bridges, mut talking, mut internal) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut masqueraded, mut masquerades) = (Vec::new(), Vec::new());
-    for network in networks {
-        let Some(bridge) = &network.bridge else { continue };
-        let name = &bridge.name;
-        bridges.push(name.clone());
-        if bridge.icc {
-            talking.push((name.clone(), name.clone()));
+/// The rules that this needs.
+pub(crate) fn render(table: &str, view: &View) -> Ruleset {
+    let table = table.to_owned();
+    let choices = &view.choices;
+    if view.bridges.is_empty() || (choices.ipv4, choices.ipv6) == (Rules::Nobodys, Rules::Nobodys) {
+        return Ruleset { table, ..Ruleset::default() };
+    }
+    let mut ruleset = Ruleset { table, sets: sets(), chains: chains(choices) };
+    let bridges = view.bridges.iter().flat_map(|bridge| of_bridge(bridge, choices));
+    let ports = view.ports.iter().flat_map(|port| of_port(port, choices));
+    let strangers = choices.strangers.iter().map(|name| (STRANGERS, Element::of([device(name)])));
+    for (set, element) in bridges.chain(ports).chain(strangers) {
+        ruleset.set_mut(set).expect("every set is there").add(element);
+    }
+    ruleset
+}
+
+/// The elements that stand for one published port.
+pub(crate) fn of_port(port: &Port, choices: &Choices) -> Vec<(&'static str, Element)> {
+    let (host, host_port) = port.host;
+    let (container, container_port) = port.container;
+    let family = usize::from(host.is_ipv6());
+    let protocol = || Value::Protocol(port.protocol);
+    let published =
+        Element::of([Value::Address(container), protocol(), Value::Port(container_port)]);
+    let published = (PUBLISHED[family], published);
+    if port.mode == GatewayMode::Routed {
+        return vec![published];
+    }
+    let at = |address: IpAddr| {
+        Element::of([Value::Address(address), protocol(), Value::Port(host_port)])
+            .leads_to(container, container_port)
+    };
+    let everywhere = Element::of([protocol(), Value::Port(host_port)]);
+    match host {
+        _ if host.is_unspecified() => {
+            vec![published, (WILDCARD[family], everywhere.leads_to(container, container_port))]
         }
-        if network.internal {
-            internal.push(name.clone());
-        } else if bridge.masquerade {
-            let chain = format!("masquerade-{name}");
-            masqueraded.extend(network.ipam.config.iter().filter_map(|pool| match pool.subnet {
-                IpNet::V4(subnet) => Some((subnet, chain.clone())),
-                IpNet::V6(_) => None,
-            }));
-            masquerades.push(Chain {
-                name: chain,
-                hook: None,
-                rules: vec![Rule(vec![Term::OutputIsNot(name.clone()), Term::Masquerade])],
-            });
+        IpAddr::V4(_) if is_localhost(host) => match choices.localhost {
+            Localhost::Kernel => vec![(LOCALHOST, at(host))],
+            Localhost::Proxy => Vec::new(),
+        },
+        _ if is_localhost(host) => Vec::new(),
+        _ => vec![published, (PORTS[family], at(host))],
+    }
+}
+
+fn of_bridge(bridge: &Bridge, choices: &Choices) -> Vec<(&'static str, Element)> {
+    let name = || device(&bridge.name);
+    let this = || Element::of([name()]);
+    let mut elements = vec![(BRIDGES, this())];
+    if bridge.icc {
+        elements.push((ICC, Element::of([name(), name()])));
+    }
+    if bridge.internal {
+        elements.push((INTERNAL, this()));
+    }
+    for trusted in &bridge.trusted {
+        elements.push((TRUSTED, Element::of([device(trusted), name()])));
+    }
+    for (index, family) in [&bridge.ipv4, &bridge.ipv6].into_iter().enumerate() {
+        let Some(Family { subnets, mode, masquerade, addressed }) = family else {
+            elements.push((WITHOUT[index], this()));
+            continue;
+        };
+        if *addressed {
+            elements.push((ADDRESSED[index], this()));
+        }
+        let home = subnets.iter().map(|subnet| Element::of([Value::Subnet(*subnet), name()]));
+        elements.extend(home.map(|element| (HOME[index], element)));
+        if bridge.internal {
+            continue;
+        }
+        let translated = matches!(mode, GatewayMode::Nat | GatewayMode::NatUnprotected);
+        if translated && *masquerade {
+            let subnets = subnets.iter().map(|subnet| Element::of([Value::Subnet(*subnet)]));
+            elements.extend(subnets.map(|element| (MASQUERADE[index], element)));
+        }
+        if *mode == GatewayMode::NatUnprotected {
+            elements.push((OPEN[index], this()));
+        }
+        if *mode == GatewayMode::Routed {
+            elements.push((ROUTED[index], this()));
+        }
+        if *mode == GatewayMode::Routed || choices.direct_routing {
+            elements.push((DIRECT[index], this()));
         }
     }
-    if bridges.is_empty() {
-        return Ruleset { table: table.to_owned(), ..Ruleset::default() };
-    }
-    let sets = vec![
-        Set { name: BRIDGES, elements: Elements::Devices(bridges) },
-        Set { name: TALKING, elements: Elements::DevicePairs(talking) },
-        Set { name: INTERNAL, elements: Elements::Devices(internal) },
-        Set { name: MASQUERADED, elements: Elements::Subnets(masqueraded) },
+    elements
+}
+
+fn device(name: &str) -> Value {
+    Value::Device(name.to_owned())
+}
+
+fn sets() -> Vec<Set> {
+    use Field::{Device, Ipv4, Ipv6, Port, Protocol, Subnet4, Subnet6};
+    let tables: [(&'static str, &'static [Field], &'static [Field]); 25] = [
+        (BRIDGES, &[Device], &[]),
+        (ICC, &[Device, Device], &[]),
+        (INTERNAL, &[Device], &[]),
+        (TRUSTED, &[Device, Device], &[]),
+        (STRANGERS, &[Device], &[]),
+        (WITHOUT[0], &[Device], &[]),
+        (WITHOUT[1], &[Device], &[]),
+        (ADDRESSED[0], &[Device], &[]),
+        (ADDRESSED[1], &[Device], &[]),
+        (OPEN[0], &[Device], &[]),
+        (OPEN[1], &[Device], &[]),
+        (DIRECT[0], &[Device], &[]),
+        (DIRECT[1], &[Device], &[]),
+        (ROUTED[0], &[Device], &[]),
+        (ROUTED[1], &[Device], &[]),
+        (HOME[0], &[Subnet4, Device], &[]),
+        (HOME[1], &[Subnet6, Device], &[]),
+        (MASQUERADE[0], &[Subnet4], &[]),
+        (MASQUERADE[1], &[Subnet6], &[]),
+        (PUBLISHED[0], &[Ipv4, Protocol, Port], &[]),
+        (PUBLISHED[1], &[Ipv6, Protocol, Port], &[]),
+        (PORTS[0], &[Ipv4, Protocol, Port], &[Ipv4, Port]),
+        (PORTS[1], &[Ipv6, Protocol, Port], &[Ipv6, Port]),
+        (WILDCARD[0], &[Protocol, Port], &[Ipv4, Port]),
+        (WILDCARD[1], &[Protocol, Port], &[Ipv6, Port]),
     ];
-    let mut chains = vec![
-        // What is forwarded to a bridge of ours has to have a reason. What leaves one for elsewhere goes, unless the
-        // network is internal. Everything else is not ours to judge.
-        Chain {
-            name: "forward".to_owned(),
-            hook: Some(Hook::Forward),
-            rules: vec![
-                Rule(vec![Term::OutputIn(BRIDGES), Term::Goto(INWARD)]),
-                Rule(vec![Term::InputIn(INTERNAL), Term::Drop]),
-            ],
-        },
-        Chain {
-            name: INWARD.to_owned(),
-            hook: None,
-            rules: vec![
-                Rule(vec![Term::Established, Term::Accept]),
-                Rule(vec![Term::PairIn(TALKING), Term::Accept]),
-                Rule(vec![Term::Drop]),
-            ],
-        },
-        Chain {
-            name: "postrouting".to_owned(),
-            hook: Some(Hook::PostroutingNat),
-            rules: vec![Rule(vec![Term::SourceMap(MASQUERADED)])],
-        },
+    let local: (&'static str, &'static [Field], &'static [Field]) =
+        (LOCALHOST, &[Ipv4, Protocol, Port], &[Ipv4, Port]);
+    let set = |(name, key, data)| Set { name, key, data, elements: BTreeMap::new() };
+    tables.into_iter().chain([local]).map(set).collect()
+}
+
+const FAMILIES: [(usize, Ip); 2] = [(0, Ip::V4), (1, Ip::V6)];
+
+fn chains(choices: &Choices) -> Vec<Chain> {
+    let chain = |name, hook, rules: Vec<Vec<Term>>| {
+        let rules = match hook {
+            Some(_) => not_ours(choices).chain(rules).map(Rule).collect(),
+            None => rules.into_iter().map(Rule).collect(),
+        };
+        Chain { name, hook, rules }
+    };
+    vec![
+        chain("guard", Some(Hook::PreroutingRaw), guard()),
+        chain("spoof", Some(Hook::PreroutingMangle), spoof()),
+        chain("prerouting", Some(Hook::PreroutingNat), translate()),
+        chain("output", Some(Hook::OutputNat), from_host(choices)),
+        chain("forward", Some(Hook::Forward), forward()),
+        chain(INWARD, None, inward(choices)),
+        chain(ASKED, None, asked()),
+        chain("redirect", Some(Hook::Output), redirect()),
+        chain("postrouting", Some(Hook::PostroutingNat), masquerade()),
+    ]
+}
+
+/// A family that the operator keeps for himself.
+fn not_ours(choices: &Choices) -> impl Iterator<Item = Vec<Term>> + use<> {
+    let ours = [(choices.ipv4, Ip::V4), (choices.ipv6, Ip::V6)];
+    ours.into_iter()
+        .filter(|(rules, _)| *rules == Rules::Nobodys)
+        .map(|(_, ip)| vec![Term::Family(ip), Term::Accept])
+}
+
+/// What no network may see, whatever else is configured.
+fn guard() -> Vec<Vec<Term>> {
+    vec![
+        // A device that routes the loopback's addresses would let its neighbours speak to what listens there
+        // (CVE-2020-8558, CVE-2025-54388).
+        vec![Term::NotFromLoopback, Term::ToLocalhost(Is::Yes), Term::Drop],
+        // CVE-2020-13401, CVE-2024-32473.
+        vec![Term::InputIn(WITHOUT[0]), Term::Family(Ip::V4), Term::Drop],
+        vec![Term::InputIn(WITHOUT[1]), Term::Family(Ip::V6), Term::Drop],
+        // An internal network sees its own gateway and no other address of the host.
+        vec![Term::InputIn(INTERNAL), Term::ToHost, Term::ToInputDevice(Is::Not), Term::Drop],
+    ]
+}
+
+/// Who begins a conversation says who he is.
+fn spoof() -> Vec<Vec<Term>> {
+    FAMILIES
+        .map(|(index, ip)| {
+            vec![
+                Term::Family(ip),
+                Term::InputIn(ADDRESSED[index]),
+                Term::Connection(Connection::NewOrInvalid),
+                Term::NoWayBack,
+                Term::Drop,
+            ]
+        })
+        .into()
+}
+
+fn translate() -> Vec<Vec<Term>> {
+    let address = FAMILIES.map(|(index, ip)| vec![Term::TranslateTarget(ip, PORTS[index])]);
+    let wildcard = FAMILIES.map(|(index, ip)| {
+        vec![Term::Family(ip), Term::ToHost, Term::TranslatePort(ip, WILDCARD[index])]
+    });
+    address.into_iter().chain(wildcard).collect()
+}
+
+/// What the host itself sends to a published port.
+fn from_host(choices: &Choices) -> Vec<Vec<Term>> {
+    let localhost = match choices.localhost {
+        Localhost::Kernel => vec![Term::TranslateTarget(Ip::V4, LOCALHOST)],
+        Localhost::Proxy => vec![Term::ToLocalhost(Is::Yes), Term::Accept],
+    };
+    // No kernel routes ::1: whoever listens on the port serves it.
+    let localhost6 = vec![Term::ToLocalhost6(Is::Yes), Term::Accept];
+    [localhost, localhost6].into_iter().chain(translate()).collect()
+}
+
+/// What is forwarded to a bridge of ours has to have a reason. What leaves one for elsewhere goes, unless the network is
+/// internal. Everything else is not ours to judge, except that we did not mean to make a router of the host.
+fn forward() -> Vec<Vec<Term>> {
+    vec![
+        vec![Term::OutputIn(BRIDGES), Term::Goto(INWARD)],
+        vec![Term::InputIn(INTERNAL), Term::Drop],
+        vec![Term::InputIn(STRANGERS), Term::OutputIn(STRANGERS), Term::Drop],
+    ]
+}
+
+fn inward(choices: &Choices) -> Vec<Vec<Term>> {
+    let mut rules = vec![
+        vec![Term::Connection(Connection::Established), Term::Accept],
+        vec![Term::PairIn(ICC), Term::Accept],
     ];
-    chains.extend(masquerades);
-    Ruleset { table: table.to_owned(), sets, chains }
+    rules.extend(choices.accepted_mark.map(|mark| vec![Term::Marked(mark), Term::Accept]));
+    rules.push(vec![Term::InputIn(INTERNAL), Term::Drop]);
+    rules.push(vec![Term::OutputIn(INTERNAL), Term::Drop]);
+    for (index, ip) in FAMILIES {
+        rules.push(vec![Term::Family(ip), Term::OutputIn(OPEN[index]), Term::Accept]);
+        rules.push(vec![Term::Icmp(ip), Term::OutputIn(ROUTED[index]), Term::Accept]);
+        rules.push(vec![Term::TargetIn(ip, PUBLISHED[index]), Term::Goto(ASKED)]);
+    }
+    rules.push(vec![Term::Drop]);
+    rules
 }
 
-impl Ruleset {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.chains.is_empty()
+/// A published port is asked for: by its address on the host, or directly where that is allowed.
+fn asked() -> Vec<Vec<Term>> {
+    let mut rules = vec![
+        vec![Term::Connection(Connection::Translated), Term::Accept],
+        vec![Term::PairIn(TRUSTED), Term::Accept],
+    ];
+    for (index, ip) in FAMILIES {
+        rules.push(vec![Term::Family(ip), Term::OutputIn(DIRECT[index]), Term::Accept]);
     }
+    rules.push(vec![Term::Drop]);
+    rules
 }
 
-impl fmt::Display for Ruleset {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table inet {} {{", self.table)?;
-        for (index, set) in self.sets.iter().enumerate() {
-            write!(f, "{}{set}", if index == 0 { "" } else { "\n" })?;
-        }
-        for chain in &self.chains {
-            write!(f, "\n{chain}")?;
-        }
-        writeln!(f, "}}")
-    }
+/// A container that reaches its neighbour by a port of the host would be told of a shorter way, which leads nowhere.
+fn redirect() -> Vec<Vec<Term>> {
+    FAMILIES.map(|(_, ip)| vec![Term::Redirect(ip), Term::OutputIn(BRIDGES), Term::Drop]).into()
 }
 
-impl fmt::Display for Set {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (word, kind, flags, elements): (_, _, _, Vec<String>) = match &self.elements {
-            Elements::Devices(devices) => (
-                "set",
-                "ifname",
-                "",
-                devices.iter().map(|device| format!("\"{device}\"")).collect(),
-            ),
-            Elements::DevicePairs(pairs) => (
-                "set",
-                "ifname . ifname",
-                "",
-                pairs.iter().map(|(input, output)| format!("\"{input}\" . \"{output}\"")).collect(),
-            ),
-            Elements::Subnets(subnets) => (
-                "map",
-                "ipv4_addr : verdict",
-                "\t\tflags interval\n",
-                subnets.iter().map(|(subnet, chain)| format!("{subnet} : jump {chain}")).collect(),
-            ),
-        };
-        write!(f, "\t{word} {} {{\n\t\ttype {kind}\n{flags}", self.name)?;
-        if !elements.is_empty() {
-            writeln!(f, "\t\telements = {{ {} }}", elements.join(",\n\t\t\t     "))?;
-        }
-        f.write_str("\t}\n")
+fn masquerade() -> Vec<Vec<Term>> {
+    let mut rules = vec![vec![Term::FromLocalhost, Term::OutputIn(BRIDGES), Term::Masquerade]];
+    for (index, ip) in FAMILIES {
+        rules.push(vec![
+            Term::SourceIn(ip, MASQUERADE[index]),
+            Term::SourceOutputIn(ip, Is::Not, HOME[index]),
+            Term::Masquerade,
+        ]);
+        // To a neighbour by a port of the host: the answer has to come back the same way.
+        rules.push(vec![
+            Term::Connection(Connection::Translated),
+            Term::SourceOutputIn(ip, Is::Yes, HOME[index]),
+            Term::Masquerade,
+        ]);
     }
-}
-
-impl fmt::Display for Chain {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "\tchain {} {{", self.name)?;
-        match self.hook {
-            None => {}
-            Some(Hook::Forward) => {
-                f.write_str("\t\ttype filter hook forward priority filter; policy accept;\n")?
-            }
-            Some(Hook::PostroutingNat) => {
-                f.write_str("\t\ttype nat hook postrouting priority srcnat; policy accept;\n")?;
-            }
-        }
-        for rule in &self.rules {
-            writeln!(f, "\t\t{rule}")?;
-        }
-        f.write_str("\t}\n")
-    }
-}
-
-impl fmt::Display for Rule {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, term) in self.0.iter().enumerate() {
-            write!(f, "{}{term}", if index == 0 { "" } else { " " })?;
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for Term {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::InputIn(set) => write!(f, "iifname @{set}"),
-            Self::OutputIn(set) => write!(f, "oifname @{set}"),
-            Self::OutputIsNot(device) => write!(f, "oifname != \"{device}\""),
-            Self::PairIn(set) => write!(f, "iifname . oifname @{set}"),
-            Self::Established => f.write_str("ct state established,related"),
-            Self::SourceMap(map) => write!(f, "ip saddr vmap @{map}"),
-            Self::Masquerade => f.write_str("masquerade"),
-            Self::Accept => f.write_str("accept"),
-            Self::Drop => f.write_str("drop"),
-            Self::Goto(chain) => write!(f, "goto {chain}"),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use expect_test::{Expect, expect};
-
-    use super::*;
-    use crate::records::{BridgeDevice, DriverKind, Ipam, IpamPool};
-
-    fn network(bridge: &str, address: &str) -> Network {
-        let address: Ipv4Net = address.parse().unwrap();
-        let pool = IpamPool {
-            subnet: address.trunc().into(),
-            ip_range: None,
-            gateway: None,
-            auxiliary: BTreeMap::new(),
-            chosen: true,
-        };
-        let bridge = BridgeDevice {
-            name: bridge.to_owned(),
-            address: Some(address),
-            ..BridgeDevice::default()
-        };
-        Network {
-            ipam: Ipam { config: vec![pool], ..Ipam::default() },
-            bridge: Some(bridge.clone()),
-            ..Network::new(&bridge.name, DriverKind::Bridge)
-        }
-    }
-
-    fn gantry0(change: impl FnOnce(&mut BridgeDevice)) -> Network {
-        let mut network = network("gantry0", "172.17.0.1/16");
-        change(network.bridge.as_mut().unwrap());
-        network
-    }
-
-    #[track_caller]
-    fn check(networks: &[Network], expected: Expect) {
-        expected.assert_eq(&render("gantry", networks).to_string());
-    }
-
-    #[test]
-    fn default_bridge() {
-        check(
-            &[gantry0(|_| {})],
-            expect![[r#"
-            table inet gantry {
-            	set bridges {
-            		type ifname
-            		elements = { "gantry0" }
-            	}
-
-            	set icc {
-            		type ifname . ifname
-            		elements = { "gantry0" . "gantry0" }
-            	}
-
-            	set internal {
-            		type ifname
-            	}
-
-            	map masquerade {
-            		type ipv4_addr : verdict
-            		flags interval
-            		elements = { 172.17.0.0/16 : jump masquerade-gantry0 }
-            	}
-
-            	chain forward {
-            		type filter hook forward priority filter; policy accept;
-            		oifname @bridges goto inward
-            		iifname @internal drop
-            	}
-
-            	chain inward {
-            		ct state established,related accept
-            		iifname . oifname @icc accept
-            		drop
-            	}
-
-            	chain postrouting {
-            		type nat hook postrouting priority srcnat; policy accept;
-            		ip saddr vmap @masquerade
-            	}
-
-            	chain masquerade-gantry0 {
-            		oifname != "gantry0" masquerade
-            	}
-            }
-        "#]],
-        );
-    }
-
-    #[test]
-    fn no_masquerade() {
-        check(
-            &[gantry0(|bridge| bridge.masquerade = false)],
-            expect![[r#"
-            table inet gantry {
-            	set bridges {
-            		type ifname
-            		elements = { "gantry0" }
-            	}
-
-            	set icc {
-            		type ifname . ifname
-            		elements = { "gantry0" . "gantry0" }
-            	}
-
-            	set internal {
-            		type ifname
-            	}
-
-            	map masquerade {
-            		type ipv4_addr : verdict
-            		flags interval
-            	}
-
-            	chain forward {
-            		type filter hook forward priority filter; policy accept;
-            		oifname @bridges goto inward
-            		iifname @internal drop
-            	}
-
-            	chain inward {
-            		ct state established,related accept
-            		iifname . oifname @icc accept
-            		drop
-            	}
-
-            	chain postrouting {
-            		type nat hook postrouting priority srcnat; policy accept;
-            		ip saddr vmap @masquerade
-            	}
-            }
-        "#]],
-        );
-    }
-
-    #[test]
-    fn no_talking() {
-        check(
-            &[gantry0(|bridge| bridge.icc = false)],
-            expect![[r#"
-            table inet gantry {
-            	set bridges {
-            		type ifname
-            		elements = { "gantry0" }
-            	}
-
-            	set icc {
-            		type ifname . ifname
-            	}
-
-            	set internal {
-            		type ifname
-            	}
-
-            	map masquerade {
-            		type ipv4_addr : verdict
-            		flags interval
-            		elements = { 172.17.0.0/16 : jump masquerade-gantry0 }
-            	}
-
-            	chain forward {
-            		type filter hook forward priority filter; policy accept;
-            		oifname @bridges goto inward
-            		iifname @internal drop
-            	}
-
-            	chain inward {
-            		ct state established,related accept
-            		iifname . oifname @icc accept
-            		drop
-            	}
-
-            	chain postrouting {
-            		type nat hook postrouting priority srcnat; policy accept;
-            		ip saddr vmap @masquerade
-            	}
-
-            	chain masquerade-gantry0 {
-            		oifname != "gantry0" masquerade
-            	}
-            }
-        "#]],
-        );
-    }
-
-    #[test]
-    fn several_networks_one_internal() {
-        let mut internal = network("br-2", "172.19.0.1/16");
-        internal.internal = true;
-        check(
-            &[gantry0(|_| {}), network("br-1", "172.18.0.1/16"), internal],
-            expect![[r#"
-            table inet gantry {
-            	set bridges {
-            		type ifname
-            		elements = { "gantry0",
-            			     "br-1",
-            			     "br-2" }
-            	}
-
-            	set icc {
-            		type ifname . ifname
-            		elements = { "gantry0" . "gantry0",
-            			     "br-1" . "br-1",
-            			     "br-2" . "br-2" }
-            	}
-
-            	set internal {
-            		type ifname
-            		elements = { "br-2" }
-            	}
-
-            	map masquerade {
-            		type ipv4_addr : verdict
-            		flags interval
-            		elements = { 172.17.0.0/16 : jump masquerade-gantry0,
-            			     172.18.0.0/16 : jump masquerade-br-1 }
-            	}
-
-            	chain forward {
-            		type filter hook forward priority filter; policy accept;
-            		oifname @bridges goto inward
-            		iifname @internal drop
-            	}
-
-            	chain inward {
-            		ct state established,related accept
-            		iifname . oifname @icc accept
-            		drop
-            	}
-
-            	chain postrouting {
-            		type nat hook postrouting priority srcnat; policy accept;
-            		ip saddr vmap @masquerade
-            	}
-
-            	chain masquerade-gantry0 {
-            		oifname != "gantry0" masquerade
-            	}
-
-            	chain masquerade-br-1 {
-            		oifname != "br-1" masquerade
-            	}
-            }
-        "#]],
-        );
-    }
-
-    #[test]
-    fn nothing_to_say() {
-        let without = Network { bridge: None, ..gantry0(|_| {}) };
-        assert!(render("gantry", &[without]).is_empty());
-    }
+    rules
 }

@@ -135,7 +135,9 @@ impl Daemon {
 
     /// Dies without a word and starts again on the same records.
     pub(crate) fn crash_and_start(self, config: NetworkConfig) -> Self {
-        Self::with(config, self.store)
+        let Self { store, networks } = self;
+        drop(networks);
+        Self::with(config, store)
     }
 
     pub(crate) fn attach(&self, network: &str) -> (Id, Attachment) {

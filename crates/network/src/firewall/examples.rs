@@ -1,0 +1,828 @@
+//! Views to look at, and what becomes of them: as text, and in the kernel.
+
+use std::process::Command;
+
+use expect_test::{Expect, expect};
+use sys::ns::unshare;
+use sys::process::CloneFlags;
+
+use super::nft::{self, Change, Ownership};
+use super::rules::{of_port, render};
+use super::ruleset::Ruleset;
+use super::view::{Bridge, Choices, Family, Localhost, Mark, Port, Rules, View};
+use crate::netlink::Socket;
+use crate::records::{GatewayMode, Protocol};
+
+fn family(subnet: &str) -> Family {
+    Family {
+        subnets: vec![subnet.parse().unwrap()],
+        mode: GatewayMode::Nat,
+        masquerade: true,
+        addressed: true,
+    }
+}
+
+fn bridge(name: &str, subnet: &str) -> Bridge {
+    Bridge {
+        name: name.to_owned(),
+        icc: true,
+        internal: false,
+        ipv4: Some(family(subnet)),
+        ipv6: None,
+        trusted: Vec::new(),
+    }
+}
+
+fn both(name: &str, subnet: &str, subnet6: &str) -> Bridge {
+    Bridge { ipv6: Some(family(subnet6)), ..bridge(name, subnet) }
+}
+
+/// The default bridge and one change to it.
+fn gantry0(change: impl FnOnce(&mut Bridge)) -> View {
+    let mut bridge = bridge("gantry0", "172.17.0.0/16");
+    change(&mut bridge);
+    View { bridges: vec![bridge], ..View::default() }
+}
+
+fn choosing(choices: Choices) -> View {
+    View { choices, ..gantry0(|_| {}) }
+}
+
+fn port(protocol: Protocol, host: &str, container: &str) -> Port {
+    let ends = |text: &str| {
+        let address: std::net::SocketAddr = text.parse().unwrap();
+        (address.ip(), address.port())
+    };
+    Port { protocol, host: ends(host), container: ends(container), mode: GatewayMode::Nat }
+}
+
+fn published(localhost: Localhost) -> View {
+    use Protocol::{Sctp, Tcp, Udp};
+    let ports = [
+        port(Tcp, "0.0.0.0:8080", "172.18.0.2:80"),
+        port(Tcp, "[::]:8080", "[fd00:18::2]:80"),
+        port(Udp, "192.0.2.1:53", "172.18.0.2:53"),
+        port(Sctp, "[2001:db8::1]:9", "[fd00:18::2]:9"),
+        port(Tcp, "127.0.0.1:5432", "172.18.0.3:5432"),
+        port(Tcp, "[::1]:5432", "[fd00:18::3]:5432"),
+    ];
+    View {
+        bridges: vec![both("br-1", "172.18.0.0/16", "fd00:18::/64")],
+        ports: ports.into(),
+        choices: Choices { localhost, ..Choices::default() },
+    }
+}
+
+fn routed() -> View {
+    let mut bridge = both("br-1", "172.18.0.0/16", "fd00:18::/64");
+    for family in [&mut bridge.ipv4, &mut bridge.ipv6] {
+        family.as_mut().unwrap().mode = GatewayMode::Routed;
+    }
+    let mode = GatewayMode::Routed;
+    let port = Port { mode, ..port(Protocol::Tcp, "0.0.0.0:0", "172.18.0.2:80") };
+    View { bridges: vec![bridge], ports: [port].into(), ..View::default() }
+}
+
+fn mode(mode: GatewayMode) -> View {
+    gantry0(|bridge| bridge.ipv4.as_mut().unwrap().mode = mode)
+}
+
+fn isolated() -> View {
+    gantry0(|bridge| {
+        bridge.internal = true;
+        let family = bridge.ipv4.as_mut().unwrap();
+        (family.mode, family.addressed) = (GatewayMode::Isolated, false);
+    })
+}
+
+fn several() -> View {
+    let internal = Bridge { internal: true, ..bridge("br-2", "172.19.0.0/16") };
+    let bridges = vec![
+        bridge("gantry0", "172.17.0.0/16"),
+        both("br-1", "172.18.0.0/16", "fd00:18::/64"),
+        internal,
+    ];
+    View { bridges, ..View::default() }
+}
+
+fn only_ipv6() -> View {
+    let mut view = gantry0(|_| {});
+    view.bridges[0].ipv6 = Some(family("fd00:17::/64"));
+    view.bridges[0].ipv4 = None;
+    view
+}
+
+/// What is in the sets, and which rules are not those of the default bridge.
+fn picture(view: &View) -> String {
+    let usual = render("gantry", &gantry0(|_| {}));
+    let ruleset = render("gantry", view);
+    let filled = ruleset.sets.iter().filter(|set| !set.elements.is_empty());
+    let mut lines: Vec<String> = filled
+        .map(|set| {
+            let elements: Vec<String> = set.elements.keys().map(ToString::to_string).collect();
+            format!("{}: {}", set.name, elements.join(", "))
+        })
+        .collect();
+    for (chain, usual) in ruleset.chains.iter().zip(&usual.chains) {
+        let less = usual.rules.iter().filter(|rule| !chain.rules.contains(rule));
+        let more = chain.rules.iter().filter(|rule| !usual.rules.contains(rule));
+        lines.extend(less.map(|rule| format!("{} - {rule}", chain.name)));
+        lines.extend(more.map(|rule| format!("{} + {rule}", chain.name)));
+    }
+    lines.join("\n") + "\n"
+}
+
+#[track_caller]
+fn check(view: &View, expected: Expect) {
+    expected.assert_eq(&picture(view));
+}
+
+#[test]
+fn the_default_bridge_in_full() {
+    expect![[r#"
+        table inet gantry {
+        	set bridges {
+        		type ifname
+        		elements = { "gantry0" }
+        	}
+
+        	set icc {
+        		type ifname . ifname
+        		elements = { "gantry0" . "gantry0" }
+        	}
+
+        	set internal {
+        		type ifname
+        	}
+
+        	set trusted {
+        		type ifname . ifname
+        	}
+
+        	set strangers {
+        		type ifname
+        	}
+
+        	set without4 {
+        		type ifname
+        	}
+
+        	set without6 {
+        		type ifname
+        		elements = { "gantry0" }
+        	}
+
+        	set addressed4 {
+        		type ifname
+        		elements = { "gantry0" }
+        	}
+
+        	set addressed6 {
+        		type ifname
+        	}
+
+        	set open4 {
+        		type ifname
+        	}
+
+        	set open6 {
+        		type ifname
+        	}
+
+        	set direct4 {
+        		type ifname
+        	}
+
+        	set direct6 {
+        		type ifname
+        	}
+
+        	set routed4 {
+        		type ifname
+        	}
+
+        	set routed6 {
+        		type ifname
+        	}
+
+        	set home4 {
+        		type ipv4_addr . ifname
+        		flags interval
+        		elements = { 172.17.0.0/16 . "gantry0" }
+        	}
+
+        	set home6 {
+        		type ipv6_addr . ifname
+        		flags interval
+        	}
+
+        	set masquerade4 {
+        		type ipv4_addr
+        		flags interval
+        		elements = { 172.17.0.0/16 }
+        	}
+
+        	set masquerade6 {
+        		type ipv6_addr
+        		flags interval
+        	}
+
+        	set published4 {
+        		type ipv4_addr . inet_proto . inet_service
+        	}
+
+        	set published6 {
+        		type ipv6_addr . inet_proto . inet_service
+        	}
+
+        	map ports4 {
+        		type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+        	}
+
+        	map ports6 {
+        		type ipv6_addr . inet_proto . inet_service : ipv6_addr . inet_service
+        	}
+
+        	map wildcard4 {
+        		type inet_proto . inet_service : ipv4_addr . inet_service
+        	}
+
+        	map wildcard6 {
+        		type inet_proto . inet_service : ipv6_addr . inet_service
+        	}
+
+        	map localhost4 {
+        		type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service
+        	}
+
+        	chain guard {
+        		type filter hook prerouting priority raw; policy accept;
+        		iifname != "lo" ip daddr 127.0.0.0/8 drop
+        		iifname @without4 meta nfproto ipv4 drop
+        		iifname @without6 meta nfproto ipv6 drop
+        		iifname @internal fib daddr type local fib daddr . iif type != local drop
+        	}
+
+        	chain spoof {
+        		type filter hook prerouting priority mangle; policy accept;
+        		meta nfproto ipv4 iifname @addressed4 ct state invalid,new fib saddr . iif oif missing drop
+        		meta nfproto ipv6 iifname @addressed6 ct state invalid,new fib saddr . iif oif missing drop
+        	}
+
+        	chain prerouting {
+        		type nat hook prerouting priority dstnat; policy accept;
+        		dnat ip to ip daddr . meta l4proto . th dport map @ports4
+        		dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports6
+        		meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @wildcard4
+        		meta nfproto ipv6 fib daddr type local dnat ip6 to meta l4proto . th dport map @wildcard6
+        	}
+
+        	chain output {
+        		type nat hook output priority -100; policy accept;
+        		ip daddr 127.0.0.0/8 accept
+        		ip6 daddr ::1 accept
+        		dnat ip to ip daddr . meta l4proto . th dport map @ports4
+        		dnat ip6 to ip6 daddr . meta l4proto . th dport map @ports6
+        		meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @wildcard4
+        		meta nfproto ipv6 fib daddr type local dnat ip6 to meta l4proto . th dport map @wildcard6
+        	}
+
+        	chain forward {
+        		type filter hook forward priority filter; policy accept;
+        		oifname @bridges goto inward
+        		iifname @internal drop
+        		iifname @strangers oifname @strangers drop
+        	}
+
+        	chain inward {
+        		ct state established,related accept
+        		iifname . oifname @icc accept
+        		iifname @internal drop
+        		oifname @internal drop
+        		meta nfproto ipv4 oifname @open4 accept
+        		meta l4proto icmp oifname @routed4 accept
+        		ip daddr . meta l4proto . th dport @published4 goto asked
+        		meta nfproto ipv6 oifname @open6 accept
+        		meta l4proto ipv6-icmp oifname @routed6 accept
+        		ip6 daddr . meta l4proto . th dport @published6 goto asked
+        		drop
+        	}
+
+        	chain asked {
+        		ct status dnat accept
+        		iifname . oifname @trusted accept
+        		meta nfproto ipv4 oifname @direct4 accept
+        		meta nfproto ipv6 oifname @direct6 accept
+        		drop
+        	}
+
+        	chain redirect {
+        		type filter hook output priority filter; policy accept;
+        		icmp type redirect oifname @bridges drop
+        		icmpv6 type nd-redirect oifname @bridges drop
+        	}
+
+        	chain postrouting {
+        		type nat hook postrouting priority srcnat; policy accept;
+        		ip saddr 127.0.0.0/8 oifname @bridges masquerade
+        		ip saddr @masquerade4 ip saddr . oifname != @home4 masquerade
+        		ct status dnat ip saddr . oifname @home4 masquerade
+        		ip6 saddr @masquerade6 ip6 saddr . oifname != @home6 masquerade
+        		ct status dnat ip6 saddr . oifname @home6 masquerade
+        	}
+        }
+    "#]].assert_eq(&render("gantry", &gantry0(|_| {})).to_string());
+}
+
+#[test]
+fn what_a_bridge_may() {
+    check(
+        &gantry0(|bridge| bridge.icc = false),
+        expect![[r#"
+        bridges: "gantry0"
+        without6: "gantry0"
+        addressed4: "gantry0"
+        home4: 172.17.0.0/16 . "gantry0"
+        masquerade4: 172.17.0.0/16
+    "#]],
+    );
+    check(
+        &gantry0(|bridge| bridge.internal = true),
+        expect![[r#"
+        bridges: "gantry0"
+        icc: "gantry0" . "gantry0"
+        internal: "gantry0"
+        without6: "gantry0"
+        addressed4: "gantry0"
+        home4: 172.17.0.0/16 . "gantry0"
+    "#]],
+    );
+    check(
+        &gantry0(|bridge| bridge.ipv4.as_mut().unwrap().masquerade = false),
+        expect![[r#"
+        bridges: "gantry0"
+        icc: "gantry0" . "gantry0"
+        without6: "gantry0"
+        addressed4: "gantry0"
+        home4: 172.17.0.0/16 . "gantry0"
+    "#]],
+    );
+    check(
+        &gantry0(|bridge| bridge.trusted = vec!["eth1".to_owned()]),
+        expect![[r#"
+        bridges: "gantry0"
+        icc: "gantry0" . "gantry0"
+        trusted: "eth1" . "gantry0"
+        without6: "gantry0"
+        addressed4: "gantry0"
+        home4: 172.17.0.0/16 . "gantry0"
+        masquerade4: 172.17.0.0/16
+    "#]],
+    );
+}
+
+#[test]
+fn gateway_modes() {
+    check(
+        &mode(GatewayMode::NatUnprotected),
+        expect![[r#"
+        bridges: "gantry0"
+        icc: "gantry0" . "gantry0"
+        without6: "gantry0"
+        addressed4: "gantry0"
+        open4: "gantry0"
+        home4: 172.17.0.0/16 . "gantry0"
+        masquerade4: 172.17.0.0/16
+    "#]],
+    );
+    check(
+        &routed(),
+        expect![[r#"
+        bridges: "br-1"
+        icc: "br-1" . "br-1"
+        addressed4: "br-1"
+        addressed6: "br-1"
+        direct4: "br-1"
+        direct6: "br-1"
+        routed4: "br-1"
+        routed6: "br-1"
+        home4: 172.18.0.0/16 . "br-1"
+        home6: fd00:18::/64 . "br-1"
+        published4: 172.18.0.2 . tcp . 80
+    "#]],
+    );
+    check(
+        &isolated(),
+        expect![[r#"
+        bridges: "gantry0"
+        icc: "gantry0" . "gantry0"
+        internal: "gantry0"
+        without6: "gantry0"
+        home4: 172.17.0.0/16 . "gantry0"
+    "#]],
+    );
+}
+
+#[test]
+fn several_networks() {
+    check(
+        &several(),
+        expect![[r#"
+        bridges: "br-1", "br-2", "gantry0"
+        icc: "br-1" . "br-1", "br-2" . "br-2", "gantry0" . "gantry0"
+        internal: "br-2"
+        without6: "br-2", "gantry0"
+        addressed4: "br-1", "br-2", "gantry0"
+        addressed6: "br-1"
+        home4: 172.17.0.0/16 . "gantry0", 172.18.0.0/16 . "br-1", 172.19.0.0/16 . "br-2"
+        home6: fd00:18::/64 . "br-1"
+        masquerade4: 172.17.0.0/16, 172.18.0.0/16
+        masquerade6: fd00:18::/64
+    "#]],
+    );
+    check(
+        &only_ipv6(),
+        expect![[r#"
+        bridges: "gantry0"
+        icc: "gantry0" . "gantry0"
+        without4: "gantry0"
+        addressed6: "gantry0"
+        home6: fd00:17::/64 . "gantry0"
+        masquerade6: fd00:17::/64
+    "#]],
+    );
+}
+
+#[test]
+fn ports() {
+    check(
+        &published(Localhost::Kernel),
+        expect![[r#"
+        bridges: "br-1"
+        icc: "br-1" . "br-1"
+        addressed4: "br-1"
+        addressed6: "br-1"
+        home4: 172.18.0.0/16 . "br-1"
+        home6: fd00:18::/64 . "br-1"
+        masquerade4: 172.18.0.0/16
+        masquerade6: fd00:18::/64
+        published4: 172.18.0.2 . tcp . 80, 172.18.0.2 . udp . 53
+        published6: fd00:18::2 . tcp . 80, fd00:18::2 . sctp . 9
+        ports4: 192.0.2.1 . udp . 53 : 172.18.0.2 . 53
+        ports6: 2001:db8::1 . sctp . 9 : fd00:18::2 . 9
+        wildcard4: tcp . 8080 : 172.18.0.2 . 80
+        wildcard6: tcp . 8080 : fd00:18::2 . 80
+        localhost4: 127.0.0.1 . tcp . 5432 : 172.18.0.3 . 5432
+        output - ip daddr 127.0.0.0/8 accept
+        output + dnat ip to ip daddr . meta l4proto . th dport map @localhost4
+    "#]],
+    );
+    check(
+        &published(Localhost::Proxy),
+        expect![[r#"
+        bridges: "br-1"
+        icc: "br-1" . "br-1"
+        addressed4: "br-1"
+        addressed6: "br-1"
+        home4: 172.18.0.0/16 . "br-1"
+        home6: fd00:18::/64 . "br-1"
+        masquerade4: 172.18.0.0/16
+        masquerade6: fd00:18::/64
+        published4: 172.18.0.2 . tcp . 80, 172.18.0.2 . udp . 53
+        published6: fd00:18::2 . tcp . 80, fd00:18::2 . sctp . 9
+        ports4: 192.0.2.1 . udp . 53 : 172.18.0.2 . 53
+        ports6: 2001:db8::1 . sctp . 9 : fd00:18::2 . 9
+        wildcard4: tcp . 8080 : 172.18.0.2 . 80
+        wildcard6: tcp . 8080 : fd00:18::2 . 80
+    "#]],
+    );
+}
+
+#[test]
+fn choices_of_the_host() {
+    let direct = Choices { direct_routing: true, ..Choices::default() };
+    check(
+        &choosing(direct),
+        expect![[r#"
+        bridges: "gantry0"
+        icc: "gantry0" . "gantry0"
+        without6: "gantry0"
+        addressed4: "gantry0"
+        direct4: "gantry0"
+        home4: 172.17.0.0/16 . "gantry0"
+        masquerade4: 172.17.0.0/16
+    "#]],
+    );
+    let mark =
+        |mask| Choices { accepted_mark: Some(Mark { value: 1, mask }), ..Choices::default() };
+    check(
+        &choosing(mark(u32::MAX)),
+        expect![[r#"
+        bridges: "gantry0"
+        icc: "gantry0" . "gantry0"
+        without6: "gantry0"
+        addressed4: "gantry0"
+        home4: 172.17.0.0/16 . "gantry0"
+        masquerade4: 172.17.0.0/16
+        inward + meta mark 0x00000001 accept
+    "#]],
+    );
+    check(
+        &choosing(mark(0xff)),
+        expect![[r#"
+        bridges: "gantry0"
+        icc: "gantry0" . "gantry0"
+        without6: "gantry0"
+        addressed4: "gantry0"
+        home4: 172.17.0.0/16 . "gantry0"
+        masquerade4: 172.17.0.0/16
+        inward + meta mark & 0x000000ff == 0x00000001 accept
+    "#]],
+    );
+    let strangers = vec!["eth0".to_owned(), "eth1".to_owned()];
+    check(
+        &choosing(Choices { strangers, ..Choices::default() }),
+        expect![[r#"
+        bridges: "gantry0"
+        icc: "gantry0" . "gantry0"
+        strangers: "eth0", "eth1"
+        without6: "gantry0"
+        addressed4: "gantry0"
+        home4: 172.17.0.0/16 . "gantry0"
+        masquerade4: 172.17.0.0/16
+    "#]],
+    );
+    check(
+        &choosing(Choices { ipv6: Rules::Nobodys, ..Choices::default() }),
+        expect![[r#"
+        bridges: "gantry0"
+        icc: "gantry0" . "gantry0"
+        without6: "gantry0"
+        addressed4: "gantry0"
+        home4: 172.17.0.0/16 . "gantry0"
+        masquerade4: 172.17.0.0/16
+        guard + meta nfproto ipv6 accept
+        spoof + meta nfproto ipv6 accept
+        prerouting + meta nfproto ipv6 accept
+        output + meta nfproto ipv6 accept
+        forward + meta nfproto ipv6 accept
+        redirect + meta nfproto ipv6 accept
+        postrouting + meta nfproto ipv6 accept
+    "#]],
+    );
+    check(
+        &choosing(Choices { ipv4: Rules::Nobodys, ..Choices::default() }),
+        expect![[r#"
+        bridges: "gantry0"
+        icc: "gantry0" . "gantry0"
+        without6: "gantry0"
+        addressed4: "gantry0"
+        home4: 172.17.0.0/16 . "gantry0"
+        masquerade4: 172.17.0.0/16
+        guard + meta nfproto ipv4 accept
+        spoof + meta nfproto ipv4 accept
+        prerouting + meta nfproto ipv4 accept
+        output + meta nfproto ipv4 accept
+        forward + meta nfproto ipv4 accept
+        redirect + meta nfproto ipv4 accept
+        postrouting + meta nfproto ipv4 accept
+    "#]],
+    );
+}
+
+#[test]
+fn nothing_to_say() {
+    assert!(render("gantry", &View::default()).is_empty());
+    let nobodys = Choices { ipv4: Rules::Nobodys, ipv6: Rules::Nobodys, ..Choices::default() };
+    assert!(render("gantry", &choosing(nobodys)).is_empty());
+}
+
+#[test]
+fn rules_do_not_grow() {
+    let rules = |view: &View| -> usize {
+        render("gantry", view).chains.iter().map(|chain| chain.rules.len()).sum()
+    };
+    let mut many = several();
+    for number in 0..200u16 {
+        let [high, low] = number.to_be_bytes();
+        many.bridges.push(bridge(&format!("br-{number}x"), &format!("10.{high}.{low}.0/24")));
+        let host = format!("0.0.0.0:{}", 1000 + number);
+        many.ports.insert(port(Protocol::Tcp, &host, &format!("10.{high}.{low}.2:80")));
+    }
+    assert_eq!(rules(&gantry0(|_| {})), rules(&many));
+    assert_eq!(rules(&gantry0(|_| {})), rules(&isolated()));
+}
+
+/// A host of its own for as long as the act lasts. Without root there is none: said aloud, not failed.
+fn on_a_host(act: impl FnOnce(&mut Socket) + Send) {
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    std::thread::scope(|scope| {
+        let host = scope.spawn(|| {
+            unshare(CloneFlags::NEWNET).unwrap();
+            act(&mut Socket::netfilter().unwrap());
+        });
+        host.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    });
+}
+
+/// The table as nft(8) lists it, without what it says of the owner.
+fn listed() -> String {
+    let output = Command::new("nft").args(["list", "table", "inet", "gantry"]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let lines = text.lines().map(|line| line.split(" # progname").next().unwrap());
+    let lines = lines.filter(|line| !line.contains("flags owner"));
+    let text: String = lines.map(|line| format!("{line}\n")).collect();
+    text.replacen("{\n\n", "{\n", 1)
+}
+
+/// Elements in the order of their words, and on one line: nft(8) has orders and widths of its own.
+fn sorted(text: &str) -> String {
+    let mut text = text.replace(",\n", ",");
+    while text.contains(",\t") || text.contains(", ") {
+        text = text.replace(",\t", ",").replace(", ", ",");
+    }
+    let sorted = text.lines().map(|line| match line.split_once("elements = { ") {
+        None => line.to_owned(),
+        Some((indent, rest)) => {
+            let mut elements: Vec<&str> = rest.trim_end_matches(" }").split(',').collect();
+            elements.sort_unstable();
+            format!("{indent}elements = {{ {} }}", elements.join(","))
+        }
+    });
+    let lines: Vec<String> = sorted.collect();
+    lines.join("\n")
+}
+
+fn examples() -> Vec<View> {
+    let marked = Choices {
+        accepted_mark: Some(Mark { value: 1, mask: 0xff }),
+        strangers: vec!["eth0".to_owned()],
+        ipv6: Rules::Nobodys,
+        ..Choices::default()
+    };
+    vec![
+        gantry0(|_| {}),
+        gantry0(|bridge| bridge.trusted = vec!["eth1".to_owned()]),
+        several(),
+        only_ipv6(),
+        routed(),
+        isolated(),
+        mode(GatewayMode::NatUnprotected),
+        published(Localhost::Kernel),
+        published(Localhost::Proxy),
+        choosing(marked),
+        choosing(Choices {
+            accepted_mark: Some(Mark { value: 7, mask: u32::MAX }),
+            ..Choices::default()
+        }),
+    ]
+}
+
+#[test]
+fn nft_reads_what_we_render() {
+    on_a_host(|socket| {
+        let ownership = Ownership::of_kernel(socket).unwrap();
+        for view in examples() {
+            let ruleset = render("gantry", &view);
+            nft::apply(socket, &ruleset, ownership).unwrap();
+            assert_eq!(sorted(&listed()), sorted(&ruleset.to_string()));
+            assert_eq!(nft::difference(socket, &ruleset, ownership).unwrap(), Vec::<String>::new());
+        }
+        nft::apply(
+            socket,
+            &Ruleset { table: "gantry".to_owned(), ..Ruleset::default() },
+            ownership,
+        )
+        .unwrap();
+        assert!(nft::table(socket, "gantry").unwrap().is_none());
+    });
+}
+
+#[test]
+fn from_any_example_to_any_other_by_elements() {
+    on_a_host(|socket| {
+        let choices = Choices { localhost: Localhost::Kernel, ..Choices::default() };
+        let views: Vec<View> =
+            examples().into_iter().map(|view| View { choices: choices.clone(), ..view }).collect();
+        nft::apply(socket, &render("gantry", &views[0]), Ownership::Shared).unwrap();
+        let mut now = render("gantry", &views[0]);
+        for from in &views {
+            for to in [from].into_iter().chain(&views) {
+                let next = render("gantry", to);
+                assert_eq!(now.chains, next.chains);
+                nft::change(socket, "gantry", &super::changes(&now, &next)).unwrap();
+                let differences = nft::difference(socket, &next, Ownership::Shared).unwrap();
+                assert_eq!(differences, Vec::<String>::new());
+                now = next;
+            }
+        }
+    });
+}
+
+#[test]
+fn a_port_more_or_less() {
+    on_a_host(|socket| {
+        let view = published(Localhost::Kernel);
+        let mut ruleset = render("gantry", &view);
+        nft::apply(socket, &ruleset, Ownership::Shared).unwrap();
+        let elements = |ports: &[Port]| {
+            ports.iter().flat_map(|port| of_port(port, &view.choices)).collect::<Vec<_>>()
+        };
+        let again = port(Protocol::Tcp, "0.0.0.0:8081", "172.18.0.2:80");
+        let first = port(Protocol::Tcp, "0.0.0.0:8080", "172.18.0.2:80");
+        let mut step = |gone: &[Port], new: &[Port]| -> Change {
+            let change = ruleset.replace(elements(gone), elements(new));
+            nft::change(socket, "gantry", &change).unwrap();
+            let differences = nft::difference(socket, &ruleset, Ownership::Shared).unwrap();
+            assert_eq!(differences, Vec::<String>::new());
+            change
+        };
+        assert_eq!(step(&[], std::slice::from_ref(&again)).new.len(), 1, "one more way to it");
+        assert_eq!(step(&[first], &[]).gone.len(), 1, "it is still asked for by the other");
+        assert_eq!(step(&[again], &[]).gone.len(), 2);
+    });
+}
+
+#[test]
+fn two_thousand_ports_in_one_transaction() {
+    on_a_host(|socket| {
+        let mut view = gantry0(|_| {});
+        for number in 0..2000u16 {
+            let [high, low] = (number / 2 + 2).to_be_bytes();
+            let host = format!("0.0.0.0:{}", 10000 + number);
+            let container = format!("172.17.{high}.{low}:{}", 80 + number % 2);
+            view.ports.insert(port(Protocol::Tcp, &host, &container));
+        }
+        let ruleset = render("gantry", &view);
+        nft::apply(socket, &ruleset, Ownership::Shared).unwrap();
+        let differences = nft::difference(socket, &ruleset, Ownership::Shared).unwrap();
+        assert_eq!(differences, Vec::<String>::new());
+    });
+}
+
+#[test]
+fn changes_are_found() {
+    on_a_host(|socket| {
+        let ruleset = render("gantry", &published(Localhost::Kernel));
+        let mut problems = |change: &str| {
+            nft::apply(socket, &ruleset, Ownership::Shared).unwrap();
+            let status = Command::new("nft").arg(change).status().unwrap();
+            assert!(status.success(), "{change}");
+            nft::difference(socket, &ruleset, Ownership::Shared).unwrap().join("\n")
+        };
+        expect!["the rules of chain inward were changed"]
+            .assert_eq(&problems("insert rule inet gantry inward accept"));
+        expect!["the elements of set bridges were changed"]
+            .assert_eq(&problems("add element inet gantry bridges { \"eth9\" }"));
+        expect!["the elements of set wildcard4 were changed"]
+            .assert_eq(&problems("delete element inet gantry wildcard4 { tcp . 8080 }"));
+        expect!["the elements of set home6 were changed"]
+            .assert_eq(&problems("flush set inet gantry home6"));
+        expect!["chain mine is not ours"].assert_eq(&problems("add chain inet gantry mine"));
+        expect!["the table is missing"].assert_eq(&problems("flush ruleset"));
+        expect!["the table is not held by us"]
+            .assert_eq(&problems("add table inet gantry { flags dormant; }"));
+    });
+}
+
+#[test]
+fn nobody_flushes_what_is_owned() {
+    on_a_host(|socket| {
+        let ownership = Ownership::of_kernel(socket).unwrap();
+        let ruleset = render("gantry", &gantry0(|_| {}));
+        nft::apply(socket, &ruleset, ownership).unwrap();
+        let nft = |words: &str| {
+            let status = Command::new("nft").args(words.split(' ')).output().unwrap().status;
+            status.success()
+        };
+        assert!(nft("flush ruleset"), "of what is theirs");
+        let mut other = Socket::netfilter().unwrap();
+        let theirs = nft::apply(&mut other, &ruleset, ownership);
+        if ownership == Ownership::Shared {
+            println!("this kernel knows no owner");
+            return;
+        }
+        assert_eq!(nft::difference(socket, &ruleset, ownership).unwrap(), Vec::<String>::new());
+        assert!(!nft("delete table inet gantry") && !nft("insert rule inet gantry inward accept"));
+        assert_eq!(
+            theirs.unwrap_err().to_string(),
+            "the firewall table gantry belongs to another process: is another daemon with the same bridge running?"
+        );
+        let port = socket.port().unwrap();
+        *socket = Socket::netfilter().unwrap();
+        assert_ne!(socket.port().unwrap(), port);
+        if ownership == Ownership::Persistent {
+            assert_eq!(
+                nft::difference(socket, &ruleset, ownership).unwrap(),
+                ["the table is not held by us"],
+                "it outlives its owner"
+            );
+        }
+        nft::apply(socket, &ruleset, ownership).unwrap();
+        assert_eq!(nft::difference(socket, &ruleset, ownership).unwrap(), Vec::<String>::new());
+    });
+}

@@ -1,0 +1,344 @@
+//! A table as a value, printed as `nft list table` prints it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+
+use super::view::Mark;
+use crate::records::Protocol;
+
+/// Our table. Without bridges there is nothing to say, and no table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ruleset {
+    pub(crate) table: String,
+    pub(crate) sets: Vec<Set>,
+    pub(crate) chains: Vec<Chain>,
+}
+
+/// A set, or a map where it has `data`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Set {
+    pub(crate) name: &'static str,
+    pub(crate) key: &'static [Field],
+    pub(crate) data: &'static [Field],
+    /// Each element, and how many reasons there are for it.
+    pub(crate) elements: BTreeMap<Element, u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Field {
+    Device,
+    Ipv4,
+    Ipv6,
+    /// A range of addresses; a set with one is an interval set.
+    Subnet4,
+    Subnet6,
+    Protocol,
+    Port,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Element {
+    pub(crate) key: Vec<Value>,
+    pub(crate) data: Vec<Value>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Value {
+    Device(String),
+    Subnet(IpNet),
+    Address(IpAddr),
+    Protocol(Protocol),
+    Port(u16),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Chain {
+    pub(crate) name: &'static str,
+    pub(crate) hook: Option<Hook>,
+    pub(crate) rules: Vec<Rule>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hook {
+    /// Before connections are looked up.
+    PreroutingRaw,
+    /// After that, and before addresses are translated.
+    PreroutingMangle,
+    PreroutingNat,
+    OutputNat,
+    Forward,
+    Output,
+    PostroutingNat,
+}
+
+/// Matches from left to right, then what happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rule(pub(crate) Vec<Term>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Term {
+    Family(Ip),
+    InputIn(&'static str),
+    OutputIn(&'static str),
+    /// Input and output device together are an element of the set.
+    PairIn(&'static str),
+    NotFromLoopback,
+    /// From an address of `127.0.0.0/8`, or to one.
+    FromLocalhost,
+    ToLocalhost(Is),
+    /// To `::1`.
+    ToLocalhost6(Is),
+    SourceIn(Ip, &'static str),
+    /// Source address and output device together are an element of the set.
+    SourceOutputIn(Ip, Is, &'static str),
+    /// Destination address, protocol and port together are an element of the set.
+    TargetIn(Ip, &'static str),
+    /// Destination is an address of this host.
+    ToHost,
+    /// Destination is an address of the device it came in by.
+    ToInputDevice(Is),
+    /// The answer would not go out by the device this came in by.
+    NoWayBack,
+    Icmp(Ip),
+    /// "There is a shorter way than by me."
+    Redirect(Ip),
+    Connection(Connection),
+    Marked(Mark),
+    /// Translate to what the map has for destination address, protocol and port.
+    TranslateTarget(Ip, &'static str),
+    /// Translate to what the map has for protocol and port.
+    TranslatePort(Ip, &'static str),
+    Masquerade,
+    Accept,
+    Drop,
+    Goto(&'static str),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ip {
+    V4,
+    V6,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Is {
+    Yes,
+    Not,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Connection {
+    Established,
+    /// Not yet known, or not understood.
+    NewOrInvalid,
+    /// Its destination was translated.
+    Translated,
+}
+
+impl Ruleset {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.chains.is_empty()
+    }
+
+    pub(crate) fn set(&self, name: &str) -> Option<&Set> {
+        self.sets.iter().find(|set| set.name == name)
+    }
+
+    pub(crate) fn set_mut(&mut self, name: &str) -> Option<&mut Set> {
+        self.sets.iter_mut().find(|set| set.name == name)
+    }
+}
+
+impl Set {
+    pub(crate) fn is_interval(&self) -> bool {
+        self.key.iter().any(|field| matches!(field, Field::Subnet4 | Field::Subnet6))
+    }
+
+    pub(crate) fn is_map(&self) -> bool {
+        !self.data.is_empty()
+    }
+
+    pub(crate) fn add(&mut self, element: Element) {
+        *self.elements.entry(element).or_default() += 1;
+    }
+}
+
+impl Element {
+    pub(crate) fn of<const N: usize>(key: [Value; N]) -> Self {
+        Self { key: key.into(), data: Vec::new() }
+    }
+
+    pub(crate) fn leads_to(self, address: IpAddr, port: u16) -> Self {
+        Self { data: vec![Value::Address(address), Value::Port(port)], ..self }
+    }
+}
+
+impl fmt::Display for Ruleset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "table inet {} {{", self.table)?;
+        for (index, set) in self.sets.iter().enumerate() {
+            write!(f, "{}{set}", if index == 0 { "" } else { "\n" })?;
+        }
+        for chain in &self.chains {
+            write!(f, "\n{chain}")?;
+        }
+        writeln!(f, "}}")
+    }
+}
+
+impl fmt::Display for Set {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let word = if self.is_map() { "map" } else { "set" };
+        write!(f, "\t{word} {} {{\n\t\ttype {}", self.name, joined(self.key))?;
+        if self.is_map() {
+            write!(f, " : {}", joined(self.data))?;
+        }
+        writeln!(f)?;
+        if self.is_interval() {
+            writeln!(f, "\t\tflags interval")?;
+        }
+        if !self.elements.is_empty() {
+            let elements: Vec<String> = self.elements.keys().map(Element::to_string).collect();
+            writeln!(f, "\t\telements = {{ {} }}", elements.join(",\n\t\t\t     "))?;
+        }
+        f.write_str("\t}\n")
+    }
+}
+
+fn joined<T: fmt::Display>(parts: &[T]) -> String {
+    let parts: Vec<String> = parts.iter().map(T::to_string).collect();
+    parts.join(" . ")
+}
+
+impl fmt::Display for Field {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Device => "ifname",
+            Self::Ipv4 | Self::Subnet4 => "ipv4_addr",
+            Self::Ipv6 | Self::Subnet6 => "ipv6_addr",
+            Self::Protocol => "inet_proto",
+            Self::Port => "inet_service",
+        })
+    }
+}
+
+impl fmt::Display for Element {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&joined(&self.key))?;
+        if self.data.is_empty() { Ok(()) } else { write!(f, " : {}", joined(&self.data)) }
+    }
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Device(name) => write!(f, "\"{name}\""),
+            Self::Subnet(subnet) if subnet.prefix_len() == subnet.max_prefix_len() => {
+                write!(f, "{}", subnet.addr())
+            }
+            Self::Subnet(subnet) => write!(f, "{subnet}"),
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Protocol(protocol) => f.write_str(protocol.as_str()),
+            Self::Port(port) => write!(f, "{port}"),
+        }
+    }
+}
+
+impl fmt::Display for Chain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "\tchain {} {{", self.name)?;
+        if let Some(hook) = self.hook {
+            let words = match hook {
+                Hook::PreroutingRaw => "type filter hook prerouting priority raw",
+                Hook::PreroutingMangle => "type filter hook prerouting priority mangle",
+                Hook::PreroutingNat => "type nat hook prerouting priority dstnat",
+                Hook::OutputNat => "type nat hook output priority -100",
+                Hook::Forward => "type filter hook forward priority filter",
+                Hook::Output => "type filter hook output priority filter",
+                Hook::PostroutingNat => "type nat hook postrouting priority srcnat",
+            };
+            writeln!(f, "\t\t{words}; policy accept;")?;
+        }
+        for rule in &self.rules {
+            writeln!(f, "\t\t{rule}")?;
+        }
+        f.write_str("\t}\n")
+    }
+}
+
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, term) in self.0.iter().enumerate() {
+            write!(f, "{}{term}", if index == 0 { "" } else { " " })?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Term {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let not = |is: &Is| if *is == Is::Yes { "" } else { "!= " };
+        match self {
+            Self::Family(Ip::V4) => f.write_str("meta nfproto ipv4"),
+            Self::Family(Ip::V6) => f.write_str("meta nfproto ipv6"),
+            Self::InputIn(set) => write!(f, "iifname @{set}"),
+            Self::OutputIn(set) => write!(f, "oifname @{set}"),
+            Self::PairIn(set) => write!(f, "iifname . oifname @{set}"),
+            Self::NotFromLoopback => f.write_str("iifname != \"lo\""),
+            Self::FromLocalhost => f.write_str("ip saddr 127.0.0.0/8"),
+            Self::ToLocalhost(is) => write!(f, "ip daddr {}127.0.0.0/8", not(is)),
+            Self::ToLocalhost6(is) => write!(f, "ip6 daddr {}::1", not(is)),
+            Self::SourceIn(ip, set) => write!(f, "{ip} saddr @{set}"),
+            Self::SourceOutputIn(ip, is, set) => {
+                write!(f, "{ip} saddr . oifname {}@{set}", not(is))
+            }
+            Self::TargetIn(ip, set) => write!(f, "{ip} daddr . meta l4proto . th dport @{set}"),
+            Self::ToHost => f.write_str("fib daddr type local"),
+            Self::ToInputDevice(is) => write!(f, "fib daddr . iif type {}local", not(is)),
+            Self::NoWayBack => f.write_str("fib saddr . iif oif missing"),
+            Self::Icmp(Ip::V4) => f.write_str("meta l4proto icmp"),
+            Self::Icmp(Ip::V6) => f.write_str("meta l4proto ipv6-icmp"),
+            Self::Redirect(Ip::V4) => f.write_str("icmp type redirect"),
+            Self::Redirect(Ip::V6) => f.write_str("icmpv6 type nd-redirect"),
+            Self::Connection(Connection::Established) => {
+                f.write_str("ct state established,related")
+            }
+            Self::Connection(Connection::NewOrInvalid) => f.write_str("ct state invalid,new"),
+            Self::Connection(Connection::Translated) => f.write_str("ct status dnat"),
+            Self::Marked(Mark { value, mask: u32::MAX }) => write!(f, "meta mark {value:#010x}"),
+            Self::Marked(Mark { value, mask }) => {
+                write!(f, "meta mark & {mask:#010x} == {value:#010x}")
+            }
+            Self::TranslateTarget(ip, map) => {
+                write!(f, "dnat {ip} to {ip} daddr . meta l4proto . th dport map @{map}")
+            }
+            Self::TranslatePort(ip, map) => {
+                write!(f, "dnat {ip} to meta l4proto . th dport map @{map}")
+            }
+            Self::Masquerade => f.write_str("masquerade"),
+            Self::Accept => f.write_str("accept"),
+            Self::Drop => f.write_str("drop"),
+            Self::Goto(chain) => write!(f, "goto {chain}"),
+        }
+    }
+}
+
+impl fmt::Display for Ip {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "ip",
+            Self::V6 => "ip6",
+        })
+    }
+}
+
+/// Whether an address is one that only the host itself can send to.
+pub(crate) fn is_localhost(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.octets()[0] == Ipv4Addr::LOCALHOST.octets()[0],
+        IpAddr::V6(address) => address.is_loopback(),
+    }
+}

@@ -1,0 +1,217 @@
+//! What the firewall has to know, and nothing else: bridges, and what is published where.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use ipnet::IpNet;
+use stdx::Error;
+
+use crate::records::{Endpoint, GatewayMode, Network, Protocol, PublishedPort};
+
+/// All of it, as values.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct View {
+    pub(crate) bridges: Vec<Bridge>,
+    pub(crate) ports: BTreeSet<Port>,
+    pub(crate) choices: Choices,
+}
+
+/// What was decided for the whole host.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Choices {
+    /// `--iptables` and `--ip6tables`: which families are ours to judge.
+    pub(crate) ipv4: Rules,
+    pub(crate) ipv6: Rules,
+    pub(crate) localhost: Localhost,
+    /// `--allow-direct-routing`: published ports may be reached at the container's own address, too.
+    pub(crate) direct_routing: bool,
+    /// `--bridge-accept-fwmark`: packets that carry it are let in.
+    pub(crate) accepted_mark: Option<Mark>,
+    /// Devices that the host did not forward between before we had it forward packets.
+    pub(crate) strangers: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rules {
+    Ours,
+    Nobodys,
+}
+
+/// Who brings what the host sends to `127.0.0.1` to a container.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Localhost {
+    /// The kernel: its devices route the loopback's addresses, so our table must be one that nobody can take away.
+    Kernel,
+    /// Whoever listens on the published port.
+    #[default]
+    Proxy,
+}
+
+/// `VALUE` or `VALUE/MASK`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub value: u32,
+    pub mask: u32,
+}
+
+impl FromStr for Mark {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self, Error> {
+        let number = |what: &str, part: &str| {
+            let number = match part.strip_prefix("0x").or_else(|| part.strip_prefix("0X")) {
+                Some(digits) => u32::from_str_radix(digits, 16),
+                None => part.parse(),
+            };
+            // Docker's words, by way of its language's.
+            number.map_err(|_| {
+                Error::invalid(format!(
+                    "invalid firewall {what} {text:?}: strconv.ParseUint: parsing {part:?}: invalid syntax"
+                ))
+            })
+        };
+        let (value, mask) = match text.split_once('/') {
+            Some((value, mask)) => (number("mark", value)?, number("mask", mask)?),
+            None => (number("mark", text)?, u32::MAX),
+        };
+        Ok(Self { value, mask })
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Bridge {
+    pub(crate) name: String,
+    pub(crate) icc: bool,
+    pub(crate) internal: bool,
+    pub(crate) ipv4: Option<Family>,
+    pub(crate) ipv6: Option<Family>,
+    /// Devices of the host by which published ports may be reached at the container's own address.
+    pub(crate) trusted: Vec<String>,
+}
+
+/// A bridge in one of the two families.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Family {
+    pub(crate) subnets: Vec<IpNet>,
+    pub(crate) mode: GatewayMode,
+    pub(crate) masquerade: bool,
+    /// Has the host an address here?
+    pub(crate) addressed: bool,
+}
+
+/// One port of the host and where it leads. Both addresses are of one family.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Port {
+    pub(crate) protocol: Protocol,
+    pub(crate) host: (IpAddr, u16),
+    pub(crate) container: (IpAddr, u16),
+    pub(crate) mode: GatewayMode,
+}
+
+impl Default for Choices {
+    fn default() -> Self {
+        Self {
+            ipv4: Rules::Ours,
+            ipv6: Rules::Ours,
+            localhost: Localhost::default(),
+            direct_routing: false,
+            accepted_mark: None,
+            strangers: Vec::new(),
+        }
+    }
+}
+
+impl View {
+    pub(crate) fn of<'a>(
+        networks: impl IntoIterator<Item = &'a Network>,
+        endpoints: impl IntoIterator<Item = &'a Endpoint>,
+        choices: Choices,
+    ) -> Self {
+        let networks: Vec<&Network> = networks.into_iter().collect();
+        let network = |endpoint: &Endpoint| {
+            networks.iter().find(|network| network.id == endpoint.network_id).copied()
+        };
+        let ports = endpoints
+            .into_iter()
+            .filter(|endpoint| !endpoint.ports.is_empty())
+            .filter_map(|endpoint| Some(ports_of(network(endpoint)?, endpoint)))
+            .flatten()
+            .collect();
+        let bridges = networks.iter().filter_map(|network| Bridge::of(network)).collect();
+        Self { bridges, ports, choices }
+    }
+}
+
+/// What is published of one endpoint. A port whose two ends are of different families is its listener's to serve.
+pub(crate) fn ports_of<'a>(
+    network: &Network,
+    endpoint: &'a Endpoint,
+) -> impl Iterator<Item = Port> + use<'a> {
+    let modes = match &network.bridge {
+        Some(bridge) if !network.internal => Some((bridge.gateway_mode, bridge.gateway_mode6)),
+        _ => None,
+    };
+    endpoint.ports.iter().filter_map(move |published| {
+        let (mode4, mode6) = modes?;
+        let PublishedPort { protocol, container_port, host_ip, host_port } = *published;
+        let (address, mode): (IpAddr, _) = match host_ip {
+            IpAddr::V4(_) => (endpoint.ip?.into(), mode4),
+            IpAddr::V6(_) => (endpoint.ip6?.into(), mode6),
+        };
+        Some(Port {
+            protocol,
+            host: (host_ip, host_port),
+            container: (address, container_port),
+            mode,
+        })
+    })
+}
+
+impl Bridge {
+    fn of(network: &Network) -> Option<Self> {
+        let device = network.bridge.as_ref()?;
+        let subnets = |of: fn(&IpNet) -> bool| {
+            network.ipam.config.iter().map(|pool| pool.subnet).filter(of).collect()
+        };
+        let ipv4 = network.enable_ipv4.then(|| Family {
+            subnets: subnets(|subnet| subnet.addr().is_ipv4()),
+            mode: device.gateway_mode,
+            masquerade: device.masquerade,
+            addressed: device.address.is_some(),
+        });
+        let ipv6 = network.enable_ipv6.then(|| Family {
+            subnets: subnets(|subnet| subnet.addr().is_ipv6()),
+            mode: device.gateway_mode6,
+            masquerade: device.masquerade6,
+            addressed: device.address6.is_some(),
+        });
+        Some(Self {
+            name: device.name.clone(),
+            icc: device.icc,
+            internal: network.internal,
+            ipv4,
+            ipv6,
+            trusted: device.trusted.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn marks() {
+        let mark = |text: &str| text.parse::<Mark>().map(|mark| (mark.value, mark.mask));
+        assert_eq!(mark("1").unwrap(), (1, u32::MAX));
+        assert_eq!(mark("0x10/0xff").unwrap(), (16, 255));
+        for nonsense in ["", "x", "1/", "/1", "-1", "0x1ffffffff"] {
+            assert!(mark(nonsense).is_err(), "{nonsense}");
+        }
+        assert_eq!(
+            mark("1/x").unwrap_err().to_string(),
+            "invalid firewall mask \"1/x\": strconv.ParseUint: parsing \"x\": invalid syntax"
+        );
+    }
+}
