@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use network::Mark;
 use serde_json::Value;
 use stdx::{Context, Error, Result, units};
 
@@ -36,6 +37,9 @@ pub(crate) struct Config {
     pub(crate) ip_masq: bool,
     pub(crate) ip_forward: bool,
     pub(crate) iptables: bool,
+    pub(crate) ip6tables: bool,
+    pub(crate) allow_direct_routing: bool,
+    pub(crate) accept_fwmark: Option<Mark>,
     pub(crate) dns: Vec<String>,
     pub(crate) dns_search: Vec<String>,
     pub(crate) dns_options: Vec<String>,
@@ -86,6 +90,9 @@ impl Default for Config {
             ip_masq: true,
             ip_forward: true,
             iptables: true,
+            ip6tables: true,
+            allow_direct_routing: false,
+            accept_fwmark: None,
             dns: Vec::new(),
             dns_search: Vec::new(),
             dns_options: Vec::new(),
@@ -151,8 +158,20 @@ use Shape::{Many, One, Pairs, Switch};
 
 const SETTINGS: &[Setting] = &[
     setting("add-runtime", "runtimes", Pairs, "Register an additional OCI compatible runtime"),
+    setting(
+        "allow-direct-routing",
+        "allow-direct-routing",
+        Switch,
+        "Allow remote access to published ports on container IP addresses",
+    ),
     setting("bip", "bip", One, "IPv4 address for the default bridge"),
     short("bridge", 'b', "bridge", One, "Attach containers to a network bridge"),
+    setting(
+        "bridge-accept-fwmark",
+        "bridge-accept-fwmark",
+        One,
+        "In bridge networks, accept packets with this firewall mark/mask",
+    ),
     setting("cgroup-parent", "cgroup-parent", One, "Set parent cgroup for all containers"),
     setting("config-file", "", One, "Daemon configuration file"),
     setting("containerd", "containerd", One, "Accepted for compatibility; there is no containerd"),
@@ -203,6 +222,7 @@ const SETTINGS: &[Setting] = &[
         Switch,
         "Enable IP masquerading for the default bridge's IP range",
     ),
+    setting("ip6tables", "ip6tables", Switch, "Enable addition of firewall rules for IPv6"),
     setting("iptables", "iptables", Switch, "Enable addition of firewall rules"),
     setting("label", "labels", Many, "Set key=value labels to the daemon"),
     setting(
@@ -467,6 +487,9 @@ impl Config {
             "ip-forward" => self.ip_forward = switch(value)?,
             "ip-masq" => self.ip_masq = switch(value)?,
             "iptables" => self.iptables = switch(value)?,
+            "ip6tables" => self.ip6tables = switch(value)?,
+            "allow-direct-routing" => self.allow_direct_routing = switch(value)?,
+            "bridge-accept-fwmark" => self.accept_fwmark = Some(value.parse()?),
             "label" => self.labels.push(text()),
             "log-driver" => self.log_driver = text(),
             "log-level" => match value {

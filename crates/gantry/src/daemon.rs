@@ -256,6 +256,9 @@ fn networking(config: &Config) -> Result<NetworkConfig> {
         ip_masq: config.ip_masq,
         ip_forward: config.ip_forward,
         iptables: config.iptables,
+        ip6tables: config.ip6tables,
+        allow_direct_routing: config.allow_direct_routing,
+        accept_fwmark: config.accept_fwmark,
         host_binding: config.ip,
         table: None,
     })
