@@ -86,6 +86,9 @@ pub struct HealthConfig {
     pub start_interval: i64,
     #[serde(skip_serializing_if = "is_default")]
     pub retries: i64,
+    /// Ours: `restart`, `stop` or `kill` when it turns unhealthy; empty and `none` only say so.
+    #[serde(skip_serializing_if = "is_default")]
+    pub on_failure: String,
 }
 
 /// What depends on the host the container runs on.

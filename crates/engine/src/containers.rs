@@ -6,6 +6,7 @@ use api::container::{PruneReport, Summary};
 use stdx::{Kind, Result};
 
 use crate::container::exec::Exec;
+use crate::container::health;
 use crate::container::remove::RemoveRequest;
 use crate::container::state::Phase;
 use crate::container::{Cell, Container};
@@ -143,6 +144,9 @@ impl<'a> Wanted<'a> {
         ];
         let filters = &options.filters;
         filters.allow(KNOWN)?;
+        for wanted in filters.values("health") {
+            health::check_filter(wanted)?;
+        }
         for status in filters.values("status") {
             const STATES: [&str; 7] =
                 ["created", "dead", "exited", "paused", "removing", "restarting", "running"];
@@ -227,7 +231,7 @@ impl<'a> Wanted<'a> {
             })
             && filters.any("expose", |wanted| exposes(&record, wanted))
             && filters.any("publish", |_| false)
-            && filters.any("health", |wanted| wanted == "none")
+            && filters.exact("health", health::filtered(&record))
             && filters.any("is-task", |wanted| wanted == "false"))
     }
 }

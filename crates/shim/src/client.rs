@@ -80,9 +80,10 @@ impl Client {
 
     /// Runs one more process in the container; answers its host pid. Its end arrives as an event.
     pub fn exec(&self, exec: ExecRequest) -> Result<u32, ExecFailure> {
-        let ExecRequest { id, process, tty, size, attach } = exec;
+        let ExecRequest { id, process, tty, size, attach, limit } = exec;
         let (options, stream) = attach.unzip();
-        let request = Request::Exec { id, process: Box::new(process), tty, size, attach: options };
+        let process = Box::new(process);
+        let request = Request::Exec { id, process, tty, size, attach: options, limit };
         let passed: Vec<_> = stream.iter().map(AsFd::as_fd).collect();
         let reply = self.ask::<ExecReply>(request, &passed, PATIENT);
         match reply.map(Reply::into_result) {

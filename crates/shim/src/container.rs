@@ -15,7 +15,7 @@ use stdx::time::Timestamp;
 use stdx::{Context, Error, Result};
 use sys::process::Fork;
 
-use crate::exec::{self, Asker, Exec, Starting};
+use crate::exec::{self, Asker, Exec, Starting, Wanted};
 use crate::exit::{self, Exit};
 use crate::logs::Log;
 use crate::oom::Oom;
@@ -318,11 +318,10 @@ impl Container {
     pub(crate) fn exec(
         &mut self,
         asker: Asker,
-        id: String,
         process: &Process,
-        terminal: Terminal,
-        client: Option<(AttachOptions, UnixStream)>,
+        wanted: Wanted,
     ) -> Result<(), Failure> {
+        let Wanted { id, terminal, client, limit } = wanted;
         self.must_run()?;
         if self.paused {
             return Err(Error::conflict(format!(
@@ -357,7 +356,7 @@ impl Container {
             process.console_size = Some(ConsoleSize { height: rows, width: columns });
         }
         let work = || self.task.exec(&self.id, &self.dir, &process, ends);
-        let starting = Starting::begin(asker, id, stdio, work)?;
+        let starting = Starting::begin(asker, (id, limit), stdio, work)?;
         self.starting.push(starting);
         Ok(())
     }

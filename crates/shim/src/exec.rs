@@ -1,6 +1,7 @@
 //! One more process in a container, and what became of it.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::{Duration, Instant};
 
@@ -10,7 +11,8 @@ use stdx::time::Timestamp;
 use stdx::{Context, Error, Result};
 use sys::process::{Fork, exit_now};
 
-use crate::protocol::{ExecExit, ExecState, Failure};
+use crate::container::Terminal;
+use crate::protocol::{AttachOptions, ExecExit, ExecState, Failure};
 use crate::stdio::Stdio;
 use crate::task::Executed;
 
@@ -29,6 +31,18 @@ pub(crate) struct Exec {
     pub(crate) pid: Pid,
     pub(crate) stdio: Stdio,
     phase: Phase,
+    /// When its time is over.
+    until: Option<Instant>,
+    overdue: bool,
+}
+
+/// What is asked for, beside the process itself.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    pub(crate) id: String,
+    pub(crate) terminal: Terminal,
+    pub(crate) client: Option<(AttachOptions, UnixStream)>,
+    pub(crate) limit: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -41,8 +55,9 @@ enum Phase {
 }
 
 impl Exec {
-    pub(crate) fn new(id: String, pid: Pid, stdio: Stdio) -> Self {
-        Self { id, pid, stdio, phase: Phase::Running }
+    pub(crate) fn new(id: String, pid: Pid, stdio: Stdio, limit: Option<Duration>) -> Self {
+        let until = limit.and_then(|limit| Instant::now().checked_add(limit));
+        Self { id, pid, stdio, phase: Phase::Running, until, overdue: false }
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -55,7 +70,15 @@ impl Exec {
 
     pub(crate) fn exited(&mut self, code: i32, at: Timestamp) -> ExecExit {
         self.phase = Phase::Draining(Instant::now() + DRAIN);
-        ExecExit { id: self.id.clone(), code, at }
+        ExecExit { id: self.id.clone(), code, at, overdue: self.overdue }
+    }
+
+    /// It leads a session of its own, so what it has started goes with it. Our child keeps its number until it is reaped.
+    fn kill(&self) {
+        let pid = self.pid.as_raw_nonzero().get();
+        if sys::signal::kill(-pid, 9).is_err() {
+            let _gone = sys::signal::kill(pid, 9);
+        }
     }
 
     /// What time brings. Its output is nobody's log.
@@ -66,13 +89,18 @@ impl Exec {
                 self.phase = Phase::Ended;
             }
             Phase::Ended => self.stdio.drop_the_stuck(now),
+            Phase::Running if self.until.is_some_and(|until| now >= until) => {
+                self.until = None;
+                self.overdue = true;
+                self.kill();
+            }
             Phase::Running | Phase::Draining(_) => {}
         }
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Running => None,
+            Phase::Running => self.until,
             Phase::Draining(until) => Some(until),
             Phase::Ended => self.stdio.next_deadline(),
         }
@@ -93,6 +121,7 @@ pub(crate) type Asker = u64;
 pub(crate) struct Starting {
     pub(crate) id: String,
     asker: Asker,
+    limit: Option<Duration>,
     stdio: Stdio,
     helper: OwnedFd,
     channel: OwnedFd,
@@ -111,7 +140,7 @@ const MOST_WORDS: usize = 64 * 1024;
 impl Starting {
     pub(crate) fn begin(
         asker: Asker,
-        id: String,
+        (id, limit): (String, Option<Duration>),
         stdio: Stdio,
         work: impl FnOnce() -> Result<Executed, Failure>,
     ) -> Result<Self> {
@@ -123,7 +152,9 @@ impl Starting {
                     .unwrap_or_else(|_| Err(Error::internal("the exec panicked").into()));
                 exit_now(i32::from(say(&theirs, outcome).is_err()))
             }
-            Fork::Parent { pidfd, .. } => Ok(Self { id, asker, stdio, helper: pidfd, channel }),
+            Fork::Parent { pidfd, .. } => {
+                Ok(Self { id, asker, limit, stdio, helper: pidfd, channel })
+            }
         }
     }
 
@@ -160,7 +191,7 @@ impl Starting {
         if let Some(master) = received.fds.into_iter().next() {
             self.stdio.set_master(master)?;
         }
-        Ok(Exec::new(self.id, pid, self.stdio))
+        Ok(Exec::new(self.id, pid, self.stdio, self.limit))
     }
 }
 

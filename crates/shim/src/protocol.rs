@@ -7,6 +7,7 @@
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use oci::runtime::{Process, Resources, Rootfs, Spec};
 use serde::de::DeserializeOwned;
@@ -66,6 +67,8 @@ pub(crate) enum Request {
         tty: bool,
         size: Option<Size>,
         attach: Option<AttachOptions>,
+        #[serde(default)]
+        limit: Option<Duration>,
     },
     /// With the client's stream as descriptor.
     Attach {
@@ -267,6 +270,8 @@ pub struct ExecRequest {
     pub size: Option<Size>,
     /// Without a client its output is drained and dropped, and its stdin is empty.
     pub attach: Option<(AttachOptions, UnixStream)>,
+    /// After so long it is killed, with its process group; whether a daemon is there or not.
+    pub limit: Option<Duration>,
 }
 
 /// Why an exec did not come to life, and the exit code Docker gives it.
@@ -322,6 +327,9 @@ pub struct ExecExit {
     pub id: String,
     pub code: i32,
     pub at: Timestamp,
+    /// Killed because its time was over.
+    #[serde(default)]
+    pub overdue: bool,
 }
 
 /// What a watch connection carries. The first is always [`Event::State`].

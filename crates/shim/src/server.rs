@@ -18,7 +18,7 @@ use sys::signal;
 
 use crate::container::{Container, Source, Terminal};
 use crate::descriptors::{self, SOCKET};
-use crate::exec::Asker;
+use crate::exec::{Asker, Wanted};
 use crate::protocol::{
     Call, Decoder, Event, Failure, Hello, LaunchCall, LaunchReply, Reply, Request, VERSION, frame,
 };
@@ -274,11 +274,12 @@ impl Server {
                 let outcome = self.delete();
                 self.connections[index].reply(outcome.map(|()| Value::Null).map_err(Failure::from));
             }
-            Request::Exec { id, process, tty, size, attach } => {
+            Request::Exec { id, process, tty, size, attach, limit } => {
                 let client = attach.zip(passed.into_iter().next().map(UnixStream::from));
                 let asker = self.connections[index].number;
                 let terminal = Terminal::of(tty, size);
-                match self.container.exec(asker, id, &process, terminal, client) {
+                let wanted = Wanted { id, terminal, client, limit };
+                match self.container.exec(asker, &process, wanted) {
                     Ok(()) => self.connections[index].waiting = true,
                     Err(failure) => self.connections[index].reply(Err(failure)),
                 }

@@ -2,17 +2,17 @@
 
 use std::sync::{Arc, PoisonError};
 
-use api::container::{Config, CreateBody, CreateResponse, HealthConfig};
+use api::container::{Config, CreateBody, CreateResponse};
 use image::Image;
 use oci::image::RunConfig;
 use stdx::time::Timestamp;
 use stdx::{Error, Id, Kind, Result};
 
-use super::connect;
 use super::plan::Plan;
 use super::record::Record;
 use super::state::State;
 use super::{Cell, Container};
+use super::{connect, health};
 use crate::{Containers, names};
 
 #[derive(Clone, Debug, Default)]
@@ -40,11 +40,6 @@ impl Containers {
             .filter(|name| !name.is_empty())
             .map(|name| names::parse(&name).map(str::to_owned))
             .transpose()?;
-        let asks = body.config.healthcheck.as_ref().and_then(|check| check.test.first());
-        if asks.is_some_and(|word| word != "NONE") {
-            // An image's own is only warned of, or such images could not be run at all.
-            return Err(Error::not_implemented("Config.Healthcheck is not supported yet"));
-        }
         let image = rooms.images.resolve(&body.config.image)?;
         check_platform(&image, platform.as_deref())?;
         let mut config = merge(body.config, image.run_config());
@@ -77,6 +72,7 @@ impl Containers {
                 own_volumes: Vec::new(),
                 endpoints,
                 state: State::default(),
+                health: None,
                 restart_count: 0,
                 stopped_by_hand: false,
                 removes_volumes: false,
@@ -197,16 +193,7 @@ fn merge(mut wanted: Config, theirs: &RunConfig) -> Config {
     if wanted.entrypoint.as_deref() == Some(&[String::new()]) {
         wanted.entrypoint = None;
     }
-    if wanted.healthcheck.is_none() {
-        wanted.healthcheck = theirs.healthcheck.as_ref().map(|check| HealthConfig {
-            test: check.test.clone(),
-            interval: check.interval,
-            timeout: check.timeout,
-            start_period: check.start_period,
-            start_interval: check.start_interval,
-            retries: check.retries,
-        });
-    }
+    wanted.healthcheck = health::inherit(wanted.healthcheck, theirs.healthcheck.as_ref());
     if wanted.shell.is_none() {
         wanted.shell = given(&theirs.shell);
     }

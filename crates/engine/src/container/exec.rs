@@ -2,9 +2,11 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use api::exec::{CreateBody, Inspect, ProcessConfig, StartBody};
 use stdx::{Error, Id, Result};
+use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
 use super::attach::{self, Attached, DetachKeys};
@@ -24,6 +26,8 @@ struct Cell {
     id: String,
     container: Container,
     body: CreateBody,
+    /// After so long the shim ends it.
+    limit: Option<Duration>,
     now: Mutex<Now>,
     over: watch::Sender<bool>,
 }
@@ -33,7 +37,44 @@ struct Now {
     running: bool,
     started: bool,
     exit_code: Option<i32>,
+    overdue: bool,
     pid: u32,
+}
+
+/// How an exec has ended.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ended {
+    code: i32,
+    overdue: bool,
+}
+
+impl From<&shim::ExecExit> for Ended {
+    fn from(exit: &shim::ExecExit) -> Self {
+        Self { code: exit.code, overdue: exit.overdue }
+    }
+}
+
+impl From<i32> for Ended {
+    fn from(code: i32) -> Self {
+        Self { code, overdue: false }
+    }
+}
+
+/// What a program that was run for its answer has said.
+pub(crate) struct Answer {
+    pub(crate) code: i32,
+    /// Its time was over before it ended.
+    pub(crate) overdue: bool,
+    said: Vec<u8>,
+    cut: bool,
+}
+
+impl Answer {
+    /// Both of its streams, as they came; dots stand for what was too much.
+    pub(crate) fn output(&self) -> String {
+        let dots = if self.cut { "..." } else { "" };
+        format!("{}{dots}", String::from_utf8_lossy(&self.said))
+    }
 }
 
 /// A handle on one exec.
@@ -84,6 +125,15 @@ impl Cell {
 impl Container {
     /// Prepares an exec; nothing runs yet. `called` is how the client calls the container.
     pub async fn exec_create(&self, called: &str, body: CreateBody) -> Result<String> {
+        self.exec_prepare(called, body, None)
+    }
+
+    fn exec_prepare(
+        &self,
+        called: &str,
+        body: CreateBody,
+        limit: Option<Duration>,
+    ) -> Result<String> {
         let record = self.record();
         if body.cmd.as_deref().unwrap_or_default().is_empty() {
             return Err(Error::invalid("No exec command specified"));
@@ -98,6 +148,7 @@ impl Container {
             id: id.clone(),
             container: self.clone(),
             body,
+            limit,
             now: Mutex::default(),
             over: watch::Sender::new(false),
         };
@@ -130,6 +181,27 @@ impl Container {
         Ok(id)
     }
 
+    /// Runs `command` for what it says, up to `most` bytes, and how it ends; no longer than `limit`.
+    pub(crate) async fn exec_for_answer(
+        &self,
+        command: &[String],
+        limit: Duration,
+        most: usize,
+    ) -> Result<Answer> {
+        let body = CreateBody {
+            cmd: Some(command.to_vec()),
+            attach_stdout: true,
+            attach_stderr: true,
+            ..CreateBody::default()
+        };
+        let id = self.exec_prepare(self.id().as_str(), body, Some(limit))?;
+        let exec = self.rooms.execs.find(&id)?;
+        let answer = exec.answer(most).await;
+        // Nobody else knows of it.
+        self.rooms.execs.lock().remove(&id);
+        answer
+    }
+
     fn may_exec(&self, called: &str) -> Result<()> {
         let record = self.record();
         match record.state.phase {
@@ -146,7 +218,7 @@ impl Container {
     }
 
     /// An exec of this container has ended.
-    pub(crate) fn exec_exited(&self, id: &str, code: i32) {
+    pub(crate) fn exec_exited(&self, id: &str, ended: Ended) {
         let Ok(Exec(exec)) = self.rooms.execs.find(id) else { return };
         {
             let mut now = exec.now();
@@ -154,16 +226,17 @@ impl Container {
                 return;
             }
             now.running = false;
-            now.exit_code = Some(code);
+            now.exit_code = Some(ended.code);
+            now.overdue = ended.overdue;
         }
         exec.over.send_replace(true);
-        self.event("exec_die", &[("execID", id.to_owned()), ("exitCode", code.to_string())]);
+        self.event("exec_die", &[("execID", id.to_owned()), ("exitCode", ended.code.to_string())]);
     }
 
     /// The container has ended, and every exec with it.
     pub(crate) fn execs_ended(&self) {
         for id in self.rooms.execs.running_in(&self.cell.id) {
-            self.exec_exited(&id, 137);
+            self.exec_exited(&id, Ended::from(137));
         }
     }
 }
@@ -177,6 +250,36 @@ impl Exec {
     pub async fn start(&self, body: StartBody) -> Result<ExecStarted> {
         let exec = Arc::clone(&self.0);
         tokiox::to_the_end(async move { start(&exec, body).await }).await
+    }
+
+    /// Runs it, and takes what it says until it ends.
+    async fn answer(&self, most: usize) -> Result<Answer> {
+        let ExecStarted::Attached(mut attached) = self.start(StartBody::default()).await? else {
+            return Err(Error::internal("an exec that was to be listened to runs detached"));
+        };
+        let (mut said, mut cut) = (Vec::new(), false);
+        let mut frames = api::stream::Decoder::new();
+        let mut buffer = [0; 4096];
+        loop {
+            let count = attached.stream.read(&mut buffer).await?;
+            if count == 0 {
+                break;
+            }
+            let mut bytes = &buffer[..count];
+            while let Some((_, piece)) = frames.next(&mut bytes).map_err(|strange| {
+                Error::internal(format!("an exec speaks strangely: {strange}"))
+            })? {
+                let room = most.saturating_sub(said.len()).min(piece.len());
+                said.extend_from_slice(&piece[..room]);
+                cut |= room < piece.len();
+            }
+        }
+        // The stream ends with the process, but a shim that is killed ends it first.
+        let mut over = self.0.over.subscribe();
+        let _kept_by_us = over.wait_for(|over| *over).await;
+        let now = self.0.now().clone();
+        let code = now.exit_code.unwrap_or(NEVER_BEGAN);
+        Ok(Answer { code, overdue: now.overdue, said, cut })
     }
 
     pub async fn resize(&self, height: u16, width: u16) -> Result<()> {
@@ -233,7 +336,7 @@ async fn start(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted> {
     }
     let outcome = run(exec, body).await;
     if let Err((code, _)) = &outcome {
-        container.exec_exited(&exec.id, *code);
+        container.exec_exited(&exec.id, Ended::from(*code));
     }
     outcome.map_err(|(_, failure)| failure)
 }
@@ -255,6 +358,7 @@ async fn run(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted, (i32, Err
         tty: wanted.tty,
         size: body.console_size.or(wanted.console_size).and_then(super::start::size),
         attach: None,
+        limit: exec.limit,
     };
     let mut client = None;
     if !body.detach {

@@ -10,6 +10,7 @@ use shim::{Event as ShimEvent, Exit};
 use stdx::{Error, Kind, Result};
 use tokio::io::AsyncReadExt;
 
+use super::exec::Ended;
 use super::plan::Plan;
 use super::record::Record;
 use super::restart_policy::{RestartPolicy, pause_after};
@@ -23,6 +24,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 impl Container {
     /// Listens to the shim from now on.
     pub(crate) fn follow(&self, watch: shim::Watch) {
+        self.keep_checking();
         let this = self.clone();
         tokio::spawn(async move {
             match this.listen(watch).await {
@@ -61,10 +63,10 @@ impl Container {
             while let Some(event) = ShimEvent::decode(&mut decoder)? {
                 match event {
                     ShimEvent::Exit(exit) => return Ok(exit),
-                    ShimEvent::ExecExit(exec) => self.exec_exited(&exec.id, exec.code),
+                    ShimEvent::ExecExit(exec) => self.exec_exited(&exec.id, Ended::from(&exec)),
                     ShimEvent::State(state) => {
                         for exec in &state.exec_exits {
-                            self.exec_exited(&exec.id, exec.code);
+                            self.exec_exited(&exec.id, Ended::from(exec));
                         }
                         if let Some(exit) = state.exit {
                             return Ok(exit);

@@ -10,6 +10,7 @@ use stdx::time::Timestamp;
 use stdx::{Error, Result};
 
 use super::Container;
+use super::health::{self, Health};
 use super::record::Record;
 use super::state::Phase;
 
@@ -104,7 +105,8 @@ impl Container {
             size_root_fs,
             labels: record.labels(),
             state: record.state.phase.name().to_owned(),
-            status: record.state.describe(Timestamp::now()),
+            status: status(&record),
+            health: Some(health::summary(&record)),
             host_config: SummaryHostConfig {
                 network_mode: record.host_config.network_mode.clone(),
                 annotations: record.host_config.annotations.clone(),
@@ -131,6 +133,17 @@ impl Container {
     }
 }
 
+/// The STATUS column of `docker ps`.
+fn status(record: &Record) -> String {
+    let life = record.state.describe(Timestamp::now());
+    match &record.health {
+        Some(health) if record.state.phase == Phase::Running => {
+            format!("{life} ({})", health.describe())
+        }
+        _ => life,
+    }
+}
+
 fn told(record: &Record) -> Told {
     let state = &record.state;
     let phase = state.phase;
@@ -147,7 +160,7 @@ fn told(record: &Record) -> Told {
         error: state.error.clone(),
         started_at: state.started_at.to_string(),
         finished_at: state.finished_at.to_string(),
-        health: None,
+        health: record.health.as_ref().map(Health::told),
     }
 }
 

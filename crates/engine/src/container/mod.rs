@@ -19,6 +19,7 @@ pub(crate) mod connect;
 pub(crate) mod create;
 pub(crate) mod exec;
 pub(crate) mod exit;
+pub mod health;
 pub(crate) mod inspect;
 pub(crate) mod kill;
 pub(crate) mod logs;
@@ -133,11 +134,18 @@ impl Container {
         Ok(())
     }
 
+    /// Shows readers a record that is not worth a write: what differs from the one on disk may be lost with the daemon. The
+    /// gate is held by whoever calls.
+    pub(crate) fn show(&self, record: Record) {
+        self.cell.now.send_replace(Arc::new(record));
+    }
+
     /// The record after `event`, not yet written down.
     pub(crate) fn after(&self, event: Event) -> Result<Record> {
         let record = self.record();
         let state = record.state.after(event)?;
-        Ok(Record { state, ..Record::clone(&record) })
+        let health = health::beside(&record, state.phase);
+        Ok(Record { state, health, ..Record::clone(&record) })
     }
 
     /// Lets `event` happen.

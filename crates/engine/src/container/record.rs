@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use stdx::Id;
 use stdx::time::Timestamp;
 
+use super::health::Health;
 use super::state::State;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,6 +33,9 @@ pub struct Record {
     /// By network name; addresses are filled in while it runs.
     pub endpoints: BTreeMap<String, EndpointSettings>,
     pub state: State,
+    /// Of a container that is checked, since its first start.
+    #[serde(default)]
+    pub health: Option<Health>,
     pub restart_count: u32,
     /// Stopped by a user: `unless-stopped` and `on-failure` leave it alone at boot.
     pub stopped_by_hand: bool,

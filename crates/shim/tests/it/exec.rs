@@ -14,6 +14,7 @@ fn exec(container: &Container, id: &str, script: &str, options: AttachOptions) -
         tty: false,
         size: None,
         attach: Some((options, theirs)),
+        limit: None,
     };
     container.client.exec(request).unwrap();
     client
@@ -67,6 +68,7 @@ fn a_program_that_is_not_there() {
             tty: false,
             size: None,
             attach: None,
+            limit: None,
         };
         let failure = container.client.exec(request).unwrap_err();
         assert_eq!(failure.exit_code, Some(code), "{:?}", failure.error);
@@ -131,6 +133,7 @@ fn the_end_of_the_container_ends_what_is_joining_it() {
         tty: false,
         size: None,
         attach: None,
+        limit: None,
     };
     std::thread::scope(|scope| {
         let exec = scope.spawn(|| container.client.exec(request));
@@ -156,6 +159,7 @@ fn a_terminal() {
         tty: true,
         size: Some(shim::Size { rows: 11, columns: 22 }),
         attach: Some((ALL, theirs)),
+        limit: None,
     };
     container.client.exec(request).unwrap();
     assert_eq!(client.until("\r\n"), "11 22\r\n");
@@ -166,4 +170,29 @@ fn a_terminal() {
     client.send("\n");
     client.until("33 44\r\n");
     assert_eq!(ended(&mut container, "tty"), 0);
+}
+
+#[test]
+fn one_whose_time_is_over_ends_with_all_it_has_begun() {
+    let Some(house) = House::open() else { return };
+    let mut container = house.launch(house.shell("exec sleep 1000"));
+    let (mut client, theirs) = stream();
+    let request = ExecRequest {
+        id: "probe".to_owned(),
+        process: process(&["sh", "-c", "sleep 5000 & echo begun; wait"]),
+        tty: false,
+        size: None,
+        attach: Some((ALL, theirs)),
+        limit: Some(std::time::Duration::from_millis(300)),
+    };
+    container.client.exec(request).unwrap();
+    client.until("begun");
+    let exit = container.event(|event| match event {
+        Event::ExecExit(exit) if exit.id == "probe" => Some((exit.code, exit.overdue)),
+        _ => None,
+    });
+    assert_eq!(exit, (137, true));
+    crate::house::eventually("only the container's own process is left", || {
+        container.client.processes().unwrap().len() == 1
+    });
 }

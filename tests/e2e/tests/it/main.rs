@@ -6,6 +6,7 @@ mod daemon;
 mod distribution;
 mod escapes;
 mod foreign;
+mod health;
 mod images;
 mod input;
 mod races;

@@ -322,6 +322,7 @@ fn healthcheck(flags: &Parsed) -> Result<Option<HealthConfig>> {
         ["health-interval", "health-timeout", "health-start-period", "health-start-interval"];
     let some = flags.given("health-cmd")
         || flags.given("health-retries")
+        || flags.given("health-on-failure")
         || TIMES.iter().any(|name| flags.given(name));
     if flags.on("no-healthcheck") {
         if some {
@@ -352,6 +353,7 @@ fn healthcheck(flags: &Parsed) -> Result<Option<HealthConfig>> {
         start_period: time("health-start-period")?,
         start_interval: time("health-start-interval")?,
         retries,
+        on_failure: flags.text("health-on-failure").to_owned(),
     }))
 }
 

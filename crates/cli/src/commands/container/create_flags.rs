@@ -3,7 +3,7 @@
 use super::checks;
 use crate::flags::{Flag, Kind};
 
-pub(super) static RUN: [Flag; 107] = [
+pub(super) static RUN: [Flag; 108] = [
     Flag::new("add-host", Kind::List, "Add a custom host-to-IP mapping (host:ip)")
         .check(checks::add_host),
     Flag::new(
@@ -95,6 +95,13 @@ pub(super) static RUN: [Flag; 107] = [
         Kind::Duration,
         "Time between running the check (ms|s|m|h) (default 0s)",
     ),
+    Flag::new(
+        "health-on-failure",
+        Kind::Text,
+        "Action when the container turns unhealthy (\"none\"|\"restart\"|\"stop\"|\"kill\")",
+    )
+    // Docker's help does not know it.
+    .hidden(),
     Flag::new("health-retries", Kind::Int, "Consecutive failures needed to report unhealthy"),
     Flag::new(
         "health-start-interval",
@@ -204,7 +211,7 @@ pub(super) static RUN: [Flag; 107] = [
     Flag::alias("dns-opt", "dns-option"),
 ];
 
-pub(super) static CREATE: [Flag; 104] = [
+pub(super) static CREATE: [Flag; 105] = [
     Flag::new("add-host", Kind::List, "Add a custom host-to-IP mapping (host:ip)")
         .check(checks::add_host),
     Flag::new(
@@ -293,6 +300,13 @@ pub(super) static CREATE: [Flag; 104] = [
         Kind::Duration,
         "Time between running the check (ms|s|m|h) (default 0s)",
     ),
+    Flag::new(
+        "health-on-failure",
+        Kind::Text,
+        "Action when the container turns unhealthy (\"none\"|\"restart\"|\"stop\"|\"kill\")",
+    )
+    // Docker's help does not know it.
+    .hidden(),
     Flag::new("health-retries", Kind::Int, "Consecutive failures needed to report unhealthy"),
     Flag::new(
         "health-start-interval",

@@ -26,7 +26,7 @@ use self::text::{Dns, extra_hosts};
 pub(crate) use self::text::{check_env, check_words, exposed_ports};
 use super::mounts::{MountPlan, absolute};
 use super::restart_policy::RestartPolicy;
-use super::{capabilities, signal, spec};
+use super::{capabilities, health, signal, spec};
 use crate::rooms::Settings;
 
 /// What is to run, and in what surroundings, in types that leave no doubt.
@@ -178,14 +178,7 @@ impl Plan {
         }
         text::check(config)?;
         let dns = Dns::of(host, settings)?;
-        if config.healthcheck.as_ref().is_some_and(|check| {
-            !matches!(check.test.first().map(String::as_str), None | Some("NONE"))
-        }) {
-            warnings.push(
-                "The image's health check is not run: health checks are not supported yet."
-                    .to_owned(),
-            );
-        }
+        health::validate(config)?;
         let restart = RestartPolicy::parse(
             &host.restart_policy.name,
             host.restart_policy.maximum_retry_count,
