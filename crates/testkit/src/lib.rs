@@ -7,11 +7,13 @@ pub mod debian;
 pub mod house;
 pub mod images;
 pub mod netns;
+pub mod plugin;
 pub mod registry;
 pub mod terminal;
 
 pub use house::House;
 pub use images::TestImage;
 pub use netns::Netns;
+pub use plugin::{Plugin, Reply};
 pub use registry::Registry;
 pub use terminal::Terminal;
