@@ -17,6 +17,7 @@ mod rooms;
 mod stream;
 pub mod system;
 mod volumes;
+mod warnings;
 
 pub use container::attach::{AttachRequest, Attached, DetachKeys};
 pub use container::exec::{Exec, ExecStarted};

@@ -258,6 +258,9 @@ impl Container {
             _ => {}
         }
         self.rooms.images.set_running(self.id().as_str(), true);
+        if let Err(error) = self.finish_update().await {
+            tracing::warn!(container = %self.id(), error = %error.chain(), "cannot finish an update");
+        }
         tracing::info!(container = %self.id(), pid = state.pid, "adopted");
         self.follow(watch);
         Ok(())

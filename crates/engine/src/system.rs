@@ -94,6 +94,8 @@ impl System {
         };
         let support = runtime::cgroup::Support::detect()?;
         let v2 = support.mode == runtime::cgroup::Mode::V2;
+        let ipv4_forwarding = read("/proc/sys/net/ipv4/ip_forward").trim() == "1";
+        let warnings = crate::warnings::warnings(&support, ipv4_forwarding);
         let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         let mut runtimes: BTreeMap<String, Runtime> = settings
             .runtimes
@@ -127,12 +129,13 @@ impl System {
             },
             memory_limit: support.memory_limit,
             swap_limit: support.swap_limit,
+            kernel_memory_tcp: support.kernel_memory_tcp,
             cpu_cfs_period: support.cpu_cfs,
             cpu_cfs_quota: support.cpu_cfs,
             cpu_shares: support.cpu_shares,
             cpu_set: support.cpuset,
             pids_limit: support.pids_limit,
-            ipv4_forwarding: read("/proc/sys/net/ipv4/ip_forward").trim() == "1",
+            ipv4_forwarding,
             bridge_nf_iptables: Some(
                 read("/proc/sys/net/bridge/bridge-nf-call-iptables").trim() == "1",
             ),
@@ -177,7 +180,7 @@ impl System {
             } else {
                 names(&["name=seccomp,profile=builtin"])
             },
-            warnings: None,
+            warnings: (!warnings.is_empty()).then_some(warnings),
             ..Info::default()
         })
     }

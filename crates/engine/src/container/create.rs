@@ -74,6 +74,7 @@ impl Containers {
                 state: State::default(),
                 health: None,
                 restart_count: 0,
+                limits_pending: false,
                 stopped_by_hand: false,
                 removes_volumes: false,
                 gone: false,

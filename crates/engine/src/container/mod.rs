@@ -13,6 +13,7 @@ pub mod spec;
 pub mod state;
 
 pub(crate) mod attach;
+mod block_io;
 pub(crate) mod changes;
 pub(crate) mod check;
 pub(crate) mod connect;

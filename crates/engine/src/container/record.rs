@@ -37,6 +37,9 @@ pub struct Record {
     #[serde(default)]
     pub health: Option<Health>,
     pub restart_count: u32,
+    /// The limits in `host_config` are newer than the kernel's.
+    #[serde(default)]
+    pub limits_pending: bool,
     /// Stopped by a user: `unless-stopped` and `on-failure` leave it alone at boot.
     pub stopped_by_hand: bool,
     /// Its removal, once begun, takes its own volumes too: a daemon that finishes what another began must know.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use api::exec::CreateBody;
 use oci::runtime::{
-    Capabilities, DeviceRule, Linux, Mount, Namespace, NamespaceType, Process, Resources, Rlimit,
-    Root, Spec, User,
+    BlockIo, Capabilities, DeviceRule, Linux, Mount, Namespace, NamespaceType, Process, Resources,
+    Rlimit, Root, Spec, User,
 };
 use stdx::{Error, Result};
 
@@ -23,6 +23,8 @@ pub struct Surroundings {
     /// Namespaces of other containers, by path.
     pub join: Vec<(NamespaceType, PathBuf)>,
     pub devices: Vec<Device>,
+    /// Weights and limits of single block devices, by number.
+    pub block_io: BlockIo,
     pub cgroup_parent: String,
     /// /dev/shm is another container's, handed over by descriptor (`--ipc container:`).
     pub shares_shm: bool,
@@ -415,7 +417,12 @@ fn resources(plan: &Plan, around: &Surroundings) -> Resources {
         }
         devices.extend(plan.device_rules.iter().cloned());
     }
-    Resources { devices, ..plan.resources.clone() }
+    let mut resources = Resources { devices, ..plan.resources.clone() };
+    if around.block_io != BlockIo::default() {
+        let weight = plan.resources.block_io.as_ref().and_then(|block_io| block_io.weight);
+        resources.block_io = Some(BlockIo { weight, ..around.block_io.clone() });
+    }
+    resources
 }
 
 /// `--privileged` sees the host's devices. Ours of terminals and shared memory are made fresh in any case.

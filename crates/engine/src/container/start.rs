@@ -17,7 +17,7 @@ use super::plan::{Ipc, Network, Pid, Plan};
 use super::record::Record;
 use super::spec::{self, Surroundings};
 use super::state::{Event, Phase};
-use super::tree;
+use super::{block_io, tree};
 
 impl Container {
     /// Starts the container; the answer comes when its program has been executed. `Kind::NotModified` when it runs.
@@ -136,6 +136,7 @@ impl Container {
             join: joined.namespaces,
             shares_shm: joined.shm.is_some(),
             devices: devices.concat(),
+            block_io: block_io::look_up(&plan.block_devices)?,
             cgroup_parent: plan.cgroup_parent.clone(),
             cgroup_v2: runtime::cgroup::Mode::detect()? == runtime::cgroup::Mode::V2,
         };

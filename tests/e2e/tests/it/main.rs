@@ -10,6 +10,7 @@ mod health;
 mod images;
 mod input;
 mod races;
+mod resources;
 mod run;
 mod runc;
 mod streams;

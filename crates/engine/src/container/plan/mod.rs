@@ -19,8 +19,9 @@ use stdx::{Error, Id, Result};
 
 pub(crate) use self::log::{LogPlan, log};
 use self::mounts::all_mounts;
-use self::resources::{device_rules, devices, ulimits};
-pub(crate) use self::resources::{discard, resources};
+pub use self::resources::BlockDevices;
+use self::resources::{block_devices, device_rules, devices, ulimits};
+pub(crate) use self::resources::{check_alone, discard, resources};
 use self::security::{Security, seccomp};
 use self::text::{Dns, extra_hosts};
 pub(crate) use self::text::{check_env, check_words, exposed_ports};
@@ -60,6 +61,7 @@ pub struct Plan {
     pub devices: Vec<DevicePlan>,
     pub device_rules: Vec<DeviceRule>,
     pub resources: Resources,
+    pub block_devices: BlockDevices,
     pub ulimits: Vec<Ulimit>,
     pub sysctls: BTreeMap<String, String>,
     pub oom_score_adj: i32,
@@ -248,6 +250,7 @@ impl Plan {
             devices: devices(&host.resources)?,
             device_rules: device_rules(&host.resources)?,
             resources: resources(&host.resources, &mut warnings)?,
+            block_devices: block_devices(&host.resources)?,
             ulimits: ulimits(&host.resources, settings)?,
             sysctls: sysctls(host)?,
             oom_score_adj: oom_score_adj.ok_or_else(|| {
@@ -301,13 +304,7 @@ fn refuse_unbuilt(config: &Config, host: &HostConfig) -> Result<()> {
             .values()
             .any(|bindings| bindings.as_ref().is_some_and(|bindings| !bindings.is_empty()))
     });
-    let throttles = [
-        &r.blkio_device_read_bps,
-        &r.blkio_device_write_bps,
-        &r.blkio_device_read_iops,
-        &r.blkio_device_write_iops,
-    ];
-    let unbuilt: [(&str, bool); 14] = [
+    let unbuilt: [(&str, bool); 11] = [
         ("HostConfig.PortBindings", published),
         ("HostConfig.PublishAllPorts", host.publish_all_ports),
         ("HostConfig.VolumesFrom", given(&host.volumes_from)),
@@ -320,15 +317,6 @@ fn refuse_unbuilt(config: &Config, host: &HostConfig) -> Result<()> {
         ("HostConfig.VolumeDriver", !matches!(host.volume_driver.as_str(), "" | "local")),
         ("HostConfig.UsernsMode", !matches!(host.userns_mode.as_str(), "" | "host")),
         ("HostConfig.Cgroup", !host.cgroup.is_empty()),
-        (
-            "HostConfig.BlkioWeightDevice",
-            r.blkio_weight_device.as_ref().is_some_and(|list| !list.is_empty()),
-        ),
-        (
-            "HostConfig.BlkioDevice*",
-            throttles.iter().any(|list| list.as_ref().is_some_and(|list| !list.is_empty())),
-        ),
-        ("HostConfig.KernelMemory", r.kernel_memory != 0 || r.kernel_memory_tcp != 0),
         (
             "HostConfig.Mounts of type image, cluster or npipe",
             host.mounts.iter().any(|m| matches!(m.r#type.as_str(), "image" | "cluster" | "npipe")),

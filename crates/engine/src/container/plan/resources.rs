@@ -1,6 +1,6 @@
 //! Limits, weights and devices.
 
-use api::container::{Resources as Wanted, Ulimit};
+use api::container::{Resources as Wanted, ThrottleDevice, Ulimit};
 use oci::runtime::{BlockIo, Cpu, DeviceRule, Memory, Pids, Resources};
 use runtime::cgroup::Support;
 use stdx::{Error, Result};
@@ -106,8 +106,10 @@ pub(crate) fn discard(wanted: &mut Wanted, host: &Support) -> Result<Vec<String>
         }
         wanted.oom_kill_disable = None;
     }
-    if wanted.pids_limit.is_some_and(|limit| limit > 0) && !host.pids_limit {
-        lacks(&unmounted("PIDs limit capabilities"), "PIDs limit discarded.");
+    if !host.pids_limit {
+        if wanted.pids_limit.is_some_and(|limit| limit > 0) {
+            lacks(&unmounted("PIDs limit capabilities"), "PIDs limit discarded.");
+        }
         wanted.pids_limit = None;
     }
     if wanted.nano_cpus > 0 && !host.cpu_cfs {
@@ -137,11 +139,74 @@ pub(crate) fn discard(wanted: &mut Wanted, host: &Support) -> Result<Vec<String>
         lacks(&unmounted("Block I/O weight"), "Weight discarded.");
         wanted.blkio_weight = 0;
     }
+    if any(&wanted.blkio_weight_device) && !host.block_io_weight_device {
+        lacks(&unmounted("Block I/O weight_device"), "Weight-device discarded.");
+        wanted.blkio_weight_device = None;
+    }
+    let throttles = [
+        (&mut wanted.blkio_device_read_bps, "BPS Block I/O read limit", "BPS read"),
+        (&mut wanted.blkio_device_write_bps, "BPS Block I/O write limit", "BPS write"),
+        (&mut wanted.blkio_device_read_iops, "IOPS Block read limit", "IOPS read"),
+        (&mut wanted.blkio_device_write_iops, "IOPS Block write limit", "IOPS write"),
+    ];
+    for (throttle, what, short) in throttles {
+        if any(throttle) && !host.block_io_throttle {
+            lacks(&unmounted(what), &format!("Block I/O {short} limit discarded."));
+            *throttle = None;
+        }
+    }
+    // Deprecated in Linux 5.4, and gone.
+    if wanted.kernel_memory > 0 {
+        lacks(&unmounted("kernel memory limit capabilities"), "Limitation discarded.");
+    }
+    wanted.kernel_memory = 0;
+    if wanted.kernel_memory_tcp > 0 && !host.kernel_memory_tcp {
+        lacks(&unmounted("kernel memory TCP limit capabilities"), "Limitation discarded.");
+        wanted.kernel_memory_tcp = 0;
+    }
     if wanted.cpu_percent > 0 {
         warnings.push("linux does not support CPU percent. Percent discarded.".to_owned());
         wanted.cpu_percent = 0;
     }
     Ok(warnings)
+}
+
+fn any<T>(list: &Option<Vec<T>>) -> bool {
+    list.as_ref().is_some_and(|list| !list.is_empty())
+}
+
+/// What is asked of single block devices, by the paths of their nodes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct BlockDevices {
+    pub weights: Vec<(String, u16)>,
+    pub read_bps: Vec<(String, u64)>,
+    pub write_bps: Vec<(String, u64)>,
+    pub read_iops: Vec<(String, u64)>,
+    pub write_iops: Vec<(String, u64)>,
+}
+
+pub(super) fn block_devices(wanted: &Wanted) -> Result<BlockDevices> {
+    let throttles = |list: &Option<Vec<ThrottleDevice>>| {
+        list.iter().flatten().map(|device| (device.path.clone(), device.rate)).collect::<Vec<_>>()
+    };
+    let weights: Vec<_> = wanted
+        .blkio_weight_device
+        .iter()
+        .flatten()
+        .map(|device| (device.path.clone(), device.weight))
+        .collect();
+    if let Some((path, weight)) =
+        weights.iter().find(|(_, weight)| *weight != 0 && !(10..=1000).contains(weight))
+    {
+        return Err(Error::invalid(format!("invalid weight for device: {path}:{weight}")));
+    }
+    Ok(BlockDevices {
+        weights,
+        read_bps: throttles(&wanted.blkio_device_read_bps),
+        write_bps: throttles(&wanted.blkio_device_write_bps),
+        read_iops: throttles(&wanted.blkio_device_read_iops),
+        write_iops: throttles(&wanted.blkio_device_write_iops),
+    })
 }
 
 /// Limits as the cgroups take them; what contradicts itself is refused.
@@ -231,6 +296,7 @@ pub(crate) fn resources(wanted: &Wanted, warnings: &mut Vec<String>) -> Result<R
         limit: positive(wanted.memory),
         reservation: positive(wanted.memory_reservation),
         swap: positive(swap),
+        kernel_tcp: positive(wanted.kernel_memory_tcp),
         swappiness: wanted.memory_swappiness.and_then(|value| u64::try_from(value).ok()),
         disable_oom_killer: wanted.oom_kill_disable.filter(|disabled| *disabled),
         ..Memory::default()
@@ -253,13 +319,19 @@ pub(crate) fn resources(wanted: &Wanted, warnings: &mut Vec<String>) -> Result<R
     Ok(Resources {
         memory: (memory != Memory::default()).then_some(memory),
         cpu: (cpu != Cpu::default()).then_some(cpu),
+        // Zero is no limit, too, and must be said to replace one.
         pids: wanted
             .pids_limit
-            .filter(|limit| *limit != 0)
-            .map(|limit| Pids { limit: Some(limit) }),
+            .map(|limit| Pids { limit: Some(if limit > 0 { limit } else { -1 }) }),
         block_io: weight.map(|weight| BlockIo { weight: Some(weight), ..BlockIo::default() }),
         ..Resources::default()
     })
+}
+
+/// What `update` asks for must make sense before it is laid over what there is; only swap may be said without memory.
+pub(crate) fn check_alone(wanted: &Wanted) -> Result<()> {
+    let swap = if wanted.memory == 0 { 0 } else { wanted.memory_swap };
+    resources(&Wanted { memory_swap: swap, ..wanted.clone() }, &mut Vec::new()).map(drop)
 }
 
 fn check_realtime(wanted: &Wanted) -> Result<()> {
