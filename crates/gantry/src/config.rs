@@ -1,7 +1,7 @@
 //! The daemon's configuration: dockerd's flags and the keys of its `daemon.json`, one table for both.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use network::Mark;
@@ -30,6 +30,13 @@ pub(crate) struct Config {
     pub(crate) bip: Option<String>,
     pub(crate) fixed_cidr: Option<String>,
     pub(crate) default_gateway: Option<Ipv4Addr>,
+    pub(crate) ipv6: bool,
+    pub(crate) bip6: Option<String>,
+    pub(crate) fixed_cidr6: Option<String>,
+    pub(crate) default_gateway6: Option<Ipv6Addr>,
+    /// By driver.
+    pub(crate) network_options: BTreeMap<String, BTreeMap<String, String>>,
+    pub(crate) host_gateway: Vec<IpAddr>,
     pub(crate) address_pools: Vec<(String, u8)>,
     pub(crate) mtu: u32,
     pub(crate) icc: bool,
@@ -83,6 +90,12 @@ impl Default for Config {
             bip: None,
             fixed_cidr: None,
             default_gateway: None,
+            ipv6: false,
+            bip6: None,
+            fixed_cidr6: None,
+            default_gateway6: None,
+            network_options: BTreeMap::new(),
+            host_gateway: Vec::new(),
             address_pools: Vec::new(),
             mtu: 1500,
             icc: true,
@@ -165,6 +178,7 @@ const SETTINGS: &[Setting] = &[
         "Allow remote access to published ports on container IP addresses",
     ),
     setting("bip", "bip", One, "IPv4 address for the default bridge"),
+    setting("bip6", "bip6", One, "IPv6 address for the default bridge"),
     short("bridge", 'b', "bridge", One, "Attach containers to a network bridge"),
     setting(
         "bridge-accept-fwmark",
@@ -189,6 +203,18 @@ const SETTINGS: &[Setting] = &[
         One,
         "Default gateway IPv4 address for the default bridge",
     ),
+    setting(
+        "default-gateway-v6",
+        "default-gateway-v6",
+        One,
+        "Default gateway IPv6 address for the default bridge",
+    ),
+    setting(
+        "default-network-opt",
+        "default-network-opts",
+        Pairs,
+        "Default network options (driver=option=value)",
+    ),
     setting("default-runtime", "default-runtime", One, "Default OCI runtime for containers"),
     setting("default-shm-size", "default-shm-size", One, "Default shm size for containers"),
     setting("default-ulimit", "default-ulimits", Pairs, "Default ulimits for containers"),
@@ -199,8 +225,20 @@ const SETTINGS: &[Setting] = &[
     setting("exec-root", "exec-root", One, "Root directory for execution state files"),
     setting("experimental", "experimental", Switch, "Enable experimental features"),
     setting("fixed-cidr", "fixed-cidr", One, "IPv4 subnet for fixed IPs of the default bridge"),
+    setting(
+        "fixed-cidr-v6",
+        "fixed-cidr-v6",
+        One,
+        "IPv6 subnet for fixed IPs of the default bridge",
+    ),
     short("group", 'G', "group", One, "Group for the unix socket"),
     short("host", 'H', "hosts", Many, "Daemon socket(s) to connect to"),
+    setting(
+        "host-gateway-ip",
+        "host-gateway-ips",
+        Many,
+        "IP addresses that the special 'host-gateway' string in --add-host resolves to",
+    ),
     setting("icc", "icc", Switch, "Enable inter-container communication on the default bridge"),
     setting(
         "init",
@@ -224,6 +262,7 @@ const SETTINGS: &[Setting] = &[
     ),
     setting("ip6tables", "ip6tables", Switch, "Enable addition of firewall rules for IPv6"),
     setting("iptables", "iptables", Switch, "Enable addition of firewall rules"),
+    setting("ipv6", "ipv6", Switch, "Enable IPv6 networking for the default bridge network"),
     setting("label", "labels", Many, "Set key=value labels to the daemon"),
     setting(
         "live-restore",
@@ -406,6 +445,9 @@ fn understand(text: &str, file: &str) -> Result<BTreeMap<&'static str, Vec<Strin
             (Value::Array(list), Many) => {
                 list.iter().map(|one| plain(one).or_else(|| pool(one))).collect()
             }
+            (Value::Object(map), Pairs) if setting.flag == "default-network-opt" => {
+                map.iter().flat_map(|(driver, options)| by_driver(driver, options)).collect()
+            }
             (Value::Object(map), Pairs) => {
                 map.iter().map(|(key, value)| pair(key, value)).collect()
             }
@@ -420,6 +462,14 @@ fn understand(text: &str, file: &str) -> Result<BTreeMap<&'static str, Vec<Strin
 /// `{"base": "10.0.0.0/8", "size": 24}`
 fn pool(value: &Value) -> Option<String> {
     Some(format!("base={},size={}", value.get("base")?.as_str()?, value.get("size")?.as_u64()?))
+}
+
+/// `"bridge": {"com.docker.network.driver.mtu": "1400"}`
+fn by_driver(driver: &str, options: &Value) -> Vec<Option<String>> {
+    let Value::Object(options) = options else { return vec![None] };
+    let one =
+        |(name, value): (&String, &Value)| Some(format!("{driver}={name}={}", value.as_str()?));
+    options.iter().map(one).collect()
 }
 
 /// `"runc": {"path": "/usr/sbin/runc"}`, `"nofile": {"Soft": 1, "Hard": 2}`, `"max-size": "10m"`.
@@ -451,12 +501,24 @@ impl Config {
                 self.runtimes.insert(name.to_owned(), PathBuf::from(path));
             }
             "bip" => self.bip = Some(text()),
+            "bip6" => self.bip6 = Some(text()),
             "bridge" => self.bridge = Some(text()),
             "cgroup-parent" => self.cgroup_parent = text(),
             "data-root" => self.data_root = PathBuf::from(value),
             "debug" => self.debug = switch(value)?,
             "default-address-pool" => self.address_pools.push(address_pool(value)?),
             "default-gateway" => self.default_gateway = Some(address(value)?),
+            "default-gateway-v6" => {
+                let address =
+                    value.parse().map_err(|_| Error::invalid("it is not an IPv6 address"));
+                self.default_gateway6 = Some(address?);
+            }
+            "default-network-opt" => {
+                let (driver, option) = two(value)?;
+                let (name, option) = two(option)?;
+                let options = self.network_options.entry(driver.to_owned()).or_default();
+                options.insert(name.to_owned(), option.to_owned());
+            }
             "default-runtime" => self.default_runtime = text(),
             "default-shm-size" => self.shm_size = units::ram_in_bytes(value)? as u64,
             "default-ulimit" => self.ulimits.push(ulimit(value)?),
@@ -478,8 +540,14 @@ impl Config {
             },
             "exec-root" => self.exec_root = PathBuf::from(value),
             "fixed-cidr" => self.fixed_cidr = Some(text()),
+            "fixed-cidr-v6" => self.fixed_cidr6 = Some(text()),
             "group" => self.group = text(),
             "host" => self.hosts.push(text()),
+            "host-gateway-ip" => self.host_gateway.push(
+                value
+                    .parse()
+                    .map_err(|_| Error::invalid(format!("{value} is not an ip address")))?,
+            ),
             "icc" => self.icc = switch(value)?,
             "init" => self.init = switch(value)?,
             "insecure-registry" => self.insecure_registries.push(text()),
@@ -490,6 +558,7 @@ impl Config {
             "ip6tables" => self.ip6tables = switch(value)?,
             "allow-direct-routing" => self.allow_direct_routing = switch(value)?,
             "bridge-accept-fwmark" => self.accept_fwmark = Some(value.parse()?),
+            "ipv6" => self.ipv6 = switch(value)?,
             "label" => self.labels.push(text()),
             "log-driver" => self.log_driver = text(),
             "log-level" => match value {
@@ -627,9 +696,11 @@ mod tests {
             let value = match (setting.flag, setting.shape) {
                 (_, Switch) => "true",
                 ("default-ulimit", _) => "nofile=1:2",
+                ("default-network-opt", _) => "bridge=com.docker.network.driver.mtu=1400",
                 (_, Pairs) => "a=b",
                 ("default-address-pool", _) => "base=10.0.0.0/8,size=24",
-                ("dns" | "ip" | "default-gateway", _) => "10.0.0.1",
+                ("dns" | "ip" | "default-gateway" | "host-gateway-ip", _) => "10.0.0.1",
+                ("default-gateway-v6", _) => "fd00::1",
                 ("exec-opt", _) => "native.cgroupdriver=cgroupfs",
                 ("log-level", _) => "warn",
                 ("seccomp-profile", _) => "unconfined",
@@ -660,6 +731,9 @@ mod tests {
         .unwrap();
         assert_eq!(said["debug"], ["true"]);
         assert_eq!(said["add-runtime"], ["x=/x"]);
+        let said = understand(r#"{"default-network-opts": {"bridge": {"a": "1", "b": "2"}}}"#, "f")
+            .unwrap();
+        assert_eq!(said["default-network-opt"], ["bridge=a=1", "bridge=b=2"]);
         let error = understand(r#"{"nope": 1}"#, "f").unwrap_err();
         assert!(
             error.to_string().ends_with("don't match any configuration option: nope"),

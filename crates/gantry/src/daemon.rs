@@ -6,6 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::Path;
 use std::process::ExitCode;
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,7 +37,7 @@ pub(crate) fn main(program: &str, args: Vec<OsString>) -> ExitCode {
         Ok(Asked::Help) => return say(&config::usage(program)),
         Ok(Asked::Version) => return say(&format!("Gantry version {}\n", engine::system::VERSION)),
         Ok(Asked::Validated(config)) => {
-            return match networking(&config) {
+            return match networking(&config, "") {
                 Ok(_) => say("configuration OK\n"),
                 Err(error) => complain(&error),
             };
@@ -127,7 +128,8 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
     let storage =
         Arc::new(Storage::open(&config.data_root, config.storage_driver.as_deref(), &store)?);
     let images = Images::open(&store, Arc::clone(&storage), &journal, registries(config))?;
-    let networks = Networks::open(networking(config)?, &store, &journal)?;
+    let identity = identity(&config.data_root)?;
+    let networks = Networks::open(networking(config, &identity)?, &store, &journal)?;
     let containers = Containers::open(Parts {
         settings: settings(config),
         store: store.clone(),
@@ -137,7 +139,7 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
         networks: networks.clone(),
         launcher,
     })?;
-    let system = System::new(&containers, identity(&config.data_root)?);
+    let system = System::new(&containers, identity);
     containers.recover().await?;
     let chores = tokio::spawn(chores(journal.clone(), Arc::clone(&storage)));
     welcome(&config.data_root, &images).await;
@@ -217,24 +219,21 @@ fn registries(config: &Config) -> RegistryConfig {
     }
 }
 
-fn networking(config: &Config) -> Result<NetworkConfig> {
+fn networking(config: &Config, identity: &str) -> Result<NetworkConfig> {
     let default = NetworkConfig::default();
-    let subnet = |text: &Option<String>, flag: &str| {
-        text.as_ref()
-            .map(|text| {
-                text.parse().map_err(|_| {
-                    Error::invalid(format!("invalid CIDR address for --{flag}: {text}"))
-                })
-            })
-            .transpose()
-    };
     let pool = |(base, size): &(String, u8)| {
         let base = base
             .parse()
             .map_err(|_| Error::invalid(format!("invalid base of an address pool: {base}")))?;
         Ok(AddressPool { base, size: *size })
     };
-    let pools = config.address_pools.iter().map(pool).collect::<Result<Vec<_>>>()?;
+    let mut pools = config.address_pools.iter().map(pool).collect::<Result<Vec<_>>>()?;
+    if pools.is_empty() {
+        pools = default.default_address_pools;
+    }
+    if pools.iter().all(|pool| pool.base.addr().is_ipv4()) {
+        pools.push(AddressPool::unique_local(identity));
+    }
     Ok(NetworkConfig {
         bridge: match config.bridge.as_deref() {
             None | Some("") => default.bridge,
@@ -247,10 +246,16 @@ fn networking(config: &Config) -> Result<NetworkConfig> {
             }
             Some(name) => Bridge::Ours(name.to_owned()),
         },
-        bip: subnet(&config.bip, "bip")?,
-        fixed_cidr: subnet(&config.fixed_cidr, "fixed-cidr")?,
+        bip: cidr(&config.bip, "bip")?,
+        fixed_cidr: cidr(&config.fixed_cidr, "fixed-cidr")?,
         default_gateway: config.default_gateway,
-        default_address_pools: if pools.is_empty() { default.default_address_pools } else { pools },
+        ipv6: config.ipv6,
+        bip6: cidr(&config.bip6, "bip6")?,
+        fixed_cidr6: cidr(&config.fixed_cidr6, "fixed-cidr-v6")?,
+        default_gateway6: config.default_gateway6,
+        default_network_options: config.network_options.clone(),
+        host_gateway: config.host_gateway.clone(),
+        default_address_pools: pools,
         mtu: config.mtu,
         icc: config.icc,
         ip_masq: config.ip_masq,
@@ -262,6 +267,13 @@ fn networking(config: &Config) -> Result<NetworkConfig> {
         host_binding: config.ip,
         table: None,
     })
+}
+
+fn cidr<T: FromStr>(text: &Option<String>, flag: &str) -> Result<Option<T>> {
+    let Some(text) = text else { return Ok(None) };
+    text.parse()
+        .map(Some)
+        .map_err(|_| Error::invalid(format!("invalid CIDR address for --{flag}: {text}")))
 }
 
 /// Work that nobody waits for.

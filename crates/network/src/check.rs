@@ -1,7 +1,6 @@
 //! Records = kernel: found after a crash, asked for by `gantry system check`.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 
 use stdx::{Id, Result};
 
@@ -154,11 +153,17 @@ fn devices(model: &Model, links: &[Link]) -> Vec<Finding> {
             Some(_) => {}
         }
     }
-    for endpoint in model.present(|endpoint| endpoint.ip.is_some()) {
+    for parent in model.networks.values().filter_map(|network| network.parent.as_ref()) {
+        if !by_name.contains_key(parent.name.as_str()) {
+            find(&parent.name, "the parent device of a network is missing".to_owned());
+        }
+    }
+    for endpoint in model.present(|endpoint| !endpoint.ifname.is_empty()) {
         let bridge =
             model.networks.get(&endpoint.network_id).and_then(|network| network.bridge.as_ref());
-        let master =
-            bridge.and_then(|bridge| by_name.get(bridge.name.as_str())).map(|link| link.index);
+        // What shares a device of the host's is seen in its container only.
+        let Some(bridge) = bridge else { continue };
+        let master = by_name.get(bridge.name.as_str()).map(|link| link.index);
         let name = endpoint.host_device();
         match by_name.get(name.as_str()) {
             None => {
@@ -186,20 +191,21 @@ fn addresses(model: &Model, known: &[Id]) -> Vec<Finding> {
         if !known.contains(&endpoint.container) {
             find(endpoint.endpoint_id.to_string(), "an endpoint of a container that does not run");
         }
-        let Some(ip) = endpoint.ip else { continue };
-        if !seen.insert((endpoint.network_id.clone(), ip)) {
-            find(ip.to_string(), "two endpoints have this address");
-        }
         let pools = model
             .networks
             .get(&endpoint.network_id)
             .map_or(&[][..], |network| &network.ipam.config);
-        if !pools.iter().any(|pool| pool.subnet.contains(&IpAddr::from(ip))) {
-            find(ip.to_string(), "outside of its network's subnets");
+        for ip in endpoint.addresses() {
+            if !seen.insert((endpoint.network_id.clone(), ip)) {
+                find(ip.to_string(), "two endpoints have this address");
+            }
+            if !pools.iter().any(|pool| pool.subnet.contains(&ip)) {
+                find(ip.to_string(), "outside of its network's subnets");
+            }
         }
     }
     let mut subnets = Vec::new();
-    for network in model.networks.values() {
+    for network in model.networks.values().filter(|network| !network.config_only) {
         for pool in &network.ipam.config {
             if subnets.iter().any(|other| ipam::overlap(&pool.subnet, other)) {
                 find(pool.subnet.to_string(), "two networks overlap");

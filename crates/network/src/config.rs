@@ -1,8 +1,9 @@
 //! What the operator chose. Read from flags and files by `gantry::config`; here it is only words.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::firewall::view::Mark;
 
@@ -16,6 +17,16 @@ pub struct NetworkConfig {
     pub fixed_cidr: Option<Ipv4Net>,
     /// `--default-gateway`: what containers on the default bridge route through instead of the bridge.
     pub default_gateway: Option<Ipv4Addr>,
+    /// `--ipv6`: does the default bridge have IPv6, too?
+    pub ipv6: bool,
+    /// `--bip6`, `--fixed-cidr-v6`, `--default-gateway-v6`
+    pub bip6: Option<Ipv6Net>,
+    pub fixed_cidr6: Option<Ipv6Net>,
+    pub default_gateway6: Option<Ipv6Addr>,
+    /// `--default-network-opt`: options of new networks that do not say, by driver.
+    pub default_network_options: BTreeMap<String, BTreeMap<String, String>>,
+    /// `--host-gateway-ip`: what `host-gateway` means instead of the default bridge's addresses.
+    pub host_gateway: Vec<IpAddr>,
     /// `--default-address-pool`: where networks without a subnet of their own take it from.
     pub default_address_pools: Vec<AddressPool>,
     pub mtu: u32,
@@ -46,6 +57,12 @@ impl Default for NetworkConfig {
             bip: None,
             fixed_cidr: None,
             default_gateway: None,
+            ipv6: false,
+            bip6: None,
+            fixed_cidr6: None,
+            default_gateway6: None,
+            default_network_options: BTreeMap::new(),
+            host_gateway: Vec::new(),
             default_address_pools: AddressPool::docker(),
             mtu: 1500,
             icc: true,
@@ -101,6 +118,17 @@ pub struct AddressPool {
 }
 
 impl AddressPool {
+    /// The pool of unique local IPv6 addresses (RFC 4193) of a host with this name for itself: other hosts have others.
+    pub fn unique_local(host: &str) -> Self {
+        // FNV-1a: 40 bits that differ when names do are all that is asked of it.
+        let hash = host.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+            (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+        let global = u128::from((hash >> 40 ^ hash) & 0xff_ffff_ffff);
+        let base = Ipv6Addr::from_bits(0xfd << 120 | global << 80);
+        Self { base: Ipv6Net::new_assert(base, 48).into(), size: 64 }
+    }
+
     /// Docker's default pools, in its order.
     pub fn docker() -> Vec<Self> {
         [
@@ -124,6 +152,14 @@ impl AddressPool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn unique_local_pools() {
+        let pool = AddressPool::unique_local("one");
+        assert_eq!((pool.base.prefix_len(), pool.size), (48, 64));
+        assert!(pool.base.to_string().starts_with("fd"));
+        assert_ne!(pool, AddressPool::unique_local("other"));
+    }
 
     #[test]
     fn each_bridge_has_its_table() {

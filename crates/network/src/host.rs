@@ -8,6 +8,7 @@ use stdx::{Context, Result};
 use crate::netlink::Socket;
 
 const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+const IPV6_FORWARD: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 
 /// The network namespace the daemon was started in.
 pub(crate) struct Host {
@@ -34,10 +35,19 @@ impl Host {
 
 /// Lets the host forward packets between its devices, when it does not yet.
 pub(crate) fn enable_forwarding() -> Result<()> {
+    enable(IP_FORWARD)
+}
+
+/// As [`enable_forwarding`], for IPv6.
+pub(crate) fn enable_forwarding6() -> Result<()> {
+    enable(IPV6_FORWARD)
+}
+
+fn enable(switch: &str) -> Result<()> {
     let failed = || "cannot enable IP forwarding".to_owned();
-    if fs::read_to_string(IP_FORWARD).context(failed)?.trim() == "0" {
-        fs::write(IP_FORWARD, "1").context(failed)?;
-        tracing::info!("enabled IP forwarding");
+    if fs::read_to_string(switch).context(failed)?.trim() == "0" {
+        fs::write(switch, "1").context(failed)?;
+        tracing::info!(switch, "enabled IP forwarding");
     }
     Ok(())
 }

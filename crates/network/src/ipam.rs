@@ -23,6 +23,10 @@ impl Family {
         }
     }
 
+    pub(crate) fn of_address(address: IpAddr) -> Self {
+        if address.is_ipv4() { Self::V4 } else { Self::V6 }
+    }
+
     fn bits(self) -> u8 {
         match self {
             Self::V4 => 32,

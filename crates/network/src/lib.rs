@@ -10,10 +10,13 @@
 
 mod check;
 mod config;
+mod connect;
 mod create;
 mod driver;
+mod endpoint;
 pub mod files;
 mod firewall;
+mod gateway;
 mod host;
 mod ipam;
 mod netlink;
@@ -23,16 +26,20 @@ mod permit;
 mod predefined;
 mod records;
 mod release;
+mod words;
 
 pub use check::Finding;
 pub use config::{AddressPool, Bridge, NetworkConfig};
 pub use create::{CreateRequest, PoolRequest};
+pub use endpoint::{AttachRequest, EndpointRequest, PortRequest};
 pub use firewall::Keeper;
 pub use firewall::view::Mark;
 pub use ipam::Usage;
 pub use netns::{namespace_at, namespace_of};
-pub use networks::{AttachRequest, Attachment, EndpointRequest, Networks, PortRequest};
+pub use networks::{Attachment, Networks};
 pub use records::{
-    BridgeDevice, DriverKind, Endpoint, GatewayMode, Ipam, IpamPool, Link, Mac, Network, Protocol,
-    PublishedPort, Scope,
+    BridgeDevice, DriverKind, Endpoint, GatewayMode, Ipam, IpamPool, IpvlanFlag, IpvlanMode, Link,
+    Mac, MacvlanMode, Network, ParentDevice, ParentOrigin, Protocol, PublishedPort, Scope,
+    ShareMode,
 };
+pub use words::listed;

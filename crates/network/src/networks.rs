@@ -1,8 +1,7 @@
 //! The handle of this room: networks and who is connected to them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::RangeInclusive;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,12 +13,14 @@ use stdx::{Context, Error, Id, Result};
 use crate::config::NetworkConfig;
 use crate::create::{self, CreateRequest, Surroundings};
 use crate::driver::{Drivers, Inside, Namespace};
+use crate::endpoint::{self, AttachRequest};
 use crate::firewall::Firewall;
+use crate::gateway;
 use crate::host::Host;
 use crate::ipam::{self, Usage};
 use crate::netns;
 use crate::predefined;
-use crate::records::{DriverKind, Endpoint, Link, Mac, Network, Protocol};
+use crate::records::{DriverKind, Endpoint, Network};
 use crate::release::Releaser;
 
 /// All networks of this host. Clones share them.
@@ -27,48 +28,6 @@ use crate::release::Releaser;
 pub struct Networks {
     pub(crate) core: Arc<Core>,
     releaser: Arc<Releaser>,
-}
-
-/// A container that wants to be connected.
-#[derive(Clone, Debug)]
-pub struct AttachRequest {
-    pub container: Id,
-    /// Its name, for `docker network inspect`.
-    pub name: String,
-    /// In order: the first becomes `eth0` and brings the default route. None at all: loopback only.
-    pub networks: Vec<EndpointRequest>,
-    /// What is to be published, on whichever network leads out.
-    pub ports: Vec<PortRequest>,
-}
-
-/// A port as it was asked for, with `-p` or by the image.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PortRequest {
-    pub protocol: Protocol,
-    pub container_port: u16,
-    /// Everywhere, in both families, when absent.
-    pub host_ip: Option<IpAddr>,
-    /// Any free one when absent.
-    pub host_ports: Option<RangeInclusive<u16>>,
-}
-
-#[derive(Clone, Debug, Default)]
-pub struct EndpointRequest {
-    /// By name, id or a prefix of it.
-    pub network: String,
-    pub aliases: Vec<String>,
-    pub ip: Option<Ipv4Addr>,
-    pub ip6: Option<Ipv6Addr>,
-    /// More addresses, valid on the link only.
-    pub link_local: Vec<IpAddr>,
-    pub mac: Option<Mac>,
-    /// Containers that it shall know by names of its own.
-    pub links: Vec<Link>,
-    /// What it is called on this network.
-    pub dns_names: Vec<String>,
-    /// The highest gives the default route.
-    pub gw_priority: i64,
-    pub driver_opts: BTreeMap<String, String>,
 }
 
 /// A connected container's namespace, alive as long as somebody holds it.
@@ -82,7 +41,7 @@ pub struct Attachment {
 /// Everything but the worker that releases.
 pub(crate) struct Core {
     pub(crate) config: NetworkConfig,
-    store: Store,
+    pub(crate) store: Store,
     journal: Journal,
     pub(crate) host: Arc<Host>,
     pub(crate) drivers: Drivers,
@@ -166,11 +125,24 @@ impl Networks {
         self.core.model().of(container)
     }
 
-    /// Where `host-gateway` points to: the host, as seen from the default bridge.
-    pub fn host_gateway(&self) -> Option<IpAddr> {
+    /// Where `host-gateway` points to: what the operator says, else the host as seen from the default bridge.
+    pub fn host_gateway(&self) -> Vec<IpAddr> {
+        if !self.core.config.host_gateway.is_empty() {
+            return self.core.config.host_gateway.clone();
+        }
         let model = self.core.model();
-        let network = model.networks.values().find(|network| network.name == predefined::BRIDGE)?;
-        network.bridge.as_ref()?.address.map(|address| address.addr().into())
+        let mut networks = model.networks.values();
+        let bridge = networks
+            .find(|network| network.name == predefined::BRIDGE)
+            .and_then(|network| network.bridge.as_ref());
+        let Some(bridge) = bridge else { return Vec::new() };
+        let v4 = bridge.address.map(|address| address.addr().into());
+        v4.into_iter().chain(bridge.address6.map(|address| address.addr().into())).collect()
+    }
+
+    /// Whether a network, once it is known, gives this address to a container that chooses it. In Docker's words, if not.
+    pub fn check_address(network: &Network, wanted: IpAddr) -> Result<(), String> {
+        endpoint::check_address(network, wanted)
     }
 
     /// Makes a network. Record first; when the kernel refuses, both are taken back.
@@ -182,9 +154,10 @@ impl Networks {
             let mut model = core.model();
             let around = Surroundings {
                 networks: model.networks.values().map(|network| &**network).collect(),
-                devices: devices.iter().map(|link| link.name.as_str()).collect(),
-                routes,
+                devices: &devices,
+                routes: &routes,
                 default_pools: &core.config.default_address_pools,
+                default_options: &core.config.default_network_options,
             };
             let network = Arc::new(create::plan(request, &around)?);
             core.store.put(&*network)?;
@@ -214,6 +187,9 @@ impl Networks {
                 "{} is a pre-defined network and cannot be removed",
                 network.name
             )));
+        }
+        if network.config_only {
+            return self.core.forget(&network);
         }
         // What is on its way out is not in the way.
         self.settle();
@@ -305,10 +281,17 @@ impl Core {
     }
 
     /// Makes or mends what the records promise on the host: bridges, forwarding, rules.
+    ///
+    /// A network of a user's whose device cannot be had, now, is no reason to do without the others.
     pub(crate) fn ready(&self) -> Result<()> {
         let networks: Vec<_> = self.model().networks.values().cloned().collect();
         for network in &networks {
-            self.drivers.of(network.driver).ready(network)?;
+            match self.drivers.of(network.driver).ready(network) {
+                Err(err) if !network.is_predefined() => {
+                    tracing::error!(network = %network.name, err = %err.chain(), "cannot make a network ready");
+                }
+                made => made?,
+            }
         }
         self.permit()
     }
@@ -317,8 +300,8 @@ impl Core {
     fn take(&self, request: &AttachRequest) -> Result<Vec<Arc<Endpoint>>> {
         let mut model = self.model();
         let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(request.networks.len());
-        for (index, wish) in request.networks.iter().enumerate() {
-            let endpoint = model.plan(request, wish, index, &endpoints)?;
+        for wish in &request.networks {
+            let endpoint = model.plan(&request.container, &request.name, wish, &endpoints)?;
             endpoints.push(Arc::new(endpoint));
         }
         let on_host = |endpoint: &Arc<Endpoint>| {
@@ -351,8 +334,11 @@ impl Core {
             }
             connections.push((driver, network, endpoint));
         }
-        let (netns, ()) = netns::create(|namespace, socket| {
-            let mut inside = Inside { namespace: namespace.as_fd(), socket, default_route: true };
+        let six = endpoints.iter().any(|endpoint| endpoint.ip6.is_some());
+        let ipv6 = if six { netns::Ipv6::On } else { netns::Ipv6::Off };
+        let gateways = gateway::choose(endpoints);
+        let (netns, ()) = netns::create(ipv6, |namespace, socket| {
+            let mut inside = Inside { namespace: namespace.as_fd(), socket };
             for (driver, network, endpoint) in connections {
                 driver.connect(&network, endpoint, &mut inside).context(|| {
                     format!(
@@ -360,9 +346,8 @@ impl Core {
                         endpoint.container_name, network.name
                     )
                 })?;
-                inside.default_route &= endpoint.gateway.is_none();
             }
-            Ok(())
+            inside.route(&gateways)
         })?;
         Ok(Some(netns))
     }
@@ -374,7 +359,7 @@ impl Core {
             let present: Vec<_> =
                 ids.iter().filter_map(|id| model.endpoints.get(id).cloned()).collect();
             model.leaving.extend(present.iter().map(|endpoint| endpoint.endpoint_id.clone()));
-            present.into_iter().filter(|endpoint| endpoint.ip.is_some()).collect()
+            present.into_iter().filter(|endpoint| !endpoint.ifname.is_empty()).collect()
         };
         self.drivers.of(DriverKind::Bridge).disconnect(&bridged)?;
         self.store
@@ -389,7 +374,7 @@ impl Core {
 
     /// Takes a network out of the kernel and the records.
     fn forget(&self, network: &Arc<Network>) -> Result<()> {
-        {
+        let others: Vec<_> = {
             let mut model = self.model();
             if model.endpoints.values().any(|endpoint| endpoint.network_id == network.id) {
                 return Err(Error::forbidden(format!(
@@ -397,10 +382,18 @@ impl Core {
                     network.name
                 )));
             }
+            let copied = |other: &Arc<Network>| other.config_from == network.name;
+            if network.config_only && model.networks.values().any(copied) {
+                return Err(Error::forbidden(format!(
+                    "error while removing network: configuration network {:?} is in use",
+                    network.name
+                )));
+            }
             // From here on nobody can connect to it; its record stays until the kernel is rid of it.
             model.networks.remove(&network.id);
-        }
-        let gone = self.drivers.of(network.driver).remove(network).and_then(|()| {
+            model.networks.values().cloned().collect()
+        };
+        let gone = self.drivers.of(network.driver).remove(network, &others).and_then(|()| {
             self.permit_change()?;
             self.store.delete::<Network>(network.id.as_str())
         });
@@ -422,7 +415,7 @@ impl Core {
         );
     }
 
-    fn tell(&self, action: &str, endpoint: &Endpoint) {
+    pub(crate) fn tell(&self, action: &str, endpoint: &Endpoint) {
         let kind = self
             .model()
             .networks
@@ -450,7 +443,7 @@ impl Model {
     }
 
     /// Docker's order: the whole name, the whole id, a unique beginning of the id.
-    fn find(&self, term: &str) -> Result<Arc<Network>> {
+    pub(crate) fn find(&self, term: &str) -> Result<Arc<Network>> {
         let all = || self.networks.values();
         let exact = all()
             .find(|network| network.name == term)
@@ -478,106 +471,9 @@ impl Model {
         self.endpoints.values().filter(here).cloned().collect()
     }
 
-    fn of(&self, container: &Id) -> Vec<Arc<Endpoint>> {
+    pub(crate) fn of(&self, container: &Id) -> Vec<Arc<Endpoint>> {
         let mut endpoints = self.present(|endpoint| endpoint.container == *container);
-        endpoints.sort_by(|a, b| a.ifname.cmp(&b.ifname));
+        endpoints.sort_by(|a, b| (a.ifname.len(), &a.ifname).cmp(&(b.ifname.len(), &b.ifname)));
         endpoints
-    }
-
-    /// The addresses that endpoints of a network have.
-    fn taken(&self, network: &Id) -> BTreeSet<IpAddr> {
-        let here = self.endpoints.values().filter(|endpoint| endpoint.network_id == *network);
-        here.flat_map(|one| [one.ip.map(IpAddr::from), one.ip6.map(IpAddr::from)])
-            .flatten()
-            .collect()
-    }
-
-    /// The endpoint a wish becomes. `before` are those of the same request, not yet among the records.
-    fn plan(
-        &self,
-        request: &AttachRequest,
-        wish: &EndpointRequest,
-        index: usize,
-        before: &[Arc<Endpoint>],
-    ) -> Result<Endpoint> {
-        let network = self.find(&wish.network)?;
-        if before.iter().any(|endpoint| endpoint.network_id == network.id) {
-            return Err(Error::forbidden(format!(
-                "endpoint with name {} already exists in network {}",
-                request.name, network.name
-            )));
-        }
-        if network.is_predefined() && !wish.aliases.is_empty() {
-            return Err(Error::invalid(
-                "network-scoped aliases are only supported for user-defined networks",
-            ));
-        }
-        let chosen = network.ipam.config.first().is_some_and(|pool| pool.chosen);
-        if !network.is_predefined() && wish.ip.is_some() && !chosen {
-            return Err(Error::invalid(
-                "user specified IP address is supported only when connecting to networks with user configured subnets",
-            ));
-        }
-        if network.is_predefined() && wish.ip.is_some() {
-            return Err(Error::invalid(
-                "user specified IP address is supported on user defined networks only",
-            ));
-        }
-        let mut endpoint = Endpoint {
-            endpoint_id: self.fresh_id(),
-            network_id: network.id.clone(),
-            network: network.name.clone(),
-            container: request.container.clone(),
-            container_name: request.name.clone(),
-            ifname: String::new(),
-            ip: None,
-            prefix: 0,
-            gateway: None,
-            ip6: None,
-            prefix6: 0,
-            gateway6: None,
-            mac: None,
-            aliases: wish.aliases.clone(),
-            link_local: wish.link_local.clone(),
-            ports: Vec::new(),
-            links: wish.links.clone(),
-            dns_names: wish.dns_names.clone(),
-            gw_priority: wish.gw_priority,
-            driver_opts: wish.driver_opts.clone(),
-            sysctls: Vec::new(),
-        };
-        let Some(pool) = network.ipam.config.first() else { return Ok(endpoint) };
-        let taken = self.taken(&network.id);
-        let full = || {
-            Error::forbidden(format!(
-                "no available IPv4 addresses on this network's address pools: {} ({})",
-                network.name, network.id
-            ))
-        };
-        let IpAddr::V4(ip) =
-            ipam::address(pool, &taken, wish.ip.map(IpAddr::from))?.ok_or_else(full)?
-        else {
-            return Err(full());
-        };
-        endpoint.ifname = format!("eth{index}");
-        endpoint.ip = Some(ip);
-        endpoint.prefix = pool.subnet.prefix_len();
-        endpoint.gateway = match pool.gateway {
-            Some(IpAddr::V4(gateway)) if !network.internal => Some(gateway),
-            _ => None,
-        };
-        endpoint.mac = Some(wish.mac.unwrap_or_else(|| Mac::of(ip)));
-        Ok(endpoint)
-    }
-
-    /// An id whose device on the host no other endpoint has: seven digits are few enough to meet again.
-    fn fresh_id(&self) -> Id {
-        loop {
-            let id = Id::random();
-            let digits = &id.as_str()[..7];
-            if !self.endpoints.keys().any(|other| other.as_str().starts_with(digits)) {
-                return id;
-            }
-        }
     }
 }

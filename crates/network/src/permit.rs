@@ -50,9 +50,19 @@ impl Core {
     }
 
     fn forward(&self) -> Result<()> {
-        let bridged = self.model().networks.values().any(|network| network.bridge.is_some());
-        if bridged && self.config.ip_forward {
+        if !self.config.ip_forward {
+            return Ok(());
+        }
+        let (mut four, mut six) = (false, false);
+        for network in self.model().networks.values().filter(|network| network.bridge.is_some()) {
+            four |= network.enable_ipv4;
+            six |= network.enable_ipv6;
+        }
+        if four {
             host::enable_forwarding()?;
+        }
+        if six {
+            host::enable_forwarding6()?;
         }
         Ok(())
     }

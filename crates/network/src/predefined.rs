@@ -1,9 +1,9 @@
 //! The networks that are always there, named as Docker names them: `bridge`, `host` and `none`.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use stdx::{Error, Id, Result};
 
 use crate::config::{Bridge, NetworkConfig};
@@ -45,8 +45,7 @@ pub(crate) fn changes(config: &NetworkConfig, model: &Model, host: &Host) -> Res
     };
     let network = default_bridge(config, device, before);
     if let Some(before) = before
-        && before.ipam.config.first().map(|pool| pool.subnet)
-            != network.ipam.config.first().map(|pool| pool.subnet)
+        && subnets(before) != subnets(&network)
         && model.endpoints.values().any(|endpoint| endpoint.network_id == before.id)
     {
         tracing::warn!(
@@ -58,6 +57,10 @@ pub(crate) fn changes(config: &NetworkConfig, model: &Model, host: &Host) -> Res
         changes.put.push(network);
     }
     Ok(changes)
+}
+
+fn subnets(network: &Network) -> Vec<IpNet> {
+    network.ipam.config.iter().map(|pool| pool.subnet).collect()
 }
 
 /// The default bridge's device: from `--bip`, else as it was, else a subnet that nobody uses.
@@ -75,48 +78,79 @@ fn device(
     let found = {
         let mut route = host.route();
         match route.link(name)? {
-            Some(link) => route.addresses(link.index)?.first().copied(),
-            None => None,
+            Some(link) => route.addresses(link.index)?,
+            None => Vec::new(),
         }
     };
-    let address = match before.and_then(|network| network.bridge.as_ref()) {
-        _ if !ours => {
-            found.ok_or_else(|| Error::invalid(format!("the bridge {name} has no IPv4 address")))?
-        }
-        _ if config.bip.is_some() => config.bip.expect("just seen"),
-        Some(BridgeDevice { name: known, address: Some(address), .. }) if known == name => *address,
-        _ => match found {
-            Some(address) => address,
-            None => first_host(unused_subnet(config, model, host)?),
+    let found4 = found.iter().find_map(|net| match net {
+        IpNet::V4(net) => Some(*net),
+        IpNet::V6(_) => None,
+    });
+    let found6 = found.iter().find_map(|net| match net {
+        IpNet::V6(net) if !net.addr().is_unicast_link_local() => Some(*net),
+        _ => None,
+    });
+    let before =
+        before.and_then(|network| network.bridge.as_ref()).filter(|bridge| bridge.name == *name);
+    let before4 = before.and_then(|bridge| bridge.address);
+    let address = match (config.bip, before4.or(found4)) {
+        _ if !ours => found4
+            .ok_or_else(|| Error::invalid(format!("the bridge {name} has no IPv4 address")))?,
+        (Some(bip), _) => bip,
+        (None, Some(address)) => address,
+        (None, None) => match unused_subnet(config, Family::V4, model, host)? {
+            IpNet::V4(subnet) => first_host(subnet),
+            IpNet::V6(_) => unreachable!("of the family asked for"),
         },
     };
+    let address6 = match (config.bip6, config.fixed_cidr6) {
+        _ if !config.ipv6 && config.bip6.is_none() => None,
+        (Some(bip6), _) => Some(bip6),
+        (None, Some(subnet)) => Some(first_host6(subnet)),
+        (None, None) => match before.and_then(|bridge| bridge.address6).or(found6) {
+            Some(address) => Some(address),
+            None => match unused_subnet(config, Family::V6, model, host)? {
+                IpNet::V6(subnet) => Some(first_host6(subnet)),
+                IpNet::V4(_) => unreachable!("of the family asked for"),
+            },
+        },
+    };
+    let binding = IpAddr::from(config.host_binding);
     Ok(Some(BridgeDevice {
         name: name.clone(),
         address: Some(address),
+        address6,
         mtu: config.mtu,
         icc: config.icc,
         masquerade: config.ip_masq,
-        host_binding: Some(config.host_binding.into()).filter(|ip: &IpAddr| !ip.is_unspecified()),
+        masquerade6: config.ip_masq,
+        host_binding: Some(binding).filter(|ip| !ip.is_unspecified()),
         ours,
         ..BridgeDevice::default()
     }))
 }
 
 /// A subnet of the pools that neither a route of the host nor another network of ours uses.
-fn unused_subnet(config: &NetworkConfig, model: &Model, host: &Host) -> Result<Ipv4Net> {
-    let mut taken: Vec<IpNet> = host.route().routes()?.into_iter().map(IpNet::from).collect();
-    taken.extend(
-        model.networks.values().flat_map(|network| &network.ipam.config).map(|pool| pool.subnet),
-    );
-    match ipam::subnet(&config.default_address_pools, Family::V4, &taken)? {
-        IpNet::V4(subnet) => Ok(subnet),
-        IpNet::V6(_) => unreachable!("of the family asked for"),
-    }
+fn unused_subnet(
+    config: &NetworkConfig,
+    family: Family,
+    model: &Model,
+    host: &Host,
+) -> Result<IpNet> {
+    let mut taken = host.route().routes()?;
+    let real = model.networks.values().filter(|network| !network.config_only);
+    taken.extend(real.flat_map(|network| &network.ipam.config).map(|pool| pool.subnet));
+    ipam::subnet(&config.default_address_pools, family, &taken)
 }
 
 fn first_host(subnet: Ipv4Net) -> Ipv4Net {
     let first = subnet.hosts().next().unwrap_or_else(|| subnet.network());
     Ipv4Net::new(first, subnet.prefix_len()).expect("the prefix was one before")
+}
+
+fn first_host6(subnet: Ipv6Net) -> Ipv6Net {
+    let first = Ipv6Addr::from_bits(subnet.network().to_bits() | 1);
+    Ipv6Net::new(first, subnet.prefix_len()).expect("the prefix was one before")
 }
 
 fn default_bridge(
@@ -132,24 +166,33 @@ fn default_bridge(
         ("com.docker.network.bridge.name", device.name.clone()),
         ("com.docker.network.driver.mtu", config.mtu.to_string()),
     ];
-    let address = device.address.expect("the default bridge has an IPv4 address");
-    let pool = IpamPool {
+    let v4 = device.address.map(|address| IpamPool {
         subnet: address.trunc().into(),
         ip_range: config.fixed_cidr.map(IpNet::from),
-        gateway: Some(config.default_gateway.unwrap_or_else(|| address.addr()).into()),
-        auxiliary: match config.default_gateway {
-            Some(_) => BTreeMap::from([("DefaultGatewayIPv4".to_owned(), address.addr().into())]),
-            None => BTreeMap::new(),
-        },
+        gateway: Some(address.addr().into()),
+        auxiliary: set_aside("DefaultGatewayIPv4", config.default_gateway.map(IpAddr::from)),
         chosen: config.bip.is_some(),
-    };
+    });
+    let v6 = device.address6.map(|address| IpamPool {
+        subnet: address.trunc().into(),
+        ip_range: config.fixed_cidr6.map(IpNet::from).filter(|_| config.bip6.is_some()),
+        gateway: Some(address.addr().into()),
+        auxiliary: set_aside("DefaultGatewayIPv6", config.default_gateway6.map(IpAddr::from)),
+        chosen: config.bip6.is_some() || config.fixed_cidr6.is_some(),
+    });
     let fresh = Network::new(BRIDGE, DriverKind::Bridge);
     Network {
         id: before.map_or(fresh.id, |network| network.id.clone()),
         created: before.map_or(fresh.created, |network| network.created),
+        enable_ipv6: v6.is_some(),
         options: options.into_iter().map(|(key, value)| (key.to_owned(), value)).collect(),
-        ipam: Ipam { config: vec![pool], ..Ipam::default() },
+        ipam: Ipam { config: v4.into_iter().chain(v6).collect(), ..Ipam::default() },
         bridge: Some(device),
         ..Network::new(BRIDGE, DriverKind::Bridge)
     }
+}
+
+/// Docker's way of saying that somebody else than the bridge leads out.
+fn set_aside(name: &str, gateway: Option<IpAddr>) -> BTreeMap<String, IpAddr> {
+    gateway.into_iter().map(|gateway| (name.to_owned(), gateway)).collect()
 }

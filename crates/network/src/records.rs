@@ -42,6 +42,9 @@ pub struct Network {
     pub labels: BTreeMap<String, String>,
     /// The bridge on the host, for networks of that driver.
     pub bridge: Option<BridgeDevice>,
+    /// The device of the host that containers share, for macvlan and ipvlan.
+    #[serde(default)]
+    pub parent: Option<ParentDevice>,
 }
 
 impl Network {
@@ -64,6 +67,7 @@ impl Network {
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
             bridge: None,
+            parent: None,
         }
     }
 }
@@ -87,6 +91,9 @@ pub struct BridgeDevice {
     /// Where published ports listen when nothing is said; everywhere when absent.
     pub host_binding: Option<IpAddr>,
     pub host_binding6: Option<IpAddr>,
+    /// The address that what leaves carries instead of the outgoing device's.
+    pub host_ip: Option<IpAddr>,
+    pub host_ip6: Option<IpAddr>,
     /// The host gets no IPv4 address on the bridge, and containers no default route by it.
     pub inhibit_ipv4: bool,
     /// How devices are called inside of containers, before their number; empty is `eth`.
@@ -111,6 +118,8 @@ impl Default for BridgeDevice {
             gateway_mode6: GatewayMode::Nat,
             host_binding: None,
             host_binding6: None,
+            host_ip: None,
+            host_ip6: None,
             inhibit_ipv4: false,
             container_prefix: String::new(),
             trusted: Vec::new(),
@@ -136,12 +145,67 @@ pub enum GatewayMode {
     Isolated,
 }
 
+/// A device of the host whose wire containers are put on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ParentDevice {
+    pub name: String,
+    pub mode: ShareMode,
+    pub origin: ParentOrigin,
+}
+
+/// How containers share the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShareMode {
+    Macvlan(MacvlanMode),
+    Ipvlan(IpvlanMode, IpvlanFlag),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MacvlanMode {
+    Bridge,
+    Private,
+    Vepa,
+    Passthru,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpvlanMode {
+    L2,
+    L3,
+    L3s,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IpvlanFlag {
+    Bridge,
+    Private,
+    Vepa,
+}
+
+/// Where the parent comes from, and so whether it goes with the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ParentOrigin {
+    /// The operator's.
+    Existing,
+    /// Ours, a VLAN of the operator's device: `eth0.10`.
+    Vlan(u16),
+    /// Ours, a device with no wire at all: containers reach each other only.
+    Dummy,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum DriverKind {
     Bridge,
     Host,
     Null,
+    Macvlan,
+    Ipvlan,
 }
 
 impl DriverKind {
@@ -151,6 +215,8 @@ impl DriverKind {
             Self::Bridge => "bridge",
             Self::Host => "host",
             Self::Null => "null",
+            Self::Macvlan => "macvlan",
+            Self::Ipvlan => "ipvlan",
         }
     }
 }
@@ -233,6 +299,9 @@ pub struct Endpoint {
     /// The highest gives the default route.
     #[serde(default)]
     pub gw_priority: i64,
+    /// Its device is the default route without anybody's address: ipvlan on layer 3.
+    #[serde(default)]
+    pub routed_by_link: bool,
     #[serde(default)]
     pub driver_opts: BTreeMap<String, String>,
     /// `net.ipv4.conf.IFNAME.log_martians=1`, applied to the device.
@@ -288,6 +357,46 @@ impl FromStr for Protocol {
 }
 
 impl Endpoint {
+    /// One without device, addresses or wishes.
+    pub fn new(network: &Network, container: &Id, container_name: &str) -> Self {
+        Self {
+            endpoint_id: Id::random(),
+            network_id: network.id.clone(),
+            network: network.name.clone(),
+            container: container.clone(),
+            container_name: container_name.to_owned(),
+            ifname: String::new(),
+            ip: None,
+            prefix: 0,
+            gateway: None,
+            ip6: None,
+            prefix6: 0,
+            gateway6: None,
+            mac: None,
+            aliases: Vec::new(),
+            link_local: Vec::new(),
+            ports: Vec::new(),
+            links: Vec::new(),
+            dns_names: Vec::new(),
+            gw_priority: 0,
+            routed_by_link: false,
+            driver_opts: BTreeMap::new(),
+            sysctls: Vec::new(),
+        }
+    }
+
+    /// Its addresses, IPv4 first.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + use<> {
+        self.ip.map(IpAddr::from).into_iter().chain(self.ip6.map(IpAddr::from))
+    }
+
+    /// Its addresses with their subnets' prefixes.
+    pub fn networks(&self) -> impl Iterator<Item = IpNet> + use<> {
+        let v4 = self.ip.and_then(|ip| IpNet::new(ip.into(), self.prefix).ok());
+        let v6 = self.ip6.and_then(|ip| IpNet::new(ip.into(), self.prefix6).ok());
+        v4.into_iter().chain(v6)
+    }
+
     /// The host's end of the pair: `veth` and seven digits of the endpoint's id.
     pub fn host_device(&self) -> String {
         format!("{HOST_DEVICE_PREFIX}{}", &self.endpoint_id.as_str()[..7])
@@ -309,10 +418,26 @@ pub struct Mac(pub [u8; 6]);
 
 impl Mac {
     /// Docker's address for a device with this IP address. An address given out again comes with the MAC that the
-    /// neighbours still remember, so nothing has to be announced.
-    pub fn of(ip: Ipv4Addr) -> Self {
-        let [a, b, c, d] = ip.octets();
+    /// neighbours still remember, so nothing has to be announced. Of IPv6 the last four bytes count.
+    pub fn of(ip: IpAddr) -> Self {
+        let [a, b, c, d] = match ip {
+            IpAddr::V4(ip) => ip.octets(),
+            IpAddr::V6(ip) => (ip.to_bits() as u32).to_be_bytes(),
+        };
         Self([0x02, 0x42, a, b, c, d])
+    }
+
+    /// Any address that nobody was given by a manufacturer.
+    pub fn random() -> Self {
+        let id = Id::random();
+        let digit = |at: usize| u8::from_str_radix(&id.as_str()[2 * at..][..2], 16);
+        let mut bytes = [0; 6];
+        for (at, byte) in bytes.iter_mut().enumerate() {
+            *byte = digit(at).expect("an id is hexadecimal");
+        }
+        // Of one device, and given by nobody.
+        bytes[0] = bytes[0] & 0xfc | 0x02;
+        Self(bytes)
     }
 }
 
@@ -333,7 +458,7 @@ impl FromStr for Mac {
     type Err = Error;
 
     fn from_str(text: &str) -> Result<Self, Error> {
-        let bad = || Error::invalid(format!("{text} is not a valid mac address"));
+        let bad = || Error::invalid(format!("invalid MAC address {text}"));
         let mut bytes = [0; 6];
         let mut parts = text.split([':', '-']);
         for byte in &mut bytes {
@@ -379,12 +504,14 @@ mod tests {
 
     #[test]
     fn mac_of_an_address() {
-        assert_eq!(Mac::of(Ipv4Addr::new(172, 17, 0, 2)).to_string(), "02:42:ac:11:00:02");
+        assert_eq!(Mac::of(Ipv4Addr::new(172, 17, 0, 2).into()).to_string(), "02:42:ac:11:00:02");
+        assert_eq!(Mac::of("fd00::1:2".parse().unwrap()).to_string(), "02:42:00:01:00:02");
+        assert_eq!(Mac::random().0[0] & 3, 2);
         assert_eq!("02-42-AC-11-00-02".parse::<Mac>().unwrap().to_string(), "02:42:ac:11:00:02");
         for bad in ["", "02:42", "02:42:ac:11:00:02:03", "2:42:ac:11:00:02", "zz:42:ac:11:00:02"] {
             assert_eq!(
                 bad.parse::<Mac>().unwrap_err().to_string(),
-                format!("{bad} is not a valid mac address")
+                format!("invalid MAC address {bad}")
             );
         }
     }

@@ -1,7 +1,7 @@
 //! What ties a container to its networks: the request for a namespace, and the three files that name it inside.
 
 use std::collections::BTreeMap;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use api::container::{HostConfig, NetworkingConfig};
@@ -195,7 +195,7 @@ impl Container {
                 let addresses: Vec<_> = attachment
                     .endpoints
                     .iter()
-                    .filter_map(|endpoint| endpoint.ip.map(std::net::IpAddr::from))
+                    .filter_map(|endpoint| endpoint.ip.map(IpAddr::from))
                     .collect();
                 network::files::hosts(&network::files::Hosts {
                     hostname: &hostname,
@@ -224,24 +224,24 @@ impl Container {
         Ok(files_in(&dir))
     }
 
-    /// `--add-host`, with the host's own address put in where it was asked for.
-    fn extra_hosts(&self, plan: &Plan) -> Result<Vec<(String, std::net::IpAddr)>> {
-        plan.extra_hosts
-            .iter()
-            .map(|entry| {
-                let (name, address) =
-                    entry.split_once([':', '=']).context(|| format!("bad extra host {entry}"))?;
-                let address = match address.trim_start_matches('[').trim_end_matches(']') {
-                    "host-gateway" => self.rooms.networks.host_gateway().ok_or_else(|| {
-                        Error::internal("unable to derive the IP value for host-gateway")
-                    })?,
-                    text => text.parse().map_err(|_| {
-                        Error::invalid(format!("invalid IP address in add-host: \"{text}\""))
-                    })?,
-                };
-                Ok((name.to_owned(), address))
-            })
-            .collect()
+    /// `--add-host`, with the host's own addresses put in where they were asked for.
+    fn extra_hosts(&self, plan: &Plan) -> Result<Vec<(String, IpAddr)>> {
+        let mut hosts = Vec::new();
+        for entry in &plan.extra_hosts {
+            let (name, address) =
+                entry.split_once([':', '=']).context(|| format!("bad extra host {entry}"))?;
+            let addresses = match address.trim_start_matches('[').trim_end_matches(']') {
+                "host-gateway" => self.rooms.networks.host_gateway(),
+                text => vec![text.parse().map_err(|_| {
+                    Error::invalid(format!("invalid IP address in add-host: \"{text}\""))
+                })?],
+            };
+            if addresses.is_empty() {
+                return Err(Error::internal("unable to derive the IP value for host-gateway"));
+            }
+            hosts.extend(addresses.into_iter().map(|address| (name.to_owned(), address)));
+        }
+        Ok(hosts)
     }
 }
 

@@ -1,8 +1,9 @@
 //! `bridge`: a bridge on the host, and a pair of devices for each container.
 
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use ipnet::Ipv4Net;
+use ipnet::{IpNet, Ipv6Net};
 use stdx::{Context, Error, Result};
 
 use super::{Driver, Inside, Namespace};
@@ -36,11 +37,7 @@ impl BridgeDriver {
             Some(link) => link,
             None if device.ours => {
                 let mut batch = Batch::new();
-                batch.add_bridge(
-                    &device.name,
-                    device.address.map(|ip| Mac::of(ip.addr())),
-                    device.mtu,
-                );
+                batch.add_bridge(&device.name, mac(device), device.mtu);
                 batch.get_link(&device.name);
                 let mut replies = route.exchange(batch)?.into_iter();
                 replies.next().expect("two replies").ok_or(&[EEXIST])?;
@@ -54,17 +51,26 @@ impl BridgeDriver {
         if link.kind != "bridge" {
             return Err(Error::conflict(format!("device {} is not a bridge", device.name)));
         }
-        if !device.ours {
-            return Ok(link);
+        let wanted = addresses(device);
+        if device.address6.is_some() {
+            enable_ipv6(&device.name);
         }
-        for address in route.addresses(link.index)? {
-            if Some(address) != device.address {
-                route.drop_address(link.index, address)?;
+        if device.ours {
+            let link_local =
+                |ip: IpAddr| matches!(ip, IpAddr::V6(ip) if ip.is_unicast_link_local());
+            for address in route.addresses(link.index)? {
+                if !wanted.contains(&address) && !link_local(address.addr()) {
+                    route.drop_address(link.index, address)?;
+                }
             }
         }
         let mut batch = Batch::new();
-        batch.bridge_up(&device.name, device.mtu);
-        if let Some(address) = device.address {
+        if device.ours {
+            batch.bridge_up(&device.name, device.mtu);
+        } else {
+            batch.link_up(&device.name);
+        }
+        for address in wanted {
             batch.add_address(link.index, address);
         }
         for reply in route.exchange(batch)? {
@@ -84,7 +90,7 @@ impl Driver for BridgeDriver {
         self.make(device).map(drop).context(|| format!("cannot set up the bridge {}", device.name))
     }
 
-    fn remove(&self, network: &Network) -> Result<()> {
+    fn remove(&self, network: &Network, _: &[Arc<Network>]) -> Result<()> {
         let device = device(network)?;
         if !device.ours {
             return Ok(());
@@ -97,18 +103,14 @@ impl Driver for BridgeDriver {
 
     fn connect(&self, network: &Network, endpoint: &Endpoint, inside: &mut Inside) -> Result<()> {
         let device = device(network)?;
-        let ip = endpoint.ip.context(|| "an endpoint on a bridge has an address".to_owned())?;
-        let address =
-            Ipv4Net::new(ip, endpoint.prefix).map_err(|err| Error::internal(err.to_string()))?;
         let bridge = self.index(network)?;
-
         let mut batch = Batch::new();
         batch.add_pair(&Pair {
             host: &endpoint.host_device(),
             bridge,
             namespace: inside.namespace,
             container: &endpoint.ifname,
-            mac: endpoint.mac.unwrap_or_else(|| Mac::of(ip)),
+            mac: endpoint.mac.context(|| "an endpoint on a bridge has a MAC address".to_owned())?,
             mtu: device.mtu,
             isolated: !device.icc,
         });
@@ -116,20 +118,7 @@ impl Driver for BridgeDriver {
             .route()
             .execute(batch)
             .context(|| format!("cannot add the pair {}", endpoint.host_device()))?;
-
-        let failed = || format!("cannot configure {}", endpoint.ifname);
-        let mut batch = Batch::new();
-        batch.link_up(&endpoint.ifname);
-        batch.get_link(&endpoint.ifname);
-        let mut replies = inside.socket.exchange(batch)?.into_iter();
-        replies.next().expect("two replies").ok().context(failed)?;
-        let link = link_of(replies.next().expect("two replies"))?.context(failed)?;
-        let mut batch = Batch::new();
-        batch.add_address(link.index, address);
-        if let (Some(gateway), true) = (endpoint.gateway, inside.default_route) {
-            batch.add_default_route(gateway);
-        }
-        inside.socket.execute(batch).context(failed)
+        inside.furnish(endpoint)
     }
 
     fn disconnect(&self, endpoints: &[Arc<Endpoint>]) -> Result<()> {
@@ -140,4 +129,27 @@ impl Driver for BridgeDriver {
 
 fn device(network: &Network) -> Result<&BridgeDevice> {
     network.bridge.as_ref().context(|| format!("network {} has no bridge", network.name))
+}
+
+/// Stable where there is an address to make it from.
+fn mac(device: &BridgeDevice) -> Mac {
+    let v4 = device.address.map(|net| net.addr().into());
+    v4.or(device.address6.map(|net| net.addr().into())).map_or_else(Mac::random, Mac::of)
+}
+
+/// What the host has on the bridge. With IPv6 a router is spoken to at its link-local address, too.
+fn addresses(device: &BridgeDevice) -> Vec<IpNet> {
+    let link_local = Ipv6Net::new_assert(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1), 64);
+    let v6 = device.address6.map(|net| [net.into(), link_local.into()]);
+    device.address.map(IpNet::from).into_iter().chain(v6.into_iter().flatten()).collect()
+}
+
+/// The host speaks IPv6 on the bridge, and believes nobody on it who says that he is a router.
+fn enable_ipv6(name: &str) {
+    for (setting, value) in [("disable_ipv6", "0"), ("accept_ra", "0")] {
+        let file = format!("/proc/sys/net/ipv6/conf/{name}/{setting}");
+        if let Err(err) = std::fs::write(&file, value) {
+            tracing::warn!(%file, %err, "cannot set a bridge's IPv6");
+        }
+    }
 }

@@ -18,7 +18,7 @@ impl Driver for HostDriver {
         Ok(())
     }
 
-    fn remove(&self, _: &Network) -> Result<()> {
+    fn remove(&self, _: &Network, _: &[Arc<Network>]) -> Result<()> {
         Ok(())
     }
 

@@ -1,8 +1,10 @@
 //! What kinds of network differ in: how a container is connected. One file a kind.
 
 pub(crate) mod bridge;
+mod furnish;
 mod host;
 mod none;
+mod share;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -22,13 +24,14 @@ pub(crate) trait Driver: Send + Sync {
     /// Makes or mends what the network needs on the host.
     fn ready(&self, network: &Network) -> Result<()>;
 
-    /// Takes away what `ready` made. Nothing is connected any more.
-    fn remove(&self, network: &Network) -> Result<()>;
+    /// Takes away what `ready` made. Nothing is connected any more; `others` are the networks that stay.
+    fn remove(&self, network: &Network, others: &[Arc<Network>]) -> Result<()>;
 
     /// Gives an endpoint its device, inside the container's namespace.
     fn connect(&self, network: &Network, endpoint: &Endpoint, inside: &mut Inside) -> Result<()>;
 
-    /// Takes away what `connect` left on the host.
+    /// Takes away what `connect` left on the host. What is inside goes with the namespace, or by
+    /// [`Inside::drop_device`].
     fn disconnect(&self, endpoints: &[Arc<Endpoint>]) -> Result<()>;
 }
 
@@ -38,13 +41,11 @@ pub(crate) enum Namespace {
     Host,
 }
 
-/// A container's namespace while it is furnished.
+/// A container's namespace while it is furnished, by a thread that is in it.
 pub(crate) struct Inside<'a> {
     pub(crate) namespace: BorrowedFd<'a>,
     /// Opened in there.
     pub(crate) socket: Socket,
-    /// Shall this endpoint's gateway be the default route?
-    pub(crate) default_route: bool,
 }
 
 /// One of each.
@@ -52,6 +53,7 @@ pub(crate) struct Drivers {
     bridge: bridge::BridgeDriver,
     host: host::HostDriver,
     none: none::NoneDriver,
+    share: share::ShareDriver,
 }
 
 impl Drivers {
@@ -60,6 +62,7 @@ impl Drivers {
             bridge: bridge::BridgeDriver::new(Arc::clone(host)),
             host: host::HostDriver,
             none: none::NoneDriver,
+            share: share::ShareDriver::new(Arc::clone(host)),
         }
     }
 
@@ -68,6 +71,7 @@ impl Drivers {
             DriverKind::Bridge => &self.bridge,
             DriverKind::Host => &self.host,
             DriverKind::Null => &self.none,
+            DriverKind::Macvlan | DriverKind::Ipvlan => &self.share,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The wire format: messages of a header, a fixed body and attributes, all aligned to four bytes.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 pub(super) const HEADER: usize = 16;
 const ATTRIBUTE_HEADER: usize = 4;
@@ -146,8 +146,15 @@ impl Attributes {
         self.bytes(kind, &value.to_be_bytes());
     }
 
-    pub(crate) fn ipv4(&mut self, kind: u16, value: Ipv4Addr) {
-        self.bytes(kind, &value.octets());
+    pub(crate) fn ip(&mut self, kind: u16, value: IpAddr) {
+        match value {
+            IpAddr::V4(ip) => self.bytes(kind, &ip.octets()),
+            IpAddr::V6(ip) => self.bytes(kind, &ip.octets()),
+        }
+    }
+
+    pub(crate) fn u16(&mut self, kind: u16, value: u16) {
+        self.bytes(kind, &value.to_ne_bytes());
     }
 
     pub(crate) fn text(&mut self, kind: u16, value: &str) {
@@ -219,6 +226,8 @@ pub(super) fn u32_at(bytes: &[u8], at: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
+
     use super::*;
 
     #[test]
@@ -229,7 +238,7 @@ mod tests {
             inner.u32(1, 7);
             inner.u8(2, 9);
         });
-        written.ipv4(5, Ipv4Addr::LOCALHOST);
+        written.ip(5, Ipv4Addr::LOCALHOST.into());
         let bytes = written.into_bytes();
         assert_eq!(bytes.len() % 4, 0);
         let read: Vec<_> = attributes(&bytes).collect();

@@ -1,15 +1,16 @@
 //! Links, addresses and routes: the few sentences of rtnetlink that we speak.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use ipnet::Ipv4Net;
+use ipnet::IpNet;
 use stdx::Result;
 
 use super::message::u32_at;
 use super::message::{Attributes, Batch, CREATE, EXCLUSIVE, REPLACE, attribute, attributes, text};
 use super::{Reply, Socket};
-use crate::records::Mac;
+use crate::ipam::Family;
+use crate::records::{IpvlanFlag, IpvlanMode, Mac, MacvlanMode, ShareMode};
 
 const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
@@ -18,11 +19,13 @@ const RTM_NEWADDR: u16 = 20;
 const RTM_DELADDR: u16 = 21;
 const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
+const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
@@ -32,6 +35,10 @@ const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const VETH_INFO_PEER: u16 = 1;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_MODE: u16 = 1;
+const IFLA_IPVLAN_FLAGS: u16 = 2;
+const IFLA_VLAN_ID: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
@@ -41,12 +48,16 @@ const NLA_F_NESTED: u16 = 0x8000;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
+/// Usable at once: whoever gave the address knows that nobody else has it.
+const IFA_F_NODAD: u8 = 2;
 
 const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
 const RT_TABLE_MAIN: u8 = 254;
 const RTPROT_BOOT: u8 = 3;
 const RTN_UNICAST: u8 = 1;
+const RT_SCOPE_LINK: u8 = 253;
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -58,6 +69,8 @@ const DOOMED: u32 = 0x6761_6e74;
 
 pub(crate) const ENODEV: i32 = 19;
 pub(crate) const EEXIST: i32 = 17;
+pub(crate) const EOPNOTSUPP: i32 = 95;
+const ESRCH: i32 = 3;
 const EADDRNOTAVAIL: i32 = 99;
 
 /// The loopback device is the first of every namespace.
@@ -87,15 +100,23 @@ pub(crate) struct Pair<'a> {
     pub(crate) isolated: bool,
 }
 
+/// A device of a container's on a device of the host's.
+pub(crate) struct Share<'a> {
+    pub(crate) parent: u32,
+    pub(crate) namespace: BorrowedFd<'a>,
+    pub(crate) container: &'a str,
+    /// Those of ipvlan have their parent's.
+    pub(crate) mac: Option<Mac>,
+    pub(crate) mode: ShareMode,
+}
+
 /// Writing requests.
 impl Batch {
-    pub(crate) fn add_bridge(&mut self, name: &str, mac: Option<Mac>, mtu: u32) {
+    pub(crate) fn add_bridge(&mut self, name: &str, mac: Mac, mtu: u32) {
         self.push(RTM_NEWLINK, CREATE | EXCLUSIVE, &link_header(0, 0, 0), |link| {
             link.text(IFLA_IFNAME, name);
             // Given by hand, so that it stays when ports come and go.
-            if let Some(mac) = mac {
-                link.bytes(IFLA_ADDRESS, &mac.0);
-            }
+            link.bytes(IFLA_ADDRESS, &mac.0);
             link.u32(IFLA_MTU, mtu);
             link.nest(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "bridge"));
         });
@@ -130,6 +151,56 @@ impl Batch {
         if pair.isolated {
             self.isolate_port(pair.host);
         }
+    }
+
+    /// Makes a macvlan or ipvlan device where it belongs.
+    pub(crate) fn add_share(&mut self, share: &Share) {
+        self.push(RTM_NEWLINK, CREATE | EXCLUSIVE, &link_header(0, 0, 0), |link| {
+            link.text(IFLA_IFNAME, share.container);
+            link.u32(IFLA_LINK, share.parent);
+            link.u32(IFLA_NET_NS_FD, share.namespace.as_raw_fd() as u32);
+            if let Some(mac) = share.mac {
+                link.bytes(IFLA_ADDRESS, &mac.0);
+            }
+            link.nest(IFLA_LINKINFO, |info| match share.mode {
+                ShareMode::Macvlan(mode) => {
+                    info.text(IFLA_INFO_KIND, "macvlan");
+                    info.nest(IFLA_INFO_DATA, |data| {
+                        data.u32(IFLA_MACVLAN_MODE, macvlan_mode(mode));
+                    });
+                }
+                ShareMode::Ipvlan(mode, flag) => {
+                    info.text(IFLA_INFO_KIND, "ipvlan");
+                    info.nest(IFLA_INFO_DATA, |data| {
+                        data.u16(IFLA_IPVLAN_MODE, ipvlan_mode(mode));
+                        data.u16(IFLA_IPVLAN_FLAGS, ipvlan_flag(flag));
+                    });
+                }
+            });
+        });
+    }
+
+    /// A device without a wire.
+    pub(crate) fn add_dummy(&mut self, name: &str) {
+        self.push(RTM_NEWLINK, CREATE | EXCLUSIVE, &link_header(0, IFF_UP, IFF_UP), |link| {
+            link.text(IFLA_IFNAME, name);
+            link.nest(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "dummy"));
+        });
+    }
+
+    pub(crate) fn add_vlan(&mut self, name: &str, parent: u32, id: u16) {
+        self.push(RTM_NEWLINK, CREATE | EXCLUSIVE, &link_header(0, IFF_UP, IFF_UP), |link| {
+            link.text(IFLA_IFNAME, name);
+            link.u32(IFLA_LINK, parent);
+            link.nest(IFLA_LINKINFO, |info| {
+                info.text(IFLA_INFO_KIND, "vlan");
+                info.nest(IFLA_INFO_DATA, |data| data.u16(IFLA_VLAN_ID, id));
+            });
+        });
+    }
+
+    pub(crate) fn delete_link(&mut self, name: &str) {
+        self.push(RTM_DELLINK, 0, &link_header(0, 0, 0), |link| link.text(IFLA_IFNAME, name));
     }
 
     pub(crate) fn isolate_port(&mut self, name: &str) {
@@ -171,33 +242,52 @@ impl Batch {
         self.push(RTM_GETLINK, 0, &link_header(0, 0, 0), |link| link.text(IFLA_IFNAME, name));
     }
 
-    pub(crate) fn add_address(&mut self, link: u32, address: Ipv4Net) {
-        self.push(
-            RTM_NEWADDR,
-            CREATE | EXCLUSIVE,
-            &address_header(link, address.prefix_len()),
-            |message| {
-                message.ipv4(IFA_LOCAL, address.addr());
-                message.ipv4(IFA_ADDRESS, address.addr());
-                if address.prefix_len() < 31 {
-                    message.ipv4(IFA_BROADCAST, address.broadcast());
-                }
-            },
-        );
-    }
-
-    pub(crate) fn delete_address(&mut self, link: u32, address: Ipv4Net) {
-        self.push(RTM_DELADDR, 0, &address_header(link, address.prefix_len()), |message| {
-            message.ipv4(IFA_LOCAL, address.addr());
+    pub(crate) fn add_address(&mut self, link: u32, address: IpNet) {
+        self.push(RTM_NEWADDR, CREATE | EXCLUSIVE, &address_header(link, &address), |message| {
+            message.ip(IFA_LOCAL, address.addr());
+            message.ip(IFA_ADDRESS, address.addr());
+            if let IpNet::V4(net) = address
+                && net.prefix_len() < 31
+            {
+                message.ip(IFA_BROADCAST, net.broadcast().into());
+            }
         });
     }
 
-    pub(crate) fn add_default_route(&mut self, gateway: Ipv4Addr) {
-        let header = [AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
-        self.push(RTM_NEWROUTE, CREATE | REPLACE, &header, |route| {
-            route.ipv4(RTA_GATEWAY, gateway);
+    pub(crate) fn delete_address(&mut self, link: u32, address: IpNet) {
+        self.push(RTM_DELADDR, 0, &address_header(link, &address), |message| {
+            message.ip(IFA_LOCAL, address.addr());
         });
     }
+
+    /// What has no better route goes this way; another default route is replaced.
+    pub(crate) fn set_default_route(&mut self, route: DefaultRoute) {
+        let (family, scope) = match route {
+            DefaultRoute::Via(gateway, _) => (Family::of_address(gateway), 0),
+            DefaultRoute::Link(family, _) => (family, RT_SCOPE_LINK),
+        };
+        let header = default_route_header(family, scope);
+        self.push(RTM_NEWROUTE, CREATE | REPLACE, &header, |message| match route {
+            DefaultRoute::Via(gateway, link) => {
+                message.ip(RTA_GATEWAY, gateway);
+                message.u32(RTA_OIF, link);
+            }
+            DefaultRoute::Link(_, link) => message.u32(RTA_OIF, link),
+        });
+    }
+
+    fn delete_default_route(&mut self, family: Family) {
+        // Any scope.
+        self.push(RTM_DELROUTE, 0, &default_route_header(family, 255), |_| {});
+    }
+}
+
+/// Where a default route leads, by the index of a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DefaultRoute {
+    Via(IpAddr, u32),
+    /// Everybody is on the link, or so the device makes believe.
+    Link(Family, u32),
 }
 
 /// Asking.
@@ -209,6 +299,17 @@ impl Socket {
         Ok(links_in(&objects).next())
     }
 
+    /// Can the kernel make devices of a kind that stand on another? Asked without saying on which, it either knows better
+    /// or knows nothing of them.
+    pub(crate) fn knows(&mut self, kind: &str) -> Result<bool> {
+        let mut batch = Batch::new();
+        batch.push(RTM_NEWLINK, CREATE | EXCLUSIVE, &link_header(0, 0, 0), |link| {
+            link.nest(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, kind));
+        });
+        let failure = only(self.exchange(batch)?).failure;
+        Ok(failure.is_none_or(|failure| failure.errno != EOPNOTSUPP))
+    }
+
     pub(crate) fn links(&mut self) -> Result<Vec<Link>> {
         let mut batch = Batch::new();
         batch.push_dump(RTM_GETLINK, &link_header(0, 0, 0), |_| {});
@@ -216,22 +317,34 @@ impl Socket {
         Ok(links_in(&objects).collect())
     }
 
-    /// The IPv4 addresses of a device.
-    pub(crate) fn addresses(&mut self, link: u32) -> Result<Vec<Ipv4Net>> {
+    /// The addresses of a device, in both families.
+    pub(crate) fn addresses(&mut self, link: u32) -> Result<Vec<IpNet>> {
         let mut batch = Batch::new();
-        batch.push_dump(RTM_GETADDR, &address_header(0, 0), |_| {});
+        batch.push_dump(RTM_GETADDR, &[0; 8], |_| {});
         let objects = only(self.exchange(batch)?).ok()?;
         Ok(objects.iter().filter_map(|(_, body)| address_in(body, link)).collect())
     }
 
-    /// The IPv4 networks that the main table has routes to, without the default one.
-    pub(crate) fn routes(&mut self) -> Result<Vec<Ipv4Net>> {
+    /// The networks that the main tables have routes to, without the default ones.
+    pub(crate) fn routes(&mut self) -> Result<Vec<IpNet>> {
+        let mut routes = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            let mut batch = Batch::new();
+            let mut header = [0; 12];
+            header[0] = family;
+            batch.push_dump(RTM_GETROUTE, &header, |_| {});
+            // A kernel without IPv6 has none.
+            let objects = only(self.exchange(batch)?).ok_or(&[EOPNOTSUPP])?;
+            routes.extend(objects.iter().filter_map(|(_, body)| route_in(body)));
+        }
+        Ok(routes)
+    }
+
+    /// Takes the default route of a family away; none is fine.
+    pub(crate) fn drop_default_route(&mut self, family: Family) -> Result<()> {
         let mut batch = Batch::new();
-        let mut header = [0; 12];
-        header[0] = AF_INET;
-        batch.push_dump(RTM_GETROUTE, &header, |_| {});
-        let objects = only(self.exchange(batch)?).ok()?;
-        Ok(objects.iter().filter_map(|(_, body)| route_in(body)).collect())
+        batch.delete_default_route(family);
+        only(self.exchange(batch)?).ok_or(&[ESRCH, EOPNOTSUPP]).map(drop)
     }
 
     /// Removes devices; those that are gone already are fine.
@@ -256,7 +369,7 @@ impl Socket {
     }
 
     /// Removes an address; one that is gone already is fine.
-    pub(crate) fn drop_address(&mut self, link: u32, address: Ipv4Net) -> Result<()> {
+    pub(crate) fn drop_address(&mut self, link: u32, address: IpNet) -> Result<()> {
         let mut batch = Batch::new();
         batch.delete_address(link, address);
         only(self.exchange(batch)?).ok_or(&[ENODEV, EADDRNOTAVAIL]).map(drop)
@@ -288,10 +401,49 @@ fn link_header(index: u32, flags: u32, change: u32) -> [u8; 16] {
 }
 
 /// `struct ifaddrmsg`
-fn address_header(link: u32, prefix: u8) -> [u8; 8] {
-    let mut header = [AF_INET, prefix, 0, 0, 0, 0, 0, 0];
+fn address_header(link: u32, address: &IpNet) -> [u8; 8] {
+    let (family, flags) = match address {
+        IpNet::V4(_) => (AF_INET, 0),
+        IpNet::V6(_) => (AF_INET6, IFA_F_NODAD),
+    };
+    let mut header = [family, address.prefix_len(), flags, 0, 0, 0, 0, 0];
     header[4..8].copy_from_slice(&link.to_ne_bytes());
     header
+}
+
+/// `struct rtmsg`
+fn default_route_header(family: Family, scope: u8) -> [u8; 12] {
+    let family = match family {
+        Family::V4 => AF_INET,
+        Family::V6 => AF_INET6,
+    };
+    [family, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, scope, RTN_UNICAST, 0, 0, 0, 0]
+}
+
+/// `include/uapi/linux/if_link.h`
+fn macvlan_mode(mode: MacvlanMode) -> u32 {
+    match mode {
+        MacvlanMode::Private => 1,
+        MacvlanMode::Vepa => 2,
+        MacvlanMode::Bridge => 4,
+        MacvlanMode::Passthru => 8,
+    }
+}
+
+fn ipvlan_mode(mode: IpvlanMode) -> u16 {
+    match mode {
+        IpvlanMode::L2 => 0,
+        IpvlanMode::L3 => 1,
+        IpvlanMode::L3s => 2,
+    }
+}
+
+fn ipvlan_flag(flag: IpvlanFlag) -> u16 {
+    match flag {
+        IpvlanFlag::Bridge => 0,
+        IpvlanFlag::Private => 1,
+        IpvlanFlag::Vepa => 2,
+    }
 }
 
 fn links_in(objects: &[(u16, Vec<u8>)]) -> impl Iterator<Item = Link> {
@@ -322,20 +474,27 @@ fn link_in(body: &[u8]) -> Option<Link> {
     Some(link)
 }
 
-fn address_in(body: &[u8], link: u32) -> Option<Ipv4Net> {
+fn address_in(body: &[u8], link: u32) -> Option<IpNet> {
     let (header, rest) = body.split_at_checked(8)?;
-    if header[0] != AF_INET || u32_at(header, 4) != link {
+    if u32_at(header, 4) != link {
         return None;
     }
     let address = attribute(rest, IFA_LOCAL).or_else(|| attribute(rest, IFA_ADDRESS))?;
-    Ipv4Net::new(<[u8; 4]>::try_from(address).ok()?.into(), header[1]).ok()
+    IpNet::new(ip_in(header[0], address)?, header[1]).ok()
 }
 
-fn route_in(body: &[u8]) -> Option<Ipv4Net> {
+fn route_in(body: &[u8]) -> Option<IpNet> {
     let (header, rest) = body.split_at_checked(12)?;
-    if header[0] != AF_INET || header[4] != RT_TABLE_MAIN || header[7] != RTN_UNICAST {
+    if header[4] != RT_TABLE_MAIN || header[7] != RTN_UNICAST {
         return None;
     }
-    let destination = attribute(rest, RTA_DST)?;
-    Ipv4Net::new(<[u8; 4]>::try_from(destination).ok()?.into(), header[1]).ok()
+    IpNet::new(ip_in(header[0], attribute(rest, RTA_DST)?)?, header[1]).ok()
+}
+
+fn ip_in(family: u8, bytes: &[u8]) -> Option<IpAddr> {
+    match family {
+        AF_INET => Some(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into()),
+        AF_INET6 => Some(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into()),
+        _ => None,
+    }
 }

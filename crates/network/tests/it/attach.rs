@@ -214,7 +214,7 @@ fn the_subnet_avoids_the_hosts_routes() {
         let daemon = Daemon::start(config("gt-avoid"));
         let (_, attachment) = daemon.attach("bridge");
         assert_eq!(ip(&attachment), Ipv4Addr::new(172, 18, 0, 2));
-        assert_eq!(daemon.networks.host_gateway(), Some(Ipv4Addr::new(172, 18, 0, 1).into()));
+        assert_eq!(daemon.networks.host_gateway(), [Ipv4Addr::new(172, 18, 0, 1)]);
     });
 }
 

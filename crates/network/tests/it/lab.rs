@@ -88,16 +88,16 @@ const PATIENCE: Duration = Duration::from_millis(2500);
 /// Listens in `server`, connects from `client`, says hello both ways. Returns the client's address as the server sees it.
 pub(crate) fn talk(
     server: Option<&OwnedFd>,
-    at: Ipv4Addr,
+    at: impl Into<IpAddr>,
     client: Option<&OwnedFd>,
 ) -> Option<IpAddr> {
+    let at = at.into();
+    let any = if at.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
     let place =
         |namespace: Option<&OwnedFd>| namespace.map(|namespace| namespace.try_clone().unwrap());
     let (server, client) = (place(server), place(client));
     let own: OwnedFd = std::fs::File::open("/proc/thread-self/ns/net").unwrap().into();
-    let listener = within(server.as_ref().unwrap_or(&own), || {
-        TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap()
-    });
+    let listener = within(server.as_ref().unwrap_or(&own), || TcpListener::bind((any, 0)).unwrap());
     let port = listener.local_addr().unwrap().port();
     let mut stream = within(client.as_ref().unwrap_or(&own), || {
         TcpStream::connect_timeout(&SocketAddr::from((at, port)), PATIENCE).ok()

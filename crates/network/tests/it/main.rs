@@ -1,6 +1,7 @@
 //! The room against a real kernel: every test on a host of its own.
 
 mod attach;
+mod connect;
 mod create;
 mod firewall;
 #[cfg(test)]

@@ -1,0 +1,125 @@
+//! Connecting to a container that runs, and disconnecting from it: its namespace is entered, nothing in it stops.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+
+use stdx::{Context, Error, Id, Result};
+
+use crate::driver::{Inside, Namespace};
+use crate::endpoint::EndpointRequest;
+use crate::networks::{Core, Networks};
+use crate::records::{DriverKind, Endpoint, Network};
+use crate::{gateway, netns};
+
+impl Networks {
+    /// Gives a container that runs in `namespace` one more network. Record first, kernel second, as at its start.
+    pub fn connect(
+        &self,
+        container: &Id,
+        name: &str,
+        wish: &EndpointRequest,
+        namespace: BorrowedFd<'_>,
+    ) -> Result<Arc<Endpoint>> {
+        let core = &self.core;
+        let (network, endpoint) = core.take_one(container, name, wish)?;
+        match core.enter(&network, &endpoint, namespace) {
+            Ok(()) => {
+                core.tell("connect", &endpoint);
+                Ok(endpoint)
+            }
+            Err(err) => {
+                if let Err(err) = core.leave(&endpoint, Some(namespace)) {
+                    tracing::error!(endpoint = %endpoint.endpoint_id, err = %err.chain(), "cannot take back a connection");
+                }
+                Err(err)
+            }
+        }
+    }
+
+    /// Takes a network away from a container. Without a namespace nothing of the container is left to be told.
+    pub fn disconnect(
+        &self,
+        container: &Id,
+        network: &Id,
+        namespace: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
+        let endpoint = self
+            .connections(container)
+            .into_iter()
+            .find(|endpoint| endpoint.network_id == *network)
+            .ok_or_else(|| {
+                Error::not_found(format!(
+                    "container {container} is not connected to network {network}"
+                ))
+            })?;
+        self.core.leave(&endpoint, namespace)?;
+        self.core.tell("disconnect", &endpoint);
+        Ok(())
+    }
+}
+
+impl Core {
+    fn take_one(
+        &self,
+        container: &Id,
+        name: &str,
+        wish: &EndpointRequest,
+    ) -> Result<(Arc<Network>, Arc<Endpoint>)> {
+        let mut model = self.model();
+        let others = model.of(container);
+        let endpoint = Arc::new(model.plan(container, name, wish, &others)?);
+        let network = model.network(&endpoint.network_id)?;
+        if self.drivers.of(network.driver).namespace() == Namespace::Host {
+            return Err(Error::invalid(
+                "cannot connect container to host network - container must be created in host network mode",
+            ));
+        }
+        self.store.put(&*endpoint)?;
+        model.endpoints.insert(endpoint.endpoint_id.clone(), Arc::clone(&endpoint));
+        Ok((network, endpoint))
+    }
+
+    fn enter(
+        &self,
+        network: &Network,
+        endpoint: &Endpoint,
+        namespace: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let gateways = gateway::choose(&self.model().of(&endpoint.container));
+        let driver = self.drivers.of(network.driver);
+        netns::enter(namespace, |socket| {
+            let mut inside = Inside { namespace: namespace.as_fd(), socket };
+            driver.connect(network, endpoint, &mut inside).context(|| {
+                format!(
+                    "failed to create endpoint {} on network {}",
+                    endpoint.container_name, network.name
+                )
+            })?;
+            inside.route(&gateways)
+        })
+    }
+
+    /// The way back from [`enter`](Self::enter), however far that came. The address is free when this returns.
+    fn leave(&self, endpoint: &Arc<Endpoint>, namespace: Option<BorrowedFd<'_>>) -> Result<()> {
+        let gateways = {
+            let mut model = self.model();
+            model.leaving.insert(endpoint.endpoint_id.clone());
+            gateway::choose(&model.of(&endpoint.container))
+        };
+        self.close(std::slice::from_ref(endpoint));
+        let shared = self.model().networks.get(&endpoint.network_id).is_some_and(|network| {
+            matches!(network.driver, DriverKind::Macvlan | DriverKind::Ipvlan)
+        });
+        let furnished = namespace.filter(|_| !endpoint.ifname.is_empty());
+        if let Some(namespace) = furnished.filter(|_| shared) {
+            netns::enter(namespace, |socket| {
+                Inside { namespace, socket }.drop_device(&endpoint.ifname)
+            })?;
+        }
+        self.release(std::slice::from_ref(&endpoint.endpoint_id))?;
+        if let Some(namespace) = furnished {
+            netns::enter(namespace, |socket| Inside { namespace, socket }.route(&gateways))?;
+        }
+        Ok(())
+    }
+}

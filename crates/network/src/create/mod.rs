@@ -1,0 +1,288 @@
+//! Networks that users make: what they ask for becomes a record, or a refusal in Docker's words. Nothing here touches the
+//! kernel; what it has is told in [`Surroundings`].
+
+mod bridge;
+mod parent;
+mod pools;
+
+use std::collections::BTreeMap;
+
+use ipnet::IpNet;
+use stdx::{Error, Result};
+
+use crate::config::AddressPool;
+use crate::ipam::Family;
+use crate::netlink::route::Link;
+use crate::records::{DriverKind, Ipam, IpamPool, Network};
+
+/// The body of `POST /networks/create`, understood as far as it is this room's.
+#[derive(Clone, Debug, Default)]
+pub struct CreateRequest {
+    pub name: String,
+    /// Empty means `bridge`.
+    pub driver: String,
+    /// Empty means what the driver has, `local`.
+    pub scope: String,
+    pub internal: bool,
+    pub attachable: bool,
+    pub ingress: bool,
+    /// To be a configuration for other networks, no network.
+    pub config_only: bool,
+    /// The name of such a configuration; empty for none.
+    pub config_from: String,
+    pub enable_ipv4: Option<bool>,
+    pub enable_ipv6: Option<bool>,
+    pub ipam_driver: String,
+    pub ipam_options: Option<BTreeMap<String, String>>,
+    pub pools: Vec<PoolRequest>,
+    pub options: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+/// One of `IPAM.Config`, as it was written.
+#[derive(Clone, Debug, Default)]
+pub struct PoolRequest {
+    pub subnet: String,
+    pub ip_range: String,
+    pub gateway: String,
+    pub auxiliary: BTreeMap<String, String>,
+}
+
+const ENABLE_IPV4: &str = "com.docker.network.enable_ipv4";
+const ENABLE_IPV6: &str = "com.docker.network.enable_ipv6";
+
+/// What stands around a new network.
+pub(crate) struct Surroundings<'a> {
+    pub(crate) networks: Vec<&'a Network>,
+    /// The host's devices.
+    pub(crate) devices: &'a [Link],
+    /// Routes of the host, which a subnet of our choice must not shadow.
+    pub(crate) routes: &'a [IpNet],
+    pub(crate) default_pools: &'a [AddressPool],
+    /// By driver: what an option is when nobody says.
+    pub(crate) default_options: &'a BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// The record of the network asked for.
+pub(crate) fn plan(request: &CreateRequest, around: &Surroundings) -> Result<Network> {
+    let driver = driver(request)?;
+    check_name(request, around)?;
+    check_configuration(request)?;
+    let request = &with_defaults(request, driver, around);
+    let (enable_ipv4, enable_ipv6) = families(request)?;
+    let mut network = Network {
+        internal: request.internal,
+        attachable: request.attachable,
+        enable_ipv4,
+        enable_ipv6,
+        config_only: request.config_only,
+        config_from: request.config_from.clone(),
+        ipam: Ipam { options: request.ipam_options.clone(), ..Ipam::default() },
+        options: request.options.clone(),
+        labels: request.labels.clone(),
+        ..Network::new(&request.name, driver)
+    };
+    let asked = pools::understand(&request.pools, enable_ipv6)?;
+    if request.config_only {
+        network.driver = DriverKind::Null;
+        network.ipam.config = asked;
+        return Ok(network);
+    }
+    let copied = match request.config_from.as_str() {
+        "" => None,
+        name => Some(apply_configuration(&mut network, name, around)?),
+    };
+    // Both what was asked for here and what was copied is still without what Docker chooses itself.
+    let asked = copied.unwrap_or(asked);
+    match network.driver {
+        DriverKind::Bridge => {
+            let gateways = bridge::gateways(&network)?;
+            network.ipam.config = pools::complete(&network, asked, gateways, around)?;
+            network.bridge = Some(bridge::device(&network, around)?);
+        }
+        DriverKind::Macvlan | DriverKind::Ipvlan => {
+            let parent = parent::device(&network, around)?;
+            let gateways = parent::gateways(&network, &parent);
+            network.ipam.config = pools::complete(&network, asked, gateways, around)?;
+            network.parent = Some(parent);
+        }
+        DriverKind::Host | DriverKind::Null => unreachable!("refused before"),
+    }
+    Ok(network)
+}
+
+/// Whether a family of a network has an address that leads out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Gateways {
+    v4: bool,
+    v6: bool,
+}
+
+impl Gateways {
+    fn of(self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+}
+
+fn driver(request: &CreateRequest) -> Result<DriverKind> {
+    match request.driver.as_str() {
+        "" | "bridge" => Ok(DriverKind::Bridge),
+        "macvlan" => Ok(DriverKind::Macvlan),
+        "ipvlan" => Ok(DriverKind::Ipvlan),
+        // A configuration has no driver yet.
+        _ if request.config_only => Ok(DriverKind::Null),
+        name @ ("host" | "null") => {
+            Err(Error::forbidden(format!("only one instance of \"{name}\" network is allowed")))
+        }
+        "overlay" => Err(Error::forbidden(
+            "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
+        )),
+        other => Err(Error::not_found(format!("plugin \"{other}\" not found"))),
+    }
+}
+
+fn check_name(request: &CreateRequest, around: &Surroundings) -> Result<()> {
+    let name = &request.name;
+    if name.trim().is_empty() {
+        return Err(Error::invalid(format!("invalid name: {name}")));
+    }
+    if matches!(name.as_str(), "bridge" | "host" | "none" | "default") {
+        // Docker's has a blank at its end, too.
+        return Err(Error::forbidden(format!(
+            "operation is not permitted on predefined {name} network "
+        )));
+    }
+    if around.networks.iter().any(|network| network.name == *name) {
+        return Err(Error::conflict(format!("network with name {name} already exists")));
+    }
+    Ok(())
+}
+
+fn check_configuration(request: &CreateRequest) -> Result<()> {
+    let default_ipam = matches!(request.ipam_driver.as_str(), "" | "default");
+    if request.config_only {
+        if request.ingress || request.internal || request.attachable || !request.scope.is_empty() {
+            return Err(Error::forbidden(
+                "configuration network can only contain network specific fields. Network operator fields like [ ingress | internal | attachable | scope ] are not supported.",
+            ));
+        }
+        if !request.config_from.is_empty() {
+            return Err(Error::forbidden(
+                "a configuration network cannot depend on another configuration network",
+            ));
+        }
+    } else if !request.config_from.is_empty() {
+        if !default_ipam
+            || request.enable_ipv4 == Some(false)
+            || request.enable_ipv6 == Some(true)
+            || !request.labels.is_empty()
+            || request.ipam_options.as_ref().is_some_and(|options| !options.is_empty())
+            || !request.pools.is_empty()
+        {
+            return Err(Error::forbidden(
+                "user specified configurations are not supported if the network depends on a configuration network",
+            ));
+        }
+        if !request.options.is_empty() {
+            return Err(Error::forbidden(
+                "network driver options are not supported if the network depends on a configuration network",
+            ));
+        }
+    }
+    if request.ingress {
+        return Err(Error::forbidden("Ingress network can only be global scope network"));
+    }
+    match request.scope.as_str() {
+        "" | "local" => {}
+        "swarm" => {
+            return Err(Error::forbidden(
+                "cannot create a swarm scoped network when swarm is not active",
+            ));
+        }
+        other => return Err(Error::invalid(format!("invalid network scope: {other}"))),
+    }
+    if !default_ipam {
+        return Err(Error::not_found(format!("plugin \"{}\" not found", request.ipam_driver)));
+    }
+    Ok(())
+}
+
+/// The request with the daemon's `--default-network-opt` put in where it is silent.
+fn with_defaults(
+    request: &CreateRequest,
+    driver: DriverKind,
+    around: &Surroundings,
+) -> CreateRequest {
+    let mut request = request.clone();
+    if request.config_from.is_empty()
+        && let Some(options) = around.default_options.get(driver.as_str())
+    {
+        for (name, value) in options {
+            request.options.entry(name.clone()).or_insert_with(|| value.clone());
+        }
+    }
+    // What was said in the request itself is not contradicted by an option.
+    if request.enable_ipv4.is_some() {
+        request.options.remove(ENABLE_IPV4);
+    }
+    if request.enable_ipv6.is_some() {
+        request.options.remove(ENABLE_IPV6);
+    }
+    request
+}
+
+fn families(request: &CreateRequest) -> Result<(bool, bool)> {
+    let wanted = |said: Option<bool>, option: &str, default: bool| match said {
+        Some(said) => Ok(said),
+        None => match request.options.get(option).map(|text| truth(text)) {
+            None => Ok(default),
+            Some(Some(value)) => Ok(value),
+            Some(None) => Err(Error::invalid(format!("driver-opt {option:?} is not a valid bool"))),
+        },
+    };
+    let v4 = wanted(request.enable_ipv4, ENABLE_IPV4, true)?;
+    let v6 = wanted(request.enable_ipv6, ENABLE_IPV6, false)?;
+    if !v4 && !v6 && !request.config_only {
+        return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
+    }
+    Ok((v4, v6))
+}
+
+/// Takes over what a configuration says, and returns its pools.
+fn apply_configuration(
+    network: &mut Network,
+    name: &str,
+    around: &Surroundings,
+) -> Result<Vec<IpamPool>> {
+    let from = around
+        .networks
+        .iter()
+        .find(|network| network.config_only && network.name == name)
+        .ok_or_else(|| {
+        Error::not_found(format!("configuration network {name:?} does not exist"))
+    })?;
+    network.enable_ipv4 = from.enable_ipv4;
+    network.enable_ipv6 = from.enable_ipv6;
+    network.labels.clone_from(&from.labels);
+    network.options.clone_from(&from.options);
+    network.ipam.options.clone_from(&from.ipam.options);
+    if !network.enable_ipv4 && !network.enable_ipv6 {
+        return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
+    }
+    Ok(from.ipam.config.clone())
+}
+
+/// A boolean as Go's `strconv.ParseBool` reads it.
+fn truth(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;

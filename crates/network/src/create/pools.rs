@@ -1,0 +1,152 @@
+//! `IPAM.Config`, understood and completed: a subnet where none was chosen, a gateway where one is needed.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use stdx::{Error, Result};
+
+use super::{Gateways, PoolRequest, Surroundings};
+use crate::ipam::{self, Family};
+use crate::records::{IpamPool, Network};
+use crate::words::listed;
+
+/// The pools as they were asked for. All that is wrong is told at once, each in a line of its own.
+pub(super) fn understand(requests: &[PoolRequest], enable_ipv6: bool) -> Result<Vec<IpamPool>> {
+    let mut problems = Vec::new();
+    let pools =
+        requests.iter().filter_map(|request| pool(request, enable_ipv6, &mut problems)).collect();
+    if problems.is_empty() {
+        Ok(pools)
+    } else {
+        Err(Error::invalid(format!("invalid network config:\n{}", listed(&problems))))
+    }
+}
+
+/// The pools as the network has them.
+pub(super) fn complete(
+    network: &Network,
+    asked: Vec<IpamPool>,
+    gateways: Gateways,
+    around: &Surroundings,
+) -> Result<Vec<IpamPool>> {
+    let real = around.networks.iter().filter(|network| !network.config_only);
+    let mut taken: Vec<IpNet> =
+        real.flat_map(|network| &network.ipam.config).map(|pool| pool.subnet).collect();
+    let mut pools = Vec::new();
+    for (family, enabled) in [(Family::V4, network.enable_ipv4), (Family::V6, network.enable_ipv6)]
+    {
+        if !enabled {
+            continue;
+        }
+        let mut chosen: Vec<IpamPool> =
+            asked.iter().filter(|pool| Family::of(&pool.subnet) == family).cloned().collect();
+        for pool in &chosen {
+            if taken.iter().any(|other| ipam::overlap(&pool.subnet, other)) {
+                return Err(Error::forbidden(
+                    "invalid pool request: Pool overlaps with other one on this address space",
+                ));
+            }
+            if pool.subnet.prefix_len() == 0 {
+                let word = if family == Family::V4 { "ipv4" } else { "ipv6" };
+                return Err(Error::invalid(format!("{word} pool is empty")));
+            }
+            taken.push(pool.subnet);
+        }
+        if chosen.is_empty() {
+            // Ours to choose: what the host has routes to is left alone.
+            taken.extend(around.routes);
+            let subnet = ipam::subnet(around.default_pools, family, &taken)?;
+            taken.push(subnet);
+            chosen.push(IpamPool {
+                subnet,
+                ip_range: None,
+                gateway: None,
+                auxiliary: Default::default(),
+                chosen: false,
+            });
+        }
+        for pool in &mut chosen {
+            if pool.gateway.is_none() && gateways.of(family) {
+                pool.gateway = ipam::gateway(pool);
+            }
+        }
+        pools.append(&mut chosen);
+    }
+    Ok(pools)
+}
+
+fn pool(request: &PoolRequest, enable_ipv6: bool, problems: &mut Vec<String>) -> Option<IpamPool> {
+    let Ok(subnet) = request.subnet.parse::<IpNet>() else {
+        problems.push(format!("invalid subnet {}: invalid CIDR block notation", request.subnet));
+        return None;
+    };
+    // Docker does not look at it either.
+    if matches!(subnet, IpNet::V6(_)) && !enable_ipv6 {
+        return None;
+    }
+    if subnet != subnet.trunc() {
+        problems.push(format!("invalid subnet {subnet}: it should be {}", subnet.trunc()));
+    }
+    let ip_range = range(&request.ip_range, &subnet, problems);
+    let mut address = |what: &str, shown: &str, text: &str| match check_address(text, &subnet) {
+        Ok(address) => address,
+        Err(problem) => {
+            problems.push(format!("invalid {what} {shown}: {problem}"));
+            None
+        }
+    };
+    let gateway = address("gateway", &request.gateway, &request.gateway);
+    let auxiliary = request
+        .auxiliary
+        .iter()
+        .filter_map(|(name, text)| Some((name.clone(), address("auxiliary address", name, text)?)))
+        .collect();
+    Some(IpamPool { subnet, ip_range, gateway, auxiliary, chosen: true })
+}
+
+fn range(text: &str, subnet: &IpNet, problems: &mut Vec<String>) -> Option<IpNet> {
+    if text.is_empty() {
+        return None;
+    }
+    let Ok(range) = text.parse::<IpNet>() else {
+        problems.push(format!("invalid ip-range {text}: invalid CIDR block notation"));
+        return None;
+    };
+    if Family::of(&range) != Family::of(subnet) {
+        problems.push(format!("invalid ip-range {range}: {}", other_family(subnet)));
+        return None;
+    }
+    if range.prefix_len() < subnet.prefix_len() {
+        problems.push(format!(
+            "invalid ip-range {range}: CIDR block is bigger than its parent subnet {subnet}"
+        ));
+    }
+    if range != range.trunc() {
+        problems.push(format!("invalid ip-range {range}: it should be {}", range.trunc()));
+    }
+    if !ipam::overlap(subnet, &range) {
+        problems.push(format!(
+            "invalid ip-range {range}: parent subnet {subnet} doesn't contain ip-range"
+        ));
+    }
+    Some(range)
+}
+
+fn check_address(text: &str, subnet: &IpNet) -> Result<Option<IpAddr>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let address: IpAddr = text.parse().map_err(|_| "invalid address".to_owned())?;
+    if Family::of_address(address) != Family::of(subnet) {
+        return Err(other_family(subnet));
+    }
+    if !subnet.contains(&address) {
+        return Err(format!("parent subnet {subnet} doesn't contain this address"));
+    }
+    Ok(Some(address))
+}
+
+fn other_family(subnet: &IpNet) -> String {
+    let family = if matches!(subnet, IpNet::V4(_)) { "IPv4" } else { "IPv6" };
+    format!("parent subnet is an {family} block")
+}
