@@ -260,6 +260,7 @@ fn networking(config: &Config, identity: &str) -> Result<NetworkConfig> {
         icc: config.icc,
         ip_masq: config.ip_masq,
         ip_forward: config.ip_forward,
+        ip_forward_no_drop: config.ip_forward_no_drop,
         iptables: config.iptables,
         ip6tables: config.ip6tables,
         allow_direct_routing: config.allow_direct_routing,

@@ -35,6 +35,8 @@ pub struct NetworkConfig {
     pub ip_masq: bool,
     /// `--ip-forward`: let the host forward packets.
     pub ip_forward: bool,
+    /// `--ip-forward-no-drop`: a host that forwards because of us forwards everything.
+    pub ip_forward_no_drop: bool,
     /// `--iptables`: may we have firewall rules at all?
     pub iptables: bool,
     /// `--ip6tables`: the same for IPv6.
@@ -68,6 +70,7 @@ impl Default for NetworkConfig {
             icc: true,
             ip_masq: true,
             ip_forward: true,
+            ip_forward_no_drop: false,
             iptables: true,
             ip6tables: true,
             allow_direct_routing: false,

@@ -1,14 +1,10 @@
-//! The host's side: its netlink sockets and the one switch we turn.
+//! The host's side: its netlink sockets.
 
-use std::fs;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use stdx::{Context, Result};
+use stdx::Result;
 
 use crate::netlink::Socket;
-
-const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
-const IPV6_FORWARD: &str = "/proc/sys/net/ipv6/conf/all/forwarding";
 
 /// The network namespace the daemon was started in.
 pub(crate) struct Host {
@@ -31,23 +27,4 @@ impl Host {
     pub(crate) fn farewell(&self) -> MutexGuard<'_, Socket> {
         self.farewell.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// Lets the host forward packets between its devices, when it does not yet.
-pub(crate) fn enable_forwarding() -> Result<()> {
-    enable(IP_FORWARD)
-}
-
-/// As [`enable_forwarding`], for IPv6.
-pub(crate) fn enable_forwarding6() -> Result<()> {
-    enable(IPV6_FORWARD)
-}
-
-fn enable(switch: &str) -> Result<()> {
-    let failed = || "cannot enable IP forwarding".to_owned();
-    if fs::read_to_string(switch).context(failed)?.trim() == "0" {
-        fs::write(switch, "1").context(failed)?;
-        tracing::info!(switch, "enabled IP forwarding");
-    }
-    Ok(())
 }

@@ -16,6 +16,7 @@ mod driver;
 mod endpoint;
 pub mod files;
 mod firewall;
+mod forwarding;
 mod gateway;
 mod host;
 mod ipam;
@@ -26,6 +27,7 @@ mod permit;
 mod predefined;
 mod records;
 mod release;
+mod sysctl;
 mod words;
 
 pub use check::Finding;

@@ -14,7 +14,7 @@ use crate::config::NetworkConfig;
 use crate::create::{self, CreateRequest, Surroundings};
 use crate::driver::{Drivers, Inside, Namespace};
 use crate::endpoint::{self, AttachRequest};
-use crate::firewall::Firewall;
+use crate::firewall::{Firewall, Monitor};
 use crate::gateway;
 use crate::host::Host;
 use crate::ipam::{self, Usage};
@@ -28,6 +28,7 @@ use crate::release::Releaser;
 pub struct Networks {
     pub(crate) core: Arc<Core>,
     releaser: Arc<Releaser>,
+    _monitor: Arc<Option<Monitor>>,
 }
 
 /// A connected container's namespace, alive as long as somebody holds it.
@@ -92,7 +93,8 @@ impl Networks {
         });
         core.ready()?;
         let releaser = Arc::new(Releaser::start(&core)?);
-        Ok(Self { core, releaser })
+        let monitor = Arc::new(core.watch()?);
+        Ok(Self { core, releaser, _monitor: monitor })
     }
 
     /// All networks, in the order of their names.

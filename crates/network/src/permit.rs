@@ -1,28 +1,32 @@
 //! Letting through what the records allow: forwarding, the firewall, published ports.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use stdx::Result;
 
-use crate::firewall::view::{Choices, Port, View, ports_of};
-use crate::host;
+use crate::firewall::view::{Choices, Localhost, Port, Rules, View, ports_of};
+use crate::firewall::{Firewall, Monitor};
+use crate::forwarding::{self, Family};
 use crate::networks::Core;
-use crate::records::Endpoint;
+use crate::records::{Endpoint, Network};
+use crate::sysctl;
 
 impl Core {
     /// Makes host and firewall be as the networks need them, whatever became of them.
     pub(crate) fn permit(&self) -> Result<()> {
         self.forward()?;
         let mut firewall = self.firewall();
-        let view = self.view(firewall.choices());
-        firewall.ensure(&view)
+        let view = self.view(self.choices(&firewall)?);
+        firewall.ensure(&view)?;
+        route_localhost(&view)
     }
 
     /// The same after a change of ours, when nobody else's is expected.
     pub(crate) fn permit_change(&self) -> Result<()> {
         self.forward()?;
         let mut firewall = self.firewall();
-        let view = self.view(firewall.choices());
+        let view = self.view(self.choices(&firewall)?);
         firewall.adjust(&view)
     }
 
@@ -32,7 +36,10 @@ impl Core {
         if gone.is_empty() && new.is_empty() {
             return Ok(());
         }
-        self.firewall().publish(&gone, &new, |choices| self.view(choices))
+        let mut firewall = self.firewall();
+        let choices = self.choices(&firewall)?;
+        firewall.publish(&gone, &new, || self.view(choices.clone()))?;
+        route_localhost(&View { ports: new.into_iter().collect(), choices, ..View::default() })
     }
 
     /// Closes the ports of endpoints that go. Where that fails, the firewall is set anew when next it is looked at.
@@ -42,10 +49,21 @@ impl Core {
         }
     }
 
+    /// Looks again when somebody else has changed the host's rules.
+    pub(crate) fn watch(self: &Arc<Self>) -> Result<Option<Monitor>> {
+        let core = Arc::downgrade(self);
+        self.firewall().watch(move || {
+            let Some(core) = core.upgrade() else { return };
+            if let Err(err) = core.permit() {
+                tracing::error!(err = %err.chain(), "somebody changed the firewall, and it cannot be mended");
+            }
+        })
+    }
+
     /// How the kernel's rules differ from what the networks need.
     pub(crate) fn misrule(&self) -> Result<Vec<String>> {
         let mut firewall = self.firewall();
-        let view = self.view(firewall.choices());
+        let view = self.view(self.choices(&firewall)?);
         firewall.difference(&view)
     }
 
@@ -53,18 +71,39 @@ impl Core {
         if !self.config.ip_forward {
             return Ok(());
         }
-        let (mut four, mut six) = (false, false);
-        for network in self.model().networks.values().filter(|network| network.bridge.is_some()) {
-            four |= network.enable_ipv4;
-            six |= network.enable_ipv6;
-        }
-        if four {
-            host::enable_forwarding()?;
-        }
-        if six {
-            host::enable_forwarding6()?;
+        let families = [
+            (Family::Ipv4, self.bridged(|network| network.enable_ipv4)),
+            (Family::Ipv6, self.bridged(|network| network.enable_ipv6)),
+        ];
+        for (family, _) in families.into_iter().filter(|(_, wanted)| *wanted) {
+            forwarding::open(&self.store, family, || self.foreign_devices())?;
         }
         Ok(())
+    }
+
+    fn bridged(&self, which: impl Fn(&Network) -> bool) -> bool {
+        let model = self.model();
+        model.networks.values().any(|network| network.bridge.is_some() && which(network))
+    }
+
+    /// The host's devices but for loopback and our bridges.
+    fn foreign_devices(&self) -> Result<Vec<String>> {
+        let links = self.host.route().links()?;
+        let model = self.model();
+        let bridges = || model.networks.values().filter_map(|network| network.bridge.as_ref());
+        let foreign = |name: &String| name != "lo" && !bridges().any(|bridge| bridge.name == *name);
+        Ok(links.into_iter().map(|link| link.name).filter(foreign).collect())
+    }
+
+    fn choices(&self, firewall: &Firewall) -> Result<Choices> {
+        let mut choices = firewall.choices();
+        if !self.config.ip_forward_no_drop {
+            choices.strangers = [
+                forwarding::strangers(&self.store, Family::Ipv4)?,
+                forwarding::strangers(&self.store, Family::Ipv6)?,
+            ];
+        }
+        Ok(choices)
     }
 
     /// The model is locked for a moment, with the firewall locked before: never the other way round.
@@ -87,4 +126,21 @@ impl Core {
         });
         ports.flatten().collect()
     }
+}
+
+/// Lets what the host sends to its own `127.0.0.1` out by the bridges whose ports are published there. The rules that keep
+/// neighbours from answering to it are in place.
+fn route_localhost(view: &View) -> Result<()> {
+    if view.choices.localhost != Localhost::Kernel || view.choices.ipv4 != Rules::Ours {
+        return Ok(());
+    }
+    let reached = |port: &&Port| {
+        let (host, _) = port.host;
+        host.is_ipv4() && (host.is_unspecified() || host.is_loopback())
+    };
+    let bridges: BTreeSet<&str> =
+        view.ports.iter().filter(reached).map(|port| port.bridge.as_str()).collect();
+    bridges
+        .into_iter()
+        .try_for_each(|bridge| sysctl::set(&format!("ipv4/conf/{bridge}/route_localnet"), "1"))
 }

@@ -53,7 +53,13 @@ fn port(protocol: Protocol, host: &str, container: &str) -> Port {
         let address: std::net::SocketAddr = text.parse().unwrap();
         (address.ip(), address.port())
     };
-    Port { protocol, host: ends(host), container: ends(container), mode: GatewayMode::Nat }
+    Port {
+        bridge: "br-1".to_owned(),
+        protocol,
+        host: ends(host),
+        container: ends(container),
+        mode: GatewayMode::Nat,
+    }
 }
 
 fn published(localhost: Localhost) -> View {
@@ -159,7 +165,11 @@ fn the_default_bridge_in_full() {
         		type ifname . ifname
         	}
 
-        	set strangers {
+        	set strangers4 {
+        		type ifname
+        	}
+
+        	set strangers6 {
         		type ifname
         	}
 
@@ -291,7 +301,8 @@ fn the_default_bridge_in_full() {
         		type filter hook forward priority filter; policy accept;
         		oifname @bridges goto inward
         		iifname @internal drop
-        		iifname @strangers oifname @strangers drop
+        		meta nfproto ipv4 iifname @strangers4 oifname @strangers4 drop
+        		meta nfproto ipv6 iifname @strangers6 oifname @strangers6 drop
         	}
 
         	chain inward {
@@ -539,18 +550,18 @@ fn choices_of_the_host() {
         inward + meta mark & 0x000000ff == 0x00000001 accept
     "#]],
     );
-    let strangers = vec!["eth0".to_owned(), "eth1".to_owned()];
+    let strangers = [vec!["eth0".to_owned(), "eth1".to_owned()], Vec::new()];
     check(
         &choosing(Choices { strangers, ..Choices::default() }),
         expect![[r#"
-        bridges: "gantry0"
-        icc: "gantry0" . "gantry0"
-        strangers: "eth0", "eth1"
-        without6: "gantry0"
-        addressed4: "gantry0"
-        home4: 172.17.0.0/16 . "gantry0"
-        masquerade4: 172.17.0.0/16
-    "#]],
+            bridges: "gantry0"
+            icc: "gantry0" . "gantry0"
+            strangers4: "eth0", "eth1"
+            without6: "gantry0"
+            addressed4: "gantry0"
+            home4: 172.17.0.0/16 . "gantry0"
+            masquerade4: 172.17.0.0/16
+        "#]],
     );
     check(
         &choosing(Choices { ipv6: Rules::Nobodys, ..Choices::default() }),
@@ -660,7 +671,7 @@ fn sorted(text: &str) -> String {
 fn examples() -> Vec<View> {
     let marked = Choices {
         accepted_mark: Some(Mark { value: 1, mask: 0xff }),
-        strangers: vec!["eth0".to_owned()],
+        strangers: [vec!["eth0".to_owned()], Vec::new()],
         ipv6: Rules::Nobodys,
         ..Choices::default()
     };

@@ -30,6 +30,11 @@ pub(super) struct Warned {
     chains: Vec<String>,
 }
 
+/// Whether what happens in a table of this name can be of concern to us.
+pub(super) fn concerned(table: &str) -> bool {
+    matches!(table, TABLE | FIREWALLD)
+}
+
 /// Lets these bridges through where others drop what they do not know, and takes rules for others of `owner`'s away.
 pub(super) fn let_through(
     socket: &mut Socket,

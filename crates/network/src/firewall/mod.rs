@@ -7,6 +7,7 @@ mod encode;
 #[cfg(test)]
 mod examples;
 mod foreign;
+mod monitor;
 mod nft;
 mod rules;
 mod ruleset;
@@ -19,6 +20,7 @@ use stdx::{Error, Result};
 
 use crate::config::NetworkConfig;
 use crate::netlink::Socket;
+pub(crate) use monitor::Monitor;
 use nft::{Change, Ownership};
 use ruleset::{Element, Ruleset};
 use view::{Choices, Localhost, Port, Rules, View};
@@ -87,6 +89,12 @@ impl Firewall {
         self.choices.clone()
     }
 
+    /// Watches for changes by others, where we have rules.
+    pub(crate) fn watch(&self, changed: impl Fn() + Send + 'static) -> Result<Option<Monitor>> {
+        let Some(Ok(kernel)) = &self.kernel else { return Ok(None) };
+        Monitor::start(self.table.clone(), kernel.socket.port()?, changed).map(Some)
+    }
+
     /// Makes the rules be as they should, whatever the kernel has; touches nothing where they are.
     pub(crate) fn ensure(&mut self, view: &View) -> Result<()> {
         let Some(Kernel { socket, ownership }) = guarding(&mut self.kernel, view)? else {
@@ -125,11 +133,11 @@ impl Firewall {
         &mut self,
         gone: &[Port],
         new: &[Port],
-        all: impl FnOnce(Choices) -> View,
+        all: impl FnOnce() -> View,
     ) -> Result<()> {
         let Some(Ok(Kernel { socket, .. })) = &mut self.kernel else { return Ok(()) };
         let told = self.told.take().filter(|told| !told.ruleset.is_empty());
-        let Some(mut told) = told else { return self.ensure(&all(self.choices.clone())) };
+        let Some(mut told) = told else { return self.ensure(&all()) };
         let elements = |port: &Port| rules::of_port(port, &self.choices);
         let gone = gone.iter().filter(|port| told.ports.remove(*port)).flat_map(elements).collect();
         let new: Vec<_> = new
@@ -139,7 +147,7 @@ impl Firewall {
             .collect();
         let change = told.ruleset.replace(gone, new);
         if change_or_complain(socket, &self.table, &change).is_err() {
-            return self.ensure(&all(self.choices.clone()));
+            return self.ensure(&all());
         }
         self.told = Some(told);
         Ok(())

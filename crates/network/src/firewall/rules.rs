@@ -30,7 +30,7 @@ const ROUTED: [&str; 2] = ["routed4", "routed6"];
 /// Pairs of a device of the host and a bridge that is open to it as if it were direct.
 const TRUSTED: &str = "trusted";
 /// Devices that we do not forward between.
-const STRANGERS: &str = "strangers";
+const STRANGERS: [&str; 2] = ["strangers4", "strangers6"];
 /// Subnets, each with the bridge it is on.
 const HOME: [&str; 2] = ["home4", "home6"];
 /// Subnets that the world does not know.
@@ -56,7 +56,10 @@ pub(crate) fn render(table: &str, view: &View) -> Ruleset {
     let mut ruleset = Ruleset { table, sets: sets(), chains: chains(choices) };
     let bridges = view.bridges.iter().flat_map(|bridge| of_bridge(bridge, choices));
     let ports = view.ports.iter().flat_map(|port| of_port(port, choices));
-    let strangers = choices.strangers.iter().map(|name| (STRANGERS, Element::of([device(name)])));
+    let strangers = STRANGERS
+        .into_iter()
+        .zip(&choices.strangers)
+        .flat_map(|(set, names)| names.iter().map(move |name| (set, Element::of([device(name)]))));
     for (set, element) in bridges.chain(ports).chain(strangers) {
         ruleset.set_mut(set).expect("every set is there").add(element);
     }
@@ -143,12 +146,13 @@ fn device(name: &str) -> Value {
 
 fn sets() -> Vec<Set> {
     use Field::{Device, Ipv4, Ipv6, Port, Protocol, Subnet4, Subnet6};
-    let tables: [(&'static str, &'static [Field], &'static [Field]); 25] = [
+    let tables: [(&'static str, &'static [Field], &'static [Field]); 26] = [
         (BRIDGES, &[Device], &[]),
         (ICC, &[Device, Device], &[]),
         (INTERNAL, &[Device], &[]),
         (TRUSTED, &[Device, Device], &[]),
-        (STRANGERS, &[Device], &[]),
+        (STRANGERS[0], &[Device], &[]),
+        (STRANGERS[1], &[Device], &[]),
         (WITHOUT[0], &[Device], &[]),
         (WITHOUT[1], &[Device], &[]),
         (ADDRESSED[0], &[Device], &[]),
@@ -258,11 +262,15 @@ fn from_host(choices: &Choices) -> Vec<Vec<Term>> {
 /// What is forwarded to a bridge of ours has to have a reason. What leaves one for elsewhere goes, unless the network is
 /// internal. Everything else is not ours to judge, except that we did not mean to make a router of the host.
 fn forward() -> Vec<Vec<Term>> {
-    vec![
+    let bridges = [
         vec![Term::OutputIn(BRIDGES), Term::Goto(INWARD)],
         vec![Term::InputIn(INTERNAL), Term::Drop],
-        vec![Term::InputIn(STRANGERS), Term::OutputIn(STRANGERS), Term::Drop],
-    ]
+    ];
+    let strangers = FAMILIES.map(|(index, ip)| {
+        let set = STRANGERS[index];
+        vec![Term::Family(ip), Term::InputIn(set), Term::OutputIn(set), Term::Drop]
+    });
+    bridges.into_iter().chain(strangers).collect()
 }
 
 fn inward(choices: &Choices) -> Vec<Vec<Term>> {

@@ -28,8 +28,8 @@ pub(crate) struct Choices {
     pub(crate) direct_routing: bool,
     /// `--bridge-accept-fwmark`: packets that carry it are let in.
     pub(crate) accepted_mark: Option<Mark>,
-    /// Devices that the host did not forward between before we had it forward packets.
-    pub(crate) strangers: Vec<String>,
+    /// Devices that the host did not forward between before we had it forward packets, for each family.
+    pub(crate) strangers: [Vec<String>; 2],
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +103,8 @@ pub(crate) struct Family {
 /// One port of the host and where it leads. Both addresses are of one family.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Port {
+    /// The bridge that the container is on.
+    pub(crate) bridge: String,
     pub(crate) protocol: Protocol,
     pub(crate) host: (IpAddr, u16),
     pub(crate) container: (IpAddr, u16),
@@ -117,7 +119,7 @@ impl Default for Choices {
             localhost: Localhost::default(),
             direct_routing: false,
             accepted_mark: None,
-            strangers: Vec::new(),
+            strangers: [Vec::new(), Vec::new()],
         }
     }
 }
@@ -148,18 +150,16 @@ pub(crate) fn ports_of<'a>(
     network: &Network,
     endpoint: &'a Endpoint,
 ) -> impl Iterator<Item = Port> + use<'a> {
-    let modes = match &network.bridge {
-        Some(bridge) if !network.internal => Some((bridge.gateway_mode, bridge.gateway_mode6)),
-        _ => None,
-    };
+    let bridge = network.bridge.clone().filter(|_| !network.internal);
     endpoint.ports.iter().filter_map(move |published| {
-        let (mode4, mode6) = modes?;
+        let device = bridge.as_ref()?;
         let PublishedPort { protocol, container_port, host_ip, host_port } = *published;
         let (address, mode): (IpAddr, _) = match host_ip {
-            IpAddr::V4(_) => (endpoint.ip?.into(), mode4),
-            IpAddr::V6(_) => (endpoint.ip6?.into(), mode6),
+            IpAddr::V4(_) => (endpoint.ip?.into(), device.gateway_mode),
+            IpAddr::V6(_) => (endpoint.ip6?.into(), device.gateway_mode6),
         };
         Some(Port {
+            bridge: device.name.clone(),
             protocol,
             host: (host_ip, host_port),
             container: (address, container_port),

@@ -116,6 +116,28 @@ impl Batch {
     }
 }
 
+/// A message that was received.
+pub(crate) struct Message<'a> {
+    pub(crate) kind: u16,
+    /// The number of the socket that is behind it.
+    pub(crate) port: u32,
+    pub(crate) body: &'a [u8],
+}
+
+/// The messages in `bytes`. Ends quietly where they stop making sense.
+pub(crate) fn messages(mut bytes: &[u8]) -> impl Iterator<Item = Message<'_>> {
+    std::iter::from_fn(move || {
+        if bytes.len() < HEADER {
+            return None;
+        }
+        let length = u32_at(bytes, 0) as usize;
+        let (kind, port) = (u16_at(bytes, 4), u32_at(bytes, 12));
+        let body = bytes.get(HEADER..length)?;
+        bytes = bytes.get(align(length)..).unwrap_or_default();
+        Some(Message { kind, port, body })
+    })
+}
+
 /// Attributes being written, one behind the other.
 #[derive(Debug, Default)]
 pub(crate) struct Attributes(Vec<u8>);

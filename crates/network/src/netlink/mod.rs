@@ -9,7 +9,7 @@ pub(crate) mod route;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-pub(crate) use message::{Attributes, Batch, attribute, attributes};
+pub(crate) use message::{Attributes, Batch, attribute, attributes, messages};
 use message::{Expect, HEADER, u16_at, u32_at};
 use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
 use stdx::{Context, Error, Result};

@@ -1,0 +1,69 @@
+//! The host's switches: turned only when they have to be, and never without a word in the log.
+
+use std::fs;
+use std::io::ErrorKind;
+
+use stdx::{Context, Result};
+
+/// Where the kernel keeps the switches of this thread's network namespace.
+const NET: &str = "/proc/sys/net";
+
+/// What a switch says; `None` where the kernel has none of this name.
+pub(crate) fn get(name: &str) -> Result<Option<String>> {
+    match fs::read_to_string(format!("{NET}/{name}")) {
+        Ok(value) => Ok(Some(value.trim().to_owned())),
+        Err(err) if err.kind() == ErrorKind::NotFound => Ok(None),
+        Err(err) => Err(err).context(|| format!("cannot read the switch net/{name}")),
+    }
+}
+
+/// Turns a switch, and says so; leaves one alone that is where it should be, or not there at all.
+pub(crate) fn set(name: &str, wanted: &str) -> Result<()> {
+    let Some(found) = get(name)?.filter(|found| found != wanted) else { return Ok(()) };
+    fs::write(format!("{NET}/{name}"), wanted)
+        .context(|| format!("cannot set the switch net/{name} to {wanted}"))?;
+    tracing::info!(switch = %format!("net/{name}"), from = %found, to = wanted, "turned a switch of the host");
+    Ok(())
+}
+
+/// Devices whose default IPv6 route a router told them of.
+pub(crate) fn devices_told_by_routers() -> Vec<String> {
+    let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();
+    routes.lines().filter_map(told_by_router).map(str::to_owned).collect()
+}
+
+/// The device of a default route that came with a router's advertisement.
+fn told_by_router(line: &str) -> Option<&str> {
+    /// `RTF_ADDRCONF`
+    const ADVERTISED: u32 = 0x0004_0000;
+    let fields: Vec<&str> = line.split_whitespace().collect();
+    let [destination, length, _, _, _, _, _, _, flags, device] = fields[..] else { return None };
+    let everywhere = length == "00" && destination.bytes().all(|digit| digit == b'0');
+    let advertised = u32::from_str_radix(flags, 16).ok()? & ADVERTISED != 0;
+    (everywhere && advertised).then_some(device)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_routes_that_routers_tell_of() {
+        let route = |destination: &str, length: &str, flags: &str| {
+            let line = format!(
+                "{destination} {length} 00000000000000000000000000000000 00 fe800000000000000000000000000001 00000400 \
+                 00000001 00000000 {flags}     eth0"
+            );
+            told_by_router(&line).map(str::to_owned)
+        };
+        let everywhere = "00000000000000000000000000000000";
+        assert_eq!(route(everywhere, "00", "00450003"), Some("eth0".to_owned()));
+        assert_eq!(route(everywhere, "00", "00000003"), None, "by hand");
+        assert_eq!(
+            route("20010db8000000000000000000000000", "40", "00440001"),
+            None,
+            "not default"
+        );
+        assert_eq!(told_by_router("nonsense"), None);
+    }
+}
