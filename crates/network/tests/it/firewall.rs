@@ -1,8 +1,10 @@
 //! What passes and what does not.
 
+use std::net::Ipv4Addr;
+
 use network::NetworkConfig;
 
-use crate::lab::{Daemon, INTERNET, UPLINK, config, internet, ip, on_a_host, run, talk};
+use crate::lab::{Daemon, INTERNET, UPLINK, beside, config, internet, ip, on_a_host, run, talk};
 
 #[test]
 fn outgoing_carries_the_hosts_address() {
@@ -62,6 +64,88 @@ fn beside_a_forward_policy_of_drop() {
         );
         daemon.networks.recover(&[container]).unwrap();
         assert_eq!(run(&["iptables-nft", "-S", "FORWARD"]), rules, "once is enough");
+    });
+}
+
+#[test]
+fn a_policy_that_comes_later() {
+    on_a_host(|| {
+        let internet = internet();
+        let daemon = Daemon::start(config("gt-later"));
+        let (_, attachment) = daemon.attach("bridge");
+        run(&["iptables-nft", "-P", "FORWARD", "DROP"]);
+        let out = || talk(Some(&internet), INTERNET, attachment.netns.as_ref());
+        assert_eq!(out(), Some(UPLINK.into()), "the first packet may be lost, the second is not");
+        run(&["iptables-nft", "-F", "FORWARD"]);
+        assert_eq!(out(), Some(UPLINK.into()));
+        run(&["iptables-nft", "-P", "FORWARD", "ACCEPT"]);
+        run(&["iptables-nft", "-A", "FORWARD", "-j", "REJECT"]);
+        assert_eq!(out(), Some(UPLINK.into()), "a rule may stand for a policy");
+        let rules = run(&["iptables-nft", "-S", "FORWARD"]);
+        assert!(rules.ends_with("-j REJECT --reject-with icmp-port-unreachable\n"), "{rules}");
+    });
+}
+
+#[test]
+fn the_host_becomes_no_router() {
+    on_a_host(|| {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+        let near = beside("near", "192.0.2.1/24", "192.0.2.2/24");
+        let far = beside("far", "198.51.100.1/24", "198.51.100.2/24");
+        let there = Ipv4Addr::new(198, 51, 100, 2);
+        let across = || talk(Some(&far), there, Some(&near));
+        assert_eq!(across(), None, "it does not forward");
+        let daemon = Daemon::start(config("gt-router"));
+        let (_, attachment) = daemon.attach("bridge");
+        let out = talk(Some(&far), there, attachment.netns.as_ref());
+        assert_eq!(out, Some(Ipv4Addr::new(198, 51, 100, 1).into()));
+        assert_eq!(across(), None, "nor for others when it forwards for us");
+        let daemon = daemon.crash_and_start(config("gt-router"));
+        assert_eq!(across(), None);
+        let later = beside("later", "203.0.113.1/24", "203.0.113.2/24");
+        assert!(talk(Some(&far), there, Some(&later)).is_some(), "what comes later is not ours");
+        let wanted = NetworkConfig { ip_forward_no_drop: true, ..config("gt-router") };
+        let _daemon = daemon.crash_and_start(wanted);
+        assert!(across().is_some());
+    });
+}
+
+#[test]
+fn a_host_that_forwards_goes_on() {
+    on_a_host(|| {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        let near = beside("near", "192.0.2.1/24", "192.0.2.2/24");
+        let far = beside("far", "198.51.100.1/24", "198.51.100.2/24");
+        let _daemon = Daemon::start(config("gt-routes"));
+        let there = Ipv4Addr::new(198, 51, 100, 2);
+        assert!(talk(Some(&far), there, Some(&near)).is_some());
+    });
+}
+
+#[test]
+fn operators_have_the_last_word() {
+    on_a_host(|| {
+        let internet = internet();
+        let daemon = Daemon::start(config("gt-word"));
+        let (_, attachment) = daemon.attach("bridge");
+        let out = || talk(Some(&internet), INTERNET, attachment.netns.as_ref());
+        let words = "table inet mine { chain forward { type filter hook forward priority filter - 1; \
+                     oifname \"uplink\" drop; }; }";
+        run(&["nft", words]);
+        assert_eq!(out(), None, "what they drop is dropped");
+        daemon.networks.recover(&[]).unwrap();
+        assert!(run(&["nft", "list", "table", "inet", "mine"]).contains("drop"));
+        run(&["nft", "delete", "table", "inet", "mine"]);
+        let marked = Some("0x7/0xf".parse().unwrap());
+        let daemon =
+            daemon.crash_and_start(NetworkConfig { accept_fwmark: marked, ..config("gt-word") });
+        let (_, attachment) = daemon.attach("bridge");
+        let into = || talk(attachment.netns.as_ref(), ip(&attachment), Some(&internet));
+        assert_eq!(into(), None);
+        let words = "table inet mine { chain prerouting { type filter hook prerouting priority mangle; \
+                     iifname \"uplink\" meta mark set 0x17; }; }";
+        run(&["nft", words]);
+        assert!(into().is_some(), "what they mark is let in");
     });
 }
 

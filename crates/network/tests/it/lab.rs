@@ -74,6 +74,22 @@ pub(crate) fn internet() -> OwnedFd {
     namespace
 }
 
+/// A namespace behind a device of the host, which has `host`; it has `there` and a default route back.
+pub(crate) fn beside(device: &str, host: &str, there: &str) -> OwnedFd {
+    let namespace = new_namespace();
+    let path = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
+    run(&["ip", "link", "add", device, "type", "veth", "peer", "name", "lan", "netns", &path]);
+    run(&["ip", "addr", "add", host, "dev", device]);
+    run(&["ip", "link", "set", device, "up"]);
+    within(&namespace, || {
+        run(&["ip", "addr", "add", there, "dev", "lan"]);
+        run(&["ip", "link", "set", "lan", "up"]);
+        let (host, _) = host.split_once('/').unwrap();
+        run(&["ip", "route", "add", "default", "via", host]);
+    });
+    namespace
+}
+
 /// What a program prints; it must succeed.
 #[track_caller]
 pub(crate) fn run(command: &[&str]) -> String {
