@@ -125,7 +125,7 @@ impl System {
                 volume: names(&["local"]),
                 network: names(&["bridge", "host", "null"]),
                 authorization: None,
-                log: names(&["json-file", "none"]),
+                log: names(&shim::logs::DRIVERS),
             },
             memory_limit: support.memory_limit,
             swap_limit: support.swap_limit,

@@ -91,6 +91,7 @@ pub(crate) enum Source {
     Init(Part),
     Exec(usize, Part),
     Starting(usize),
+    Log,
 }
 
 impl Container {
@@ -191,6 +192,7 @@ impl Container {
 
     pub(crate) fn has_clients(&self) -> bool {
         self.stdio.has_clients()
+            || !self.log.is_sent()
             || !self.starting.is_empty()
             || self.execs.iter().any(|exec| exec.stdio.has_clients())
     }
@@ -393,7 +395,16 @@ impl Container {
         if let Some(oom) = self.oom.as_fd() {
             add(Source::Oom, oom, PollFlags::IN);
         }
-        self.stdio.watch(|part, fd, flags| add(Source::Init(part), fd, flags));
+        // Until a log server takes more; what is left at the end is read in any case.
+        let held = self.log.holds_up() && matches!(self.phase, Phase::Running);
+        self.stdio.watch(|part, fd, flags| {
+            if !(held && matches!(part, Part::Output(_))) {
+                add(Source::Init(part), fd, flags);
+            }
+        });
+        if let Some((fd, flags)) = self.log.interest() {
+            add(Source::Log, fd, flags);
+        }
         for (index, starting) in self.starting.iter().enumerate() {
             add(Source::Starting(index), starting.as_fd(), PollFlags::IN);
         }
@@ -407,6 +418,7 @@ impl Container {
             Source::Oom => self.look_for_oom(),
             Source::Init(part) => self.stdio.ready(part, flags, &mut self.scratch, &mut self.log),
             Source::Starting(index) => self.exec_has_started(index),
+            Source::Log => self.log.ready(flags),
             Source::Exec(index, part) => {
                 if let Some(exec) = self.execs.get_mut(index) {
                     exec.stdio.ready(part, flags, &mut self.scratch, &mut Log::None);
@@ -487,7 +499,7 @@ impl Container {
                 if silent || now >= *until {
                     let exit = exit.clone();
                     self.stdio.end(&mut self.log);
-                    self.log.rest();
+                    self.log.end();
                     self.record(exit, now);
                 }
             }
@@ -537,7 +549,8 @@ impl Container {
             Phase::Unrecorded { again, .. } => Some(*again),
             Phase::Recorded { .. } => self.stdio.next_deadline(),
         };
-        self.execs.iter().filter_map(Exec::next_deadline).chain(own).min()
+        let log = self.log.next_deadline();
+        self.execs.iter().filter_map(Exec::next_deadline).chain(own).chain(log).min()
     }
 
     /// Gives back memory that only a busy container needs.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use shim::Stream;
-use shim::logs::{Config, Entry, Follow, Next, Options, Reader};
+use shim::logs::{Config, Driver, Entry, Follow, Next, Options, Reader};
 use stdx::time::Timestamp;
 use stdx::{Error, Result};
 use tokio::io::unix::AsyncFd;
@@ -113,14 +113,17 @@ impl Container {
     /// Where the log goes, and how it is kept.
     pub(crate) fn log_config(&self, record: &Record) -> Result<Config> {
         let log = plan::log(record.host(), &self.rooms.settings)?;
-        let mut config = Config::from_options(&log.driver, &log.options)?;
-        config.path = self.log_file(record);
-        config.attrs = log.attributes(record);
+        let mut config = log.config(record)?;
+        config.path = self.log_file(record, config.driver);
         Ok(config)
     }
 
-    fn log_file(&self, record: &Record) -> PathBuf {
-        self.rooms.data_dir(&record.id).join(format!("{}-json.log", record.id))
+    fn log_file(&self, record: &Record, driver: Driver) -> PathBuf {
+        self.rooms.data_dir(&record.id).join(match driver {
+            Driver::JsonFile | Driver::None => format!("{}-json.log", record.id),
+            Driver::Local => "container.log".to_owned(),
+            Driver::Syslog | Driver::Journald => "container-cached.log".to_owned(),
+        })
     }
 
     /// For `inspect`: empty where the driver keeps no file, or there was no start yet.
@@ -128,7 +131,7 @@ impl Container {
         if record.host().log_config.r#type != "json-file" || record.state.started_at.is_never() {
             return String::new();
         }
-        self.log_file(record).to_string_lossy().into_owned()
+        self.log_file(record, Driver::JsonFile).to_string_lossy().into_owned()
     }
 }
 

@@ -252,6 +252,10 @@ pub(super) fn words(what: &str, exit_code: i32, error: Error) -> Error {
     {
         return Error::new(kind, chain);
     }
+    // Before any runtime is asked, too.
+    if chain.starts_with("failed to initialize logging driver") {
+        return Error::new(kind, format!("failed to create task for container: {chain}"));
+    }
     let begin = "unable to start container process: ";
     let begin = if chain.contains(begin) { "" } else { begin };
     Error::new(kind, format!("{what}: {begin}{chain}: unknown"))

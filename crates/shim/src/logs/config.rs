@@ -6,12 +6,41 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 use stdx::{Context, Error, Result, units};
 
+use super::syslog::Syslog;
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Driver {
     #[default]
     JsonFile,
+    /// The same records, kept compressed, and for nobody but us to read.
+    Local,
+    Syslog,
+    Journald,
     None,
+}
+
+/// Every driver there is, as `docker info` lists them.
+pub const DRIVERS: [&str; 5] = ["journald", "json-file", "local", "none", "syslog"];
+
+/// What becomes of a container whose server takes no more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Mode {
+    /// It waits until the server takes more. Files and servers that are gone make nobody wait.
+    #[default]
+    Blocking,
+    /// It goes on, and what does not fit into the buffer is dropped.
+    NonBlocking,
+}
+
+/// Who speaks.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Identity {
+    pub id: String,
+    pub name: String,
+    pub image: String,
 }
 
 /// A container's log, fully decided.
@@ -19,7 +48,7 @@ pub enum Driver {
 #[serde(default)]
 pub struct Config {
     pub driver: Driver,
-    /// The file being written; rotated ones are beside it (`.1`, `.2.gz`).
+    /// The file being written; rotated ones are beside it (`.1`, `.2.gz`). Of a log that goes to a server, the cache.
     pub path: PathBuf,
     /// A file this large is rotated away; `None` grows for ever, as Docker's default does.
     pub max_size: Option<u64>,
@@ -29,6 +58,17 @@ pub struct Config {
     pub compress: bool,
     /// Written with every record: the labels, variables and tag that were asked for.
     pub attrs: BTreeMap<String, String>,
+    pub mode: Mode,
+    /// Bytes that may wait for a server.
+    pub buffer: u64,
+    /// Of a log that goes to a server: whether it is kept here, too, for `docker logs`.
+    pub cache: bool,
+    /// What servers are told the messages are of.
+    pub tag: String,
+    pub identity: Identity,
+    pub syslog: Syslog,
+    /// Another place than the journal's own.
+    pub journal: Option<PathBuf>,
 }
 
 impl Default for Config {
@@ -41,51 +81,66 @@ impl Default for Config {
             max_file: 5,
             compress: false,
             attrs: BTreeMap::new(),
+            mode: Mode::Blocking,
+            buffer: 1 << 20,
+            cache: false,
+            tag: String::new(),
+            identity: Identity::default(),
+            syslog: Syslog::default(),
+            journal: None,
         }
     }
 }
 
-/// Understood by the engine, which knows the labels and variables they choose from, or about the way to the driver.
-const ELSEWHERE: [&str; 7] =
+type Options = BTreeMap<String, String>;
+
+/// Understood by the engine, which knows the labels and variables they choose from, and about the way to the driver.
+const EVERYWHERE: [&str; 7] =
     ["labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size"];
+/// Of what is kept here of a log that goes to a server.
+const CACHE: [&str; 4] = ["cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"];
 
 impl Config {
-    /// Reads a `HostConfig.LogConfig`, in Docker's words where it is wrong. `path` and `attrs` are the caller's to set.
-    pub fn from_options(driver: &str, options: &BTreeMap<String, String>) -> Result<Self> {
-        match driver {
-            "" | "json-file" => Self::json_file(options),
-            "none" => Ok(Self { driver: Driver::None, ..Self::default() }),
-            "local" | "syslog" | "journald" | "gelf" | "fluentd" | "awslogs" | "splunk"
-            | "gcplogs" => {
-                Err(Error::not_implemented(format!("logging driver {driver} is not supported yet")))
+    /// Reads a `HostConfig.LogConfig`, in Docker's words where it is wrong. `path`, `attrs`, `tag` and `identity` are the
+    /// caller's to set.
+    pub fn from_options(driver: &str, options: &Options) -> Result<Self> {
+        let read: fn(&Options) -> Result<Self> = match driver {
+            "" | "json-file" => Self::json_file,
+            "local" => Self::local,
+            "syslog" => Self::syslog,
+            "journald" => Self::journald,
+            // Whatever it is told.
+            "none" => return Ok(Self { driver: Driver::None, ..Self::default() }),
+            "gelf" | "fluentd" | "awslogs" | "splunk" | "gcplogs" => {
+                return Err(Error::not_implemented(format!(
+                    "logging driver {driver} is not supported yet"
+                )));
             }
             other => {
-                Err(Error::invalid(format!("logger: no log driver named '{other}' is registered")))
+                return Err(Error::invalid(format!(
+                    "logger: no log driver named '{other}' is registered"
+                )));
             }
+        };
+        let (mode, buffer) = mode(options)?;
+        Ok(Self { mode, buffer, ..read(options)? })
+    }
+
+    /// Whether `docker logs` has something to read.
+    pub fn is_readable(&self) -> bool {
+        match self.driver {
+            Driver::JsonFile | Driver::Local => true,
+            Driver::Syslog | Driver::Journald => self.cache,
+            Driver::None => false,
         }
     }
 
-    fn json_file(options: &BTreeMap<String, String>) -> Result<Self> {
+    fn json_file(options: &Options) -> Result<Self> {
+        known(options, &["max-size", "max-file", "compress"], "json-file")?;
         let mut config = Self::default();
-        for (key, value) in options {
-            match key.as_str() {
-                "max-size" => config.max_size = max_size(value)?,
-                "max-file" => {
-                    config.max_file = value.parse().map_err(|_| {
-                        Error::invalid(format!("strconv.Atoi: parsing {value:?}: invalid syntax"))
-                    })?;
-                    if config.max_file < 1 {
-                        return Err(Error::invalid("max-file cannot be less than 1"));
-                    }
-                }
-                "compress" => config.compress = boolean(value)?,
-                key if ELSEWHERE.contains(&key) => {}
-                key => {
-                    return Err(Error::invalid(format!(
-                        "unknown log opt '{key}' for json-file log driver"
-                    )));
-                }
-            }
+        config.rotation(options, "")?;
+        if config.max_file < 1 {
+            return Err(Error::invalid("max-file cannot be less than 1"));
         }
         if config.compress && (config.max_file < 2 || config.max_size.is_none()) {
             return Err(Error::invalid(
@@ -94,6 +149,108 @@ impl Config {
         }
         Ok(config)
     }
+
+    fn local(options: &Options) -> Result<Self> {
+        known(options, &["max-size", "max-file", "compress"], "local")?;
+        let mut config = Self { driver: Driver::Local, compress: true, ..Self::default() };
+        config.rotation(options, "")?;
+        config.check_kept()?;
+        Ok(config)
+    }
+
+    fn syslog(options: &Options) -> Result<Self> {
+        const OWN: [&str; 8] = [
+            "syslog-address",
+            "syslog-facility",
+            "syslog-format",
+            "syslog-tls-ca-cert",
+            "syslog-tls-cert",
+            "syslog-tls-key",
+            "syslog-tls-skip-verify",
+            "cache-disabled",
+        ];
+        known(options, &OWN, "syslog")?;
+        let config = Self::cached(Driver::Syslog, options)?;
+        Ok(Self { syslog: Syslog::from_options(options)?, ..config })
+    }
+
+    fn journald(options: &Options) -> Result<Self> {
+        known(options, &[], "journald")?;
+        Self::cached(Driver::Journald, options)
+    }
+
+    /// A log that goes to a server, and is kept here in a few compressed files.
+    fn cached(driver: Driver, options: &Options) -> Result<Self> {
+        let disabled = options.get("cache-disabled").map(|text| boolean(text)).transpose()?;
+        let cache = disabled != Some(true);
+        let mut config = Self { driver, compress: true, cache, ..Self::default() };
+        config.rotation(options, "cache-")?;
+        config.check_kept()?;
+        Ok(config)
+    }
+
+    fn rotation(&mut self, options: &Options, prefix: &str) -> Result<()> {
+        let get = |name: &str| options.get(&format!("{prefix}{name}"));
+        if let Some(text) = get("max-size") {
+            self.max_size = max_size(text)?;
+        }
+        if let Some(text) = get("max-file") {
+            self.max_file = text.parse().map_err(|_| {
+                Error::invalid(format!("strconv.Atoi: parsing {text:?}: invalid syntax"))
+            })?;
+        }
+        if let Some(text) = get("compress") {
+            self.compress = boolean(text)?;
+        } else if self.max_file == 1 {
+            self.compress = false;
+        }
+        Ok(())
+    }
+
+    fn check_kept(&self) -> Result<()> {
+        if self.max_size.is_none() {
+            return Err(Error::invalid("max size should be a positive number"));
+        }
+        if self.max_file < 1 {
+            return Err(Error::invalid("max file count should be a positive number"));
+        }
+        if self.compress && self.max_file < 2 {
+            return Err(Error::invalid("compression cannot be enabled when max file count is 1"));
+        }
+        Ok(())
+    }
+}
+
+fn known(options: &Options, own: &[&str], driver: &str) -> Result<()> {
+    let keeps_a_cache = !matches!(driver, "json-file" | "local");
+    let is_known = |key: &str| {
+        own.contains(&key) || EVERYWHERE.contains(&key) || (keeps_a_cache && CACHE.contains(&key))
+    };
+    match options.keys().find(|key| !is_known(key)) {
+        Some(key) => {
+            Err(Error::invalid(format!("unknown log opt '{key}' for {driver} log driver")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn mode(options: &Options) -> Result<(Mode, u64)> {
+    let mode = match options.get("mode").map(String::as_str) {
+        None | Some("" | "blocking") => Mode::Blocking,
+        Some("non-blocking") => Mode::NonBlocking,
+        Some(other) => {
+            return Err(Error::invalid(format!("logger: logging mode not supported: {other}")));
+        }
+    };
+    let Some(text) = options.get("max-buffer-size") else { return Ok((mode, 1 << 20)) };
+    if mode != Mode::NonBlocking {
+        return Err(Error::invalid(
+            "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+        ));
+    }
+    let size =
+        units::ram_in_bytes(text).context(|| "error parsing option max-buffer-size".to_owned())?;
+    Ok((mode, u64::try_from(size).unwrap_or(0)))
 }
 
 fn max_size(text: &str) -> Result<Option<u64>> {
@@ -120,6 +277,46 @@ fn boolean(text: &str) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn each_driver_has_its_own() {
+        let read = |driver: &str, options: &[(&str, &str)]| {
+            let options = options
+                .iter()
+                .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+                .collect();
+            Config::from_options(driver, &options).map_err(|error| error.chain())
+        };
+        let local = read("local", &[]).unwrap();
+        assert_eq!((local.driver, local.compress, local.max_file), (Driver::Local, true, 5));
+        assert!(!read("local", &[("max-file", "1")]).unwrap().compress);
+        let syslog = read("syslog", &[("cache-max-file", "3"), ("tag", "x")]).unwrap();
+        assert_eq!((syslog.cache, syslog.max_file), (true, 3));
+        assert!(!read("journald", &[("cache-disabled", "true")]).unwrap().is_readable());
+        let mode =
+            read("journald", &[("mode", "non-blocking"), ("max-buffer-size", "4k")]).unwrap();
+        assert_eq!((mode.mode, mode.buffer), (Mode::NonBlocking, 4096));
+        for (driver, option, words) in [
+            ("local", ("max-file", "0"), "max file count should be a positive number"),
+            ("local", ("max-size", "-1"), "max size should be a positive number"),
+            ("local", ("x", "1"), "unknown log opt 'x' for local log driver"),
+            ("syslog", ("max-size", "1"), "unknown log opt 'max-size' for syslog log driver"),
+            (
+                "json-file",
+                ("cache-disabled", "1"),
+                "unknown log opt 'cache-disabled' for json-file log driver",
+            ),
+            ("json-file", ("mode", "x"), "logger: logging mode not supported: x"),
+            (
+                "journald",
+                ("max-buffer-size", "1m"),
+                "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+            ),
+        ] {
+            assert_eq!(read(driver, &[option]).unwrap_err(), words);
+        }
+        assert!(read("none", &[("whatever", "x")]).is_ok());
+    }
 
     fn read(options: &[(&str, &str)]) -> Result<Config> {
         let options =

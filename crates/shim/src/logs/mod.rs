@@ -1,21 +1,32 @@
 //! What a container says, kept: written by its shim, read by anybody from the files.
 //!
-//! One file per driver. A writer never blocks the container and never fails it: what the disk does not take is dropped and
-//! counted. A reader needs no shim: it works on the files alone, across rotation, while they are written.
+//! One file per driver. A writer never fails the container: what a disk or a server does not take is dropped and counted;
+//! only a server that is there and slow, in blocking mode, makes it wait. A reader needs no shim: it works on the files alone, across rotation, while they are written.
 
 mod config;
+mod journald;
 pub mod json_file;
 mod lines;
+mod outbox;
 mod rotation;
+mod sent;
 mod stamp;
+mod syslog;
 
-pub use config::{Config, Driver};
+use std::os::fd::BorrowedFd;
+use std::time::Instant;
+
+pub use config::{Config, DRIVERS, Driver, Identity, Mode};
+pub use journald::socket as journal_socket;
 pub(crate) use lines::Lines;
 pub use rotation::Compress;
+use rustix::event::PollFlags;
+use sent::Sent;
 pub(crate) use stamp::Clock;
 use stamp::Stamp;
 use stdx::time::Timestamp;
 use stdx::{Error, Result};
+pub use syslog::{Address, Format, Syslog};
 
 use crate::protocol::Stream;
 
@@ -70,26 +81,28 @@ pub use json_file::Reader;
 impl Reader {
     /// Opens the log that `config` describes; an empty one if nothing was written yet.
     pub fn of(config: &Config, options: Options) -> Result<Self> {
-        match config.driver {
-            Driver::JsonFile => Self::open(&config.path, options),
-            Driver::None => {
-                Err(Error::not_implemented("configured logging driver does not support reading"))
-            }
+        if config.is_readable() {
+            return Self::open(&config.path, options);
         }
+        Err(Error::not_implemented("configured logging driver does not support reading"))
     }
 }
 
 /// Where the shim puts what it reads from the container.
 #[derive(Debug)]
 pub(crate) enum Log {
-    JsonFile(Box<json_file::Writer>),
+    File(Box<json_file::Writer>),
+    Sent(Box<Sent>),
     None,
 }
 
 impl Log {
     pub(crate) fn open(config: &Config) -> Result<Self> {
         Ok(match config.driver {
-            Driver::JsonFile => Self::JsonFile(Box::new(json_file::Writer::open(config)?)),
+            Driver::JsonFile | Driver::Local => {
+                Self::File(Box::new(json_file::Writer::open(config)?))
+            }
+            Driver::Syslog | Driver::Journald => Self::Sent(Box::new(Sent::open(config)?)),
             Driver::None => Self::None,
         })
     }
@@ -97,7 +110,8 @@ impl Log {
     /// Takes one line without its newline; `ended` says whether it had one.
     pub(crate) fn write(&mut self, at: Stamp, stream: Stream, line: &[u8], ended: bool) {
         match self {
-            Self::JsonFile(writer) => writer.write(at, stream, line, ended),
+            Self::File(writer) => writer.write(at, stream, line, ended),
+            Self::Sent(sent) => sent.write(at, stream, line, ended),
             Self::None => {}
         }
     }
@@ -105,7 +119,8 @@ impl Log {
     /// Gives what was collected to the kernel.
     pub(crate) fn flush(&mut self) {
         match self {
-            Self::JsonFile(writer) => writer.flush(),
+            Self::File(writer) => writer.flush(),
+            Self::Sent(sent) => sent.flush(),
             Self::None => {}
         }
     }
@@ -116,46 +131,83 @@ impl Log {
 
     pub(crate) fn dropped(&self) -> u64 {
         match self {
-            Self::JsonFile(writer) => writer.dropped(),
+            Self::File(writer) => writer.dropped(),
+            Self::Sent(sent) => sent.dropped(),
             Self::None => 0,
         }
     }
 
-    pub(crate) fn rotate(&mut self) -> Result<()> {
+    /// A server that takes no more now: the container is not to be read from until it does.
+    pub(crate) fn holds_up(&self) -> bool {
+        matches!(self, Self::Sent(sent) if sent.outbox().holds_up())
+    }
+
+    /// The server's socket, and what to wait for.
+    pub(crate) fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
         match self {
-            Self::JsonFile(writer) => writer.rotate(),
-            Self::None => Ok(()),
+            Self::Sent(sent) => sent.outbox().interest(),
+            Self::File(_) | Self::None => None,
         }
     }
 
-    pub(crate) fn reopen(&mut self) -> Result<()> {
-        match self {
-            Self::JsonFile(writer) => writer.reopen(),
-            Self::None => Ok(()),
+    pub(crate) fn ready(&mut self, flags: PollFlags) {
+        if let Self::Sent(sent) = self {
+            sent.ready(flags);
         }
+    }
+
+    pub(crate) fn next_deadline(&self) -> Option<Instant> {
+        match self {
+            Self::Sent(sent) => sent.outbox().deadline(),
+            Self::File(_) | Self::None => None,
+        }
+    }
+
+    /// The container has said all it will: what a server does not take soon is lost.
+    pub(crate) fn end(&mut self) {
+        self.rest();
+        if let Self::Sent(sent) = self {
+            sent.end();
+        }
+    }
+
+    /// Whether a server has everything.
+    pub(crate) fn is_sent(&self) -> bool {
+        !matches!(self, Self::Sent(sent) if !sent.outbox().is_empty())
+    }
+
+    pub(crate) fn rotate(&mut self) -> Result<()> {
+        self.file().map_or(Ok(()), json_file::Writer::rotate)
+    }
+
+    pub(crate) fn reopen(&mut self) -> Result<()> {
+        self.file().map_or(Ok(()), json_file::Writer::reopen)
     }
 
     /// A rotated file to be compressed, by another process than the one that must go on writing.
     pub(crate) fn compress(&mut self) -> Option<Compress> {
-        match self {
-            Self::JsonFile(writer) => writer.compress(),
-            Self::None => None,
-        }
+        self.file()?.compress()
     }
 
     /// That process has ended.
     pub(crate) fn compressed(&mut self) {
-        match self {
-            Self::JsonFile(writer) => writer.compressed(),
-            Self::None => {}
+        if let Some(writer) = self.file() {
+            writer.compressed();
         }
     }
 
     /// Gives memory back that only a busy log needs.
     pub(crate) fn rest(&mut self) {
+        if let Some(writer) = self.file() {
+            writer.rest();
+        }
+    }
+
+    fn file(&mut self) -> Option<&mut json_file::Writer> {
         match self {
-            Self::JsonFile(writer) => writer.rest(),
-            Self::None => {}
+            Self::File(writer) => Some(writer),
+            Self::Sent(sent) => sent.cache.as_mut(),
+            Self::None => None,
         }
     }
 }

@@ -32,6 +32,12 @@ impl Stamp {
         )
     }
 
+    /// Month, day, and the second of the day.
+    pub(crate) fn calendar(self) -> (i64, i64, i64) {
+        let (_, month, day) = civil_from_days(self.seconds.div_euclid(DAY));
+        (month, day, self.seconds.rem_euclid(DAY))
+    }
+
     /// Reads `2026-11-21T10:00:00.5Z`. Anything else, an offset for one, is left to the general reader.
     pub(crate) fn parse(text: &[u8]) -> Option<Self> {
         let fixed = |range: std::ops::Range<usize>| -> Option<i64> {
@@ -85,6 +91,21 @@ impl Clock {
         match digits.iter().rposition(|digit| *digit != b'0') {
             Some(last) => out.extend_from_slice(&digits[..=last]),
             None => drop(out.pop()),
+        }
+        out.push(b'Z');
+    }
+
+    /// With so many digits of a second, zeros and all.
+    pub(crate) fn push_short(&mut self, stamp: Stamp, digits: usize, out: &mut Vec<u8>) {
+        if stamp.seconds != self.second {
+            self.turn(stamp.seconds);
+        }
+        let mut nanos = [b'0'; 9];
+        put(&mut nanos, i64::from(stamp.nanos));
+        out.extend_from_slice(&self.text[..19]);
+        if digits > 0 {
+            out.push(b'.');
+            out.extend_from_slice(&nanos[..digits.min(9)]);
         }
         out.push(b'Z');
     }

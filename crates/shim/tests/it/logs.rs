@@ -78,3 +78,36 @@ fn another_runtime_makes_no_difference() {
     assert_eq!(container.logged(), [("stdout", "from runc\n".to_owned())]);
     container.client.delete().unwrap();
 }
+
+#[test]
+fn the_journal_is_told_in_its_own_protocol() {
+    let Some(house) = House::open() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let journal = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    journal.set_read_timeout(Some(std::time::Duration::from_secs(60))).unwrap();
+    let mut launch = house.shell("echo hello; echo oh >&2");
+    launch.logs = Config {
+        driver: shim::logs::Driver::Journald,
+        journal: Some(path),
+        tag: "web".to_owned(),
+        cache: true,
+        ..launch.logs
+    };
+    let mut container = house.launch(launch);
+    assert_eq!(container.wait().code, 0);
+    let mut entries: Vec<String> = (0..2)
+        .map(|_| {
+            let mut bytes = [0; 4096];
+            let count = journal.recv(&mut bytes).unwrap();
+            String::from_utf8_lossy(&bytes[..count]).into_owned()
+        })
+        .collect();
+    entries.sort();
+    assert!(entries[0].starts_with("MESSAGE=hello\nPRIORITY=6\n"), "{}", entries[0]);
+    assert!(entries[0].contains("\nSYSLOG_IDENTIFIER=web\n"), "{}", entries[0]);
+    assert!(entries[1].starts_with("MESSAGE=oh\nPRIORITY=3\n"), "{}", entries[1]);
+    // And kept for those who ask here.
+    let kept = container.logged();
+    assert_eq!(kept.len(), 2, "{kept:?}");
+}

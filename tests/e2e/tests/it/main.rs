@@ -9,6 +9,7 @@ mod foreign;
 mod health;
 mod images;
 mod input;
+mod logging;
 mod races;
 mod resources;
 mod run;

@@ -3,8 +3,11 @@
 use std::collections::BTreeMap;
 
 use api::container::HostConfig;
-use stdx::{Error, Result};
+use shim::logs::{Config, Driver, Identity};
+use stdx::{Context, Error, Result};
 
+use super::log_tag::{self, Named};
+use crate::container::record::Record;
 use crate::rooms::Settings;
 
 /// Where output goes.
@@ -13,6 +16,9 @@ pub struct LogPlan {
     pub driver: String,
     pub options: BTreeMap<String, String>,
 }
+
+/// What a log that goes to a server is tagged with when nobody says.
+const TAG: &str = "{{.ID}}";
 
 /// The driver's options; the daemon's defaults hold where the container names the same driver or none.
 pub(crate) fn log(host: &HostConfig, settings: &Settings) -> Result<LogPlan> {
@@ -26,27 +32,58 @@ pub(crate) fn log(host: &HostConfig, settings: &Settings) -> Result<LogPlan> {
             options.entry(name.clone()).or_insert_with(|| value.clone());
         }
     }
-    if options.get("mode").is_some_and(|mode| mode == "non-blocking")
-        || options.contains_key("max-buffer-size")
-    {
-        // Output is never held up by its log here: the shim drops lines it cannot write and counts them.
-        tracing::debug!("a log never blocks its container: mode=non-blocking changes nothing");
-    }
     if let Some(unbuilt) =
         ["labels-regex", "env-regex"].iter().find(|name| options.contains_key(**name))
     {
         return Err(Error::not_implemented(format!("log opt '{unbuilt}' is not supported yet")));
     }
-    shim::logs::Config::from_options(&driver, &options)?;
+    Config::from_options(&driver, &options)?;
+    log_tag::check(options.get("tag").map_or("", String::as_str))
+        .context(|| "failed to initialize logging driver".to_owned())?;
     Ok(LogPlan { driver, options })
 }
 
 impl LogPlan {
-    /// What each line is to carry: the labels and variables named, and the tag.
-    pub(crate) fn attributes(
-        &self,
-        record: &crate::container::record::Record,
-    ) -> BTreeMap<String, String> {
+    /// All that the shim needs to know, but for where the file is.
+    pub(crate) fn config(&self, record: &Record) -> Result<Config> {
+        let mut config = Config::from_options(&self.driver, &self.options)?;
+        let given = self.options.get("tag").filter(|tag| !tag.is_empty());
+        config.tag = match (given, config.driver) {
+            (Some(template), _) => self.tag(template, record)?,
+            (None, Driver::Syslog | Driver::Journald) => self.tag(TAG, record)?,
+            (None, _) => String::new(),
+        };
+        config.attrs = self.attributes(record);
+        if given.is_some() {
+            config.attrs.insert("tag".to_owned(), config.tag.clone());
+        }
+        config.identity = Identity {
+            id: record.id.to_string(),
+            name: record.name.clone(),
+            image: record.config.image.clone(),
+        };
+        Ok(config)
+    }
+
+    fn tag(&self, template: &str, record: &Record) -> Result<String> {
+        let words = record.config.entrypoint.iter().chain(&record.config.cmd).flatten();
+        let command = words.map(String::as_str).collect::<Vec<_>>().join(" ");
+        let (image_id, labels) = (record.image.to_string(), record.labels());
+        let hostname = rustix::system::uname().nodename().to_string_lossy().into_owned();
+        let named = Named {
+            id: record.id.as_str(),
+            name: &record.name,
+            image_id: &image_id,
+            image_name: &record.config.image,
+            command: &command,
+            hostname: &hostname,
+            labels: &labels,
+        };
+        log_tag::render(template, &named)
+    }
+
+    /// What each line is to carry: the labels and variables named.
+    fn attributes(&self, record: &Record) -> BTreeMap<String, String> {
         let mut found = BTreeMap::new();
         let names = |option: &str| self.options.get(option).cloned().unwrap_or_default();
         let labels = record.labels();
@@ -65,14 +102,6 @@ impl LogPlan {
             if let Some(value) = pair {
                 found.insert(name.to_owned(), value.to_owned());
             }
-        }
-        if let Some(tag) = self.options.get("tag") {
-            let tag = tag
-                .replace("{{.ID}}", record.id.short())
-                .replace("{{.FullID}}", record.id.as_str())
-                .replace("{{.Name}}", &record.name)
-                .replace("{{.ImageName}}", &record.config.image);
-            found.insert("tag".to_owned(), tag);
         }
         found
     }

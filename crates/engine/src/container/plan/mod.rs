@@ -4,6 +4,7 @@
 //! name: silence would be a lie.
 
 mod log;
+mod log_tag;
 mod mounts;
 mod resources;
 mod security;

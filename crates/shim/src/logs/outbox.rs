@@ -1,0 +1,435 @@
+//! Messages on their way to a log server: queued, sent as far as its socket takes them, and sent again from the beginning
+//! when a connection was lost in the middle of one.
+//!
+//! Nothing here waits, but for the first connection: who asks for a server that is not there is told at the start.
+
+use std::collections::VecDeque;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvFlags, SendFlags, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
+    send, socket_with, sockopt,
+};
+use stdx::{Context, Error, Result};
+
+/// After a connection is lost, how long until the next attempt.
+const PAUSE: Duration = Duration::from_secs(1);
+/// How long the first connection may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long what is left may take when the container has ended.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Where messages go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Target {
+    Unix { path: PathBuf, kind: Kind },
+    Net { address: SocketAddr, kind: Kind },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Datagram,
+    Stream,
+}
+
+impl Kind {
+    fn socket_type(self) -> SocketType {
+        match self {
+            Self::Datagram => SocketType::DGRAM,
+            Self::Stream => SocketType::STREAM,
+        }
+    }
+}
+
+impl Target {
+    pub(super) fn unix(path: &Path, kind: Kind) -> Self {
+        Self::Unix { path: path.to_owned(), kind }
+    }
+
+    /// `host:port`, looked up now; later connections go to the same address.
+    pub(super) fn net(host: &str, kind: Kind) -> Result<Self> {
+        let protocol = if kind == Kind::Stream { "tcp" } else { "udp" };
+        let words = || format!("dial {protocol}: lookup {host}");
+        let address = host.to_socket_addrs().context(words)?.next();
+        let address =
+            address.ok_or_else(|| Error::not_found(format!("{}: no such host", words())))?;
+        Ok(Self::Net { address, kind })
+    }
+
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Unix { kind, .. } | Self::Net { kind, .. } => *kind,
+        }
+    }
+
+    /// Begins a connection; one to a far server may not be there yet.
+    fn connect(&self) -> rustix::io::Result<(OwnedFd, Link)> {
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let kind = self.kind().socket_type();
+        let (socket, connected) = match self {
+            Self::Unix { path, .. } => {
+                let socket = socket_with(AddressFamily::UNIX, kind, flags, None)?;
+                let connected = connect(&socket, &SocketAddrUnix::new(path)?);
+                (socket, connected)
+            }
+            Self::Net { address, .. } => {
+                let family = match address {
+                    SocketAddr::V4(_) => AddressFamily::INET,
+                    SocketAddr::V6(_) => AddressFamily::INET6,
+                };
+                let socket = socket_with(family, kind, flags, None)?;
+                let connected = connect(&socket, address);
+                (socket, connected)
+            }
+        };
+        match connected {
+            Ok(()) => Ok((socket, Link::Up)),
+            Err(Errno::INPROGRESS) => Ok((socket, Link::Coming)),
+            Err(errno) => Err(errno),
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    /// As Go's `net` names it in its failures.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (self, self.kind()) {
+            (Self::Unix { path, .. }, Kind::Datagram) => {
+                write!(f, "dial unixgram {}", path.display())
+            }
+            (Self::Unix { path, .. }, Kind::Stream) => write!(f, "dial unix {}", path.display()),
+            (Self::Net { address, .. }, Kind::Datagram) => write!(f, "dial udp {address}"),
+            (Self::Net { address, .. }, Kind::Stream) => write!(f, "dial tcp {address}"),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Link {
+    Coming,
+    Up,
+}
+
+/// What is to be done when there is no room for a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// The container waits, as long as there is a server that takes something.
+    Waits,
+    Drops,
+}
+
+#[derive(Debug)]
+pub(super) struct Outbox {
+    target: Target,
+    socket: Option<(OwnedFd, Link)>,
+    queue: VecDeque<Vec<u8>>,
+    /// Bytes of the first message that a stream has taken.
+    taken: usize,
+    bytes: usize,
+    most: usize,
+    full: Full,
+    /// Without a socket: when to try again.
+    again: Instant,
+    dropped: u64,
+    ends: Option<Instant>,
+}
+
+impl Outbox {
+    /// Connects; fails where nobody is.
+    pub(super) fn open(target: Target, most: usize, full: Full) -> Result<Self> {
+        let socket = reach(&target).context(|| target.to_string())?;
+        Ok(Self {
+            target,
+            socket: Some((socket, Link::Up)),
+            queue: VecDeque::new(),
+            taken: 0,
+            bytes: 0,
+            most,
+            full,
+            again: Instant::now(),
+            dropped: 0,
+            ends: None,
+        })
+    }
+
+    /// Queues a message. A container that waits has been heard already when it is asked to: what it has said goes in.
+    pub(super) fn push(&mut self, message: Vec<u8>) {
+        let waits = self.full == Full::Waits && self.socket.is_some();
+        if self.bytes + message.len() > self.most && !(waits && self.bytes < 2 * self.most) {
+            self.dropped += 1;
+            return;
+        }
+        self.bytes += message.len();
+        self.queue.push_back(message);
+    }
+
+    /// No more is to be read from the container until there is room.
+    pub(super) fn holds_up(&self) -> bool {
+        self.full == Full::Waits && self.bytes >= self.most && self.socket.is_some()
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// The container has ended: what is not taken soon is lost.
+    pub(super) fn end(&mut self) {
+        self.full = Full::Drops;
+        self.ends.get_or_insert_with(|| Instant::now() + FAREWELL);
+    }
+
+    /// What to wait for.
+    pub(super) fn interest(&self) -> Option<(BorrowedFd<'_>, PollFlags)> {
+        let (socket, link) = self.socket.as_ref()?;
+        let mut flags = PollFlags::empty();
+        // A server that closes its end says so before the next message would be lost in it.
+        flags.set(PollFlags::IN, self.target.kind() == Kind::Stream && *link == Link::Up);
+        flags.set(PollFlags::OUT, !self.queue.is_empty() || *link == Link::Coming);
+        (!flags.is_empty()).then(|| (socket.as_fd(), flags))
+    }
+
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        let retry = (self.socket.is_none() && !self.queue.is_empty()).then_some(self.again);
+        let end = if self.queue.is_empty() { None } else { self.ends };
+        retry.into_iter().chain(end).min()
+    }
+
+    /// Something has come from the server, or it is gone.
+    pub(super) fn ready(&mut self, flags: PollFlags) {
+        if flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
+            && let Some((socket, _)) = &self.socket
+        {
+            // Log servers have nothing to say: whatever it is, is read and forgotten.
+            let mut bytes = [0; 1024];
+            match recv(socket, &mut bytes[..], RecvFlags::DONTWAIT) {
+                Ok((count, _)) if count > 0 => {}
+                Err(Errno::AGAIN | Errno::INTR) => {}
+                Ok(_) if self.target.kind() == Kind::Datagram => {}
+                Ok(_) | Err(_) => self.lose(),
+            }
+        }
+        self.send();
+    }
+
+    /// Sends what the socket takes.
+    pub(super) fn send(&mut self) {
+        if self.ends.is_some_and(|ends| Instant::now() >= ends) {
+            self.dropped += self.queue.len() as u64;
+            self.queue.clear();
+            (self.bytes, self.taken) = (0, 0);
+        }
+        let mut refused = false;
+        while !self.queue.is_empty() && self.link() {
+            let (Some((socket, _)), Some(message)) = (&self.socket, self.queue.front()) else {
+                return;
+            };
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            match send(socket, &message[self.taken..], flags) {
+                Ok(count) if self.target.kind() == Kind::Stream => {
+                    self.taken += count;
+                    if self.taken == message.len() {
+                        self.done();
+                    }
+                }
+                Ok(_) => self.done(),
+                Err(Errno::AGAIN | Errno::NOBUFS) => return,
+                Err(Errno::INTR) => {}
+                // Of a message before this one, to a port where nobody listened: UDP goes on.
+                Err(Errno::CONNREFUSED)
+                    if matches!(self.target, Target::Net { kind: Kind::Datagram, .. })
+                        && !refused =>
+                {
+                    refused = true;
+                }
+                Err(Errno::MSGSIZE) => self.give_up(),
+                Err(_) if matches!(self.target, Target::Net { kind: Kind::Datagram, .. }) => {
+                    self.give_up();
+                }
+                Err(_) => {
+                    self.lose();
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether there is a socket that takes messages now.
+    fn link(&mut self) -> bool {
+        if self.socket.is_none() && Instant::now() >= self.again {
+            match self.target.connect() {
+                Ok(socket) => self.socket = Some(socket),
+                Err(_) => self.again = Instant::now() + PAUSE,
+            }
+        }
+        if let Some((socket, link @ Link::Coming)) = &mut self.socket {
+            if !is_ready(socket, PollFlags::OUT, Duration::ZERO) {
+                return false;
+            }
+            match sockopt::socket_error(&*socket) {
+                Ok(Ok(())) => *link = Link::Up,
+                Ok(Err(_)) | Err(_) => {
+                    self.lose();
+                    return false;
+                }
+            }
+        }
+        self.socket.is_some()
+    }
+
+    fn done(&mut self) {
+        if let Some(message) = self.queue.pop_front() {
+            self.bytes -= message.len();
+        }
+        self.taken = 0;
+    }
+
+    fn give_up(&mut self) {
+        self.dropped += 1;
+        self.done();
+    }
+
+    /// The connection is gone. Half a message is none.
+    fn lose(&mut self) {
+        self.socket = None;
+        self.taken = 0;
+        self.again = Instant::now() + PAUSE;
+    }
+}
+
+/// The first connection, waited for.
+fn reach(target: &Target) -> Result<OwnedFd> {
+    let (socket, link) = target.connect()?;
+    if link == Link::Coming {
+        if !is_ready(&socket, PollFlags::OUT, PATIENCE) {
+            return Err(Error::unavailable("i/o timeout"));
+        }
+        sockopt::socket_error(&socket)??;
+    }
+    Ok(socket)
+}
+
+fn is_ready(socket: &OwnedFd, flags: PollFlags, patience: Duration) -> bool {
+    let mut fds = [PollFd::new(socket, flags)];
+    let timeout = Timespec::try_from(patience).ok();
+    matches!(poll(&mut fds, timeout.as_ref()), Ok(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+    use std::net::{TcpListener, UdpSocket};
+    use std::os::unix::net::{UnixDatagram, UnixListener};
+
+    use super::*;
+
+    fn settle(outbox: &mut Outbox) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while !outbox.is_empty() {
+            assert!(Instant::now() < deadline, "{outbox:?}");
+            outbox.send();
+        }
+    }
+
+    fn heard(receive: impl FnOnce(&mut [u8]) -> std::io::Result<usize>) -> Vec<u8> {
+        let mut bytes = vec![0; 64];
+        let count = receive(&mut bytes).unwrap();
+        bytes.truncate(count);
+        bytes
+    }
+
+    #[test]
+    fn datagrams_are_messages() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let server = UnixDatagram::bind(&path).unwrap();
+        let target = Target::unix(&path, Kind::Datagram);
+        let mut outbox = Outbox::open(target, 1000, Full::Drops).unwrap();
+        outbox.push(b"one".to_vec());
+        outbox.push(b"two".to_vec());
+        settle(&mut outbox);
+        assert_eq!(heard(|bytes| server.recv(bytes)), b"one");
+        // Another server at the same place.
+        drop(server);
+        outbox.push(b"three".to_vec());
+        outbox.send();
+        std::fs::remove_file(&path).unwrap();
+        let server = UnixDatagram::bind(&path).unwrap();
+        settle(&mut outbox);
+        assert_eq!(heard(|bytes| server.recv(bytes)), b"three");
+    }
+
+    #[test]
+    fn udp_does_not_care() {
+        let server = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let target = Target::net(&address.to_string(), Kind::Datagram).unwrap();
+        let mut outbox = Outbox::open(target, 1000, Full::Drops).unwrap();
+        drop(server);
+        for _ in 0..5 {
+            outbox.push(b"lost".to_vec());
+            settle(&mut outbox);
+        }
+        let server = UdpSocket::bind(address).unwrap();
+        outbox.push(b"heard".to_vec());
+        outbox.push(b"heard".to_vec());
+        settle(&mut outbox);
+        assert_eq!(heard(|bytes| server.recv(bytes)), b"heard");
+    }
+
+    #[test]
+    fn a_broken_stream_begins_its_message_again() {
+        let server = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap().to_string();
+        let target = Target::net(&address, Kind::Stream).unwrap();
+        let mut outbox = Outbox::open(target, 1000, Full::Drops).unwrap();
+        let (mut client, _) = server.accept().unwrap();
+        outbox.push(b"one\n".to_vec());
+        settle(&mut outbox);
+        let mut bytes = [0; 4];
+        client.read_exact(&mut bytes).unwrap();
+        drop(client);
+        let (socket, flags) = outbox.interest().unwrap();
+        assert!(is_ready(&socket.try_clone_to_owned().unwrap(), flags, PATIENCE));
+        outbox.ready(PollFlags::IN);
+        outbox.push(b"two\n".to_vec());
+        settle(&mut outbox);
+        let (mut client, _) = server.accept().unwrap();
+        client.read_exact(&mut bytes).unwrap();
+        assert_eq!(&bytes, b"two\n");
+    }
+
+    #[test]
+    fn who_is_full_waits_or_drops() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let _server = UnixListener::bind(&path).unwrap();
+        let open = |full| Outbox::open(Target::unix(&path, Kind::Stream), 10, full).unwrap();
+        let mut drops = open(Full::Drops);
+        drops.push(vec![0; 8]);
+        drops.push(vec![0; 8]);
+        assert_eq!((drops.dropped(), drops.holds_up()), (1, false));
+        let mut waits = open(Full::Waits);
+        waits.push(vec![0; 8]);
+        assert!(!waits.holds_up());
+        waits.push(vec![0; 8]);
+        assert_eq!((waits.dropped(), waits.holds_up()), (0, true));
+        settle(&mut waits);
+        assert!(!waits.holds_up());
+    }
+
+    #[test]
+    fn nobody_there_is_said() {
+        let nowhere = Target::unix(Path::new("/nonexistent/log"), Kind::Datagram);
+        let words = Outbox::open(nowhere, 10, Full::Drops).unwrap_err().chain();
+        assert_eq!(words, "dial unixgram /nonexistent/log: no such file or directory");
+    }
+}

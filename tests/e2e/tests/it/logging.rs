@@ -1,0 +1,190 @@
+//! Logging drivers: where lines go, what `docker logs` still knows, and servers that are slow, gone or never were.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::unix::net::UnixDatagram;
+use std::process::Stdio;
+use std::time::Duration;
+
+use testkit::House;
+use testkit::house::{PATIENCE, shown};
+
+use crate::containers::house;
+
+fn run(house: &House, name: &str, options: &[&str], command: &str) {
+    let mut args = vec!["run", "-d", "--name", name, "--network", "none"];
+    args.extend(options);
+    args.extend(["busybox", "sh", "-c", command]);
+    house.ok(&args);
+}
+
+#[test]
+fn local_files() {
+    let house = house();
+    let kept = ["--log-driver", "local", "--log-opt", "max-size=10k", "--log-opt", "max-file=3"];
+    run(&house, "local", &kept, "seq 1 2000; echo err >&2");
+    house.ok(&["wait", "local"]);
+    let lines = house.ok(&["logs", "--tail", "3", "local"]);
+    assert!(lines.contains("2000\n"), "{lines}");
+    assert_eq!(
+        house.ok(&["inspect", "-f", "{{.LogPath}}|{{.HostConfig.LogConfig}}", "local"]),
+        "|{local map[max-file:3 max-size:10k]}\n"
+    );
+    let id = house.ok(&["inspect", "-f", "{{.Id}}", "local"]);
+    let dir = house.data_root().join("containers").join(id.trim());
+    let files = std::fs::read_dir(dir).expect("a directory").count();
+    assert!((2..=3).contains(&files), "{files}");
+    let refused = house
+        .docker(&["create", "--log-driver", "local", "--log-opt", "max-file=0", "busybox"])
+        .output()
+        .expect("docker");
+    assert!(shown(&refused).contains("max file count should be a positive number"));
+}
+
+#[test]
+fn syslog_of_every_kind() {
+    let house = house();
+    let path = house.path("syslog");
+    let datagrams = UnixDatagram::bind(&path).expect("a socket");
+    datagrams.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+    udp.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let option = |address: &str| format!("syslog-address={address}");
+    let local = option(&format!("unixgram://{}", path.display()));
+    let near = option(&format!("udp://{}", udp.local_addr().expect("an address")));
+    let far = option(&format!("tcp://{}", tcp.local_addr().expect("an address")));
+    let common = ["--log-driver", "syslog", "--log-opt"];
+    let mut bytes = [0; 1024];
+
+    let tag = ["--log-opt", "tag={{.ImageName}}/{{.Name}}", "--log-opt", "syslog-facility=local1"];
+    run(&house, "near", &[&common[..], &[&local], &tag].concat(), "echo out; echo err >&2");
+    let mut said: Vec<String> = (0..2)
+        .map(|_| {
+            let count = datagrams.recv(&mut bytes).expect("a message");
+            String::from_utf8_lossy(&bytes[..count]).into_owned()
+        })
+        .collect();
+    said.sort();
+    assert!(said[0].starts_with("<139>") && said[0].ends_with("]: err\n"), "{said:?}");
+    assert!(said[1].starts_with("<142>") && said[1].contains(" busybox/near["), "{said:?}");
+
+    let format = ["--log-opt", "syslog-format=rfc5424"];
+    run(&house, "udp", &[&common[..], &[&near], &format].concat(), "echo hello");
+    let count = udp.recv(&mut bytes).expect("a message");
+    let message = String::from_utf8_lossy(&bytes[..count]).into_owned();
+    assert!(message.starts_with("<30>1 20") && message.ends_with(" - hello\n"), "{message}");
+
+    run(&house, "tcp", &[&common[..], &[&far]].concat(), "seq 1 1000");
+    let (client, _) = tcp.accept().expect("a connection");
+    client.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    let lines: Vec<String> =
+        BufReader::new(client).lines().take(1000).map(|line| line.expect("a line")).collect();
+    assert!(lines[999].ends_with("]: 1000"), "{}", lines[999]);
+    // Kept here, too.
+    house.ok(&["wait", "tcp"]);
+    assert_eq!(house.ok(&["logs", "--tail", "2", "tcp"]), "999\n1000\n");
+
+    let uncached = ["--log-opt", "cache-disabled=true"];
+    run(&house, "uncached", &[&common[..], &[&near], &uncached].concat(), "echo x");
+    let refused = house.docker(&["logs", "uncached"]).output().expect("docker");
+    let words = "configured logging driver does not support reading";
+    assert!(shown(&refused).contains(words), "{}", shown(&refused));
+    let plugins = house.ok(&["info", "-f", "{{.Plugins.Log}}"]);
+    assert_eq!(plugins, "[journald json-file local none syslog]\n");
+}
+
+#[test]
+fn a_server_that_is_not_there() {
+    let house = house();
+    let nowhere =
+        ["--log-driver", "syslog", "--log-opt", "syslog-address=unixgram:///nonexistent/log"];
+    let args = [&["run", "--rm", "--network", "none"][..], &nowhere, &["busybox", "true"]].concat();
+    let refused = house.docker(&args).output().expect("docker");
+    let words = "failed to create task for container: failed to initialize logging driver: dial unixgram /nonexistent/log: no such file or directory";
+    assert!(shown(&refused).contains(words), "{}", shown(&refused));
+    assert_eq!(house.ok(&["ps", "-aq"]), "");
+    let wrong = ["create", "--log-driver", "syslog", "--log-opt", "tag={{.Nope}}", "busybox"];
+    let refused = house.docker(&wrong).output().expect("docker");
+    assert!(shown(&refused).contains("failed to initialize logging driver: template: log-tag:1"));
+}
+
+/// Reads as slowly as it is told to.
+fn accept(server: &TcpListener) -> TcpStream {
+    let (client, _) = server.accept().expect("a connection");
+    client.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    client
+}
+
+#[test]
+fn a_slow_server_is_waited_for_or_not() {
+    let house = house();
+    let server = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let address = server.local_addr().expect("an address");
+    let address = format!("syslog-address=tcp://{address}");
+    let common = ["--log-driver", "syslog", "--log-opt", &address];
+    let speak = "seq 1 2000000; exit 3";
+    let hasty = ["--log-opt", "mode=non-blocking", "--log-opt", "max-buffer-size=64k"];
+    run(&house, "hasty", &[&common[..], &hasty].concat(), speak);
+    let silent = accept(&server);
+    // It ends though nobody has read a byte.
+    assert_eq!(house.ok(&["wait", "hasty"]).trim(), "3");
+    drop(silent);
+
+    run(&house, "patient", &common, speak);
+    let client = accept(&server);
+    let mut last = String::new();
+    let mut count = 0;
+    for line in BufReader::new(client).lines() {
+        last = line.expect("a line");
+        count += 1;
+        if count == 2_000_000 {
+            break;
+        }
+    }
+    assert!(last.ends_with("]: 2000000"), "{last}");
+    assert_eq!(house.ok(&["wait", "patient"]).trim(), "3");
+}
+
+#[test]
+fn a_server_that_comes_back_is_told_the_rest() {
+    let house = house();
+    let server = TcpListener::bind("127.0.0.1:0").expect("a socket");
+    let address = format!("syslog-address=tcp://{}", server.local_addr().expect("an address"));
+    let mut child = house
+        .docker(&[
+            "run",
+            "-i",
+            "--name",
+            "talk",
+            "--network",
+            "none",
+            "--log-driver",
+            "syslog",
+            "--log-opt",
+            &address,
+            "busybox",
+            "cat",
+        ])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("docker can be executed");
+    let mut input = child.stdin.take().expect("a pipe");
+    let mut client = BufReader::new(accept(&server));
+    let mut line = String::new();
+    input.write_all(b"one\n").expect("it reads");
+    client.read_line(&mut line).expect("a line");
+    assert!(line.ends_with("]: one\n"), "{line}");
+    drop(client);
+    input.write_all(b"two\n").expect("it reads");
+    let mut client = accept(&server);
+    client.set_read_timeout(Some(Duration::from_secs(60))).expect("a deadline");
+    input.write_all(b"three\n").expect("it reads");
+    drop(input);
+    let mut rest = String::new();
+    client.read_to_string(&mut rest).expect("text");
+    assert!(rest.contains("]: three\n"), "{rest}");
+    child.wait().expect("it ends");
+    assert_eq!(house.ok(&["logs", "talk"]), "one\ntwo\nthree\n");
+}
