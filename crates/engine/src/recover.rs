@@ -57,7 +57,20 @@ impl Containers {
                 .filter(|container| container.record().state.phase.is_up())
                 .map(|container| container.id().clone())
                 .collect();
-            this.sweep(&up)
+            this.sweep(&up)?;
+            if this.rooms.wake_foreign(&up)? {
+                let rooms = Arc::clone(&this.rooms);
+                // Nobody waits for plugins that may not be there yet.
+                std::thread::Builder::new()
+                    .name("unmounting".to_owned())
+                    .spawn(move || {
+                        if let Err(error) = rooms.tell_all() {
+                            tracing::error!(error = %error.chain(), "cannot give volumes back");
+                        }
+                    })
+                    .context(|| "cannot start a thread".to_owned())?;
+            }
+            Ok::<_, stdx::Error>(())
         })
         .await?;
         for container in self.all() {

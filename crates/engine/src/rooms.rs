@@ -71,12 +71,13 @@ pub(crate) struct Rooms {
     pub(crate) execs: crate::container::exec::Execs,
     /// Read while a container is made, written by who must not meet a half-made one.
     pub(crate) creations: std::sync::RwLock<()>,
+    pub(crate) foreign: crate::volumes::foreign::Foreign,
 }
 
 impl Rooms {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { settings, store, journal, storage, images, networks, launcher } = parts;
-        let (registry, execs, creations) = Default::default();
+        let (registry, execs, creations, foreign) = Default::default();
         Self {
             settings,
             store,
@@ -88,6 +89,7 @@ impl Rooms {
             registry,
             execs,
             creations,
+            foreign,
         }
     }
 
@@ -101,8 +103,8 @@ impl Rooms {
         self.settings.exec_root.join("containers").join(id.as_str())
     }
 
-    pub(crate) fn volume_event(&self, action: &str, name: &str) {
-        let attributes = BTreeMap::from([("driver".to_owned(), "local".to_owned())]);
+    pub(crate) fn volume_event(&self, action: &str, name: &str, driver: &str) {
+        let attributes = BTreeMap::from([("driver".to_owned(), driver.to_owned())]);
         self.journal.append(EventKind::Volume, action, Actor { id: name.to_owned(), attributes });
     }
 

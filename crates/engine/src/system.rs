@@ -122,7 +122,7 @@ impl System {
             images: rooms.images.count() as i64,
             driver: rooms.storage.snapshots.name().to_owned(),
             plugins: Plugins {
-                volume: names(&["local"]),
+                volume: rooms.volume_drivers(),
                 network: names(&["bridge", "host", "null"]),
                 authorization: None,
                 log: names(&shim::logs::DRIVERS),

@@ -16,6 +16,8 @@ pub(crate) struct Config {
     pub(crate) data_root: PathBuf,
     pub(crate) exec_root: PathBuf,
     pub(crate) pidfile: PathBuf,
+    /// Where plugins are looked for; Docker's places if there are none.
+    pub(crate) plugin_directories: Vec<PathBuf>,
     pub(crate) debug: bool,
     pub(crate) log_level: String,
     pub(crate) storage_driver: Option<String>,
@@ -77,6 +79,7 @@ impl Default for Config {
             data_root: PathBuf::from("/var/lib/gantry"),
             exec_root: PathBuf::from("/run/gantry"),
             pidfile: PathBuf::from("/run/gantry.pid"),
+            plugin_directories: Vec::new(),
             debug: false,
             log_level: "info".to_owned(),
             storage_driver: None,
@@ -307,6 +310,12 @@ const SETTINGS: &[Setting] = &[
         "Set no-new-privileges by default for new containers",
     ),
     short("pidfile", 'p', "pidfile", One, "Path to use for daemon PID file"),
+    setting(
+        "plugin-directory",
+        "plugin-directories",
+        Many,
+        "Look for plugins in here and not in Docker's directories",
+    ),
     setting("registry-mirror", "registry-mirrors", Many, "Preferred registry mirror"),
     setting(
         "seccomp-profile",
@@ -585,6 +594,7 @@ impl Config {
             "mtu" => self.mtu = number(value)?,
             "no-new-privileges" => self.no_new_privileges = switch(value)?,
             "pidfile" => self.pidfile = PathBuf::from(value),
+            "plugin-directory" => self.plugin_directories.push(PathBuf::from(value)),
             "registry-mirror" => self.registry_mirrors.push(text()),
             "seccomp-profile" => {
                 self.seccomp_profile = match value {

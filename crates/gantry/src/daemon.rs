@@ -13,6 +13,7 @@ use std::time::Duration;
 use engine::{Containers, Parts, Settings, System};
 use image::{Images, RegistryConfig};
 use network::{AddressPool, Bridge, NetworkConfig, Networks};
+use plugin::{Places, Plugins};
 use server::listen::{Listener, TcpSecurity, TlsFiles};
 use shim::Launcher;
 use state::{Journal, Store};
@@ -75,7 +76,7 @@ fn log_to_stderr(config: &Config) {
         level => level,
     };
     // Libraries below are heard from warnings on.
-    let ours = "gantry,engine,image,network,server,shim,runtime,state,storage,tokiox,cli";
+    let ours = "gantry,engine,image,network,plugin,server,shim,runtime,state,storage,tokiox,cli";
     let filter =
         ours.split(',').fold("warn".to_owned(), |filter, room| format!("{filter},{room}={level}"));
     tracing_subscriber::fmt()
@@ -125,8 +126,12 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
     let listeners = listen(config)?;
     let store = Store::open(&config.data_root.join("state.db"))?;
     let journal = Journal::open(&store)?;
-    let storage =
-        Arc::new(Storage::open(&config.data_root, config.storage_driver.as_deref(), &store)?);
+    let plugins = Arc::new(Plugins::new(match config.plugin_directories.as_slice() {
+        [] => Places::default(),
+        directories => Places::only(directories),
+    }));
+    let storage = Storage::open(&config.data_root, config.storage_driver.as_deref(), &store)?;
+    let storage = Arc::new(storage.with_plugins(plugins));
     let images = Images::open(&store, Arc::clone(&storage), &journal, registries(config))?;
     let identity = identity(&config.data_root)?;
     let networks = Networks::open(networking(config, &identity)?, &store, &journal)?;

@@ -33,6 +33,7 @@ pub struct Storage {
     pub content: content::Store,
     pub snapshots: Arc<dyn snapshot::Driver>,
     pub volumes: volume::Local,
+    pub volume_plugins: volume::PluginDrivers,
     trash: trash::Trash,
 }
 
@@ -51,8 +52,15 @@ impl Storage {
             content: content::Store::open_with(root, durable)?,
             snapshots: snapshot::open(root, driver, &ground)?,
             volumes: volume::Local::open(root, &trash)?,
+            volume_plugins: volume::PluginDrivers::default(),
             trash,
         })
+    }
+
+    /// The same, with volumes that plugins have.
+    pub fn with_plugins(mut self, plugins: Arc<plugin::Plugins>) -> Self {
+        self.volume_plugins = volume::PluginDrivers::new(plugins);
+        self
     }
 
     /// Makes a directory of somebody else's below the data root disappear at once; its space is freed by and by. One that

@@ -1,5 +1,6 @@
 //! `docker create`: the request is understood, the writable layer prepared, the record written. Nothing runs.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use api::container::{Config, CreateBody, CreateResponse};
@@ -11,6 +12,7 @@ use stdx::{Error, Id, Kind, Result};
 use super::plan::Plan;
 use super::record::Record;
 use super::state::State;
+use super::volumes::Foreign;
 use super::{Cell, Container};
 use super::{connect, health};
 use crate::{Containers, names};
@@ -34,7 +36,6 @@ impl Containers {
 
     fn create_blocking(&self, request: CreateRequest) -> Result<CreateResponse> {
         let rooms = &self.rooms;
-        let _made_in_peace = rooms.creations.read().unwrap_or_else(PoisonError::into_inner);
         let CreateRequest { name, platform, body } = request;
         let name = name
             .filter(|name| !name.is_empty())
@@ -81,12 +82,20 @@ impl Containers {
             })),
         };
         let mut record = Record::clone(&container.record());
-        if let Err(error) = container.make(&mut record, &image, &plan) {
-            container.unmake(&record);
+        let foreign = container.make_foreign_volumes(&mut record, &plan);
+        let made = foreign.and_then(|foreign| {
+            container.make(&mut record, &image, &plan, &foreign)?;
+            container.fill_foreign_volumes(&record, &plan).inspect_err(|_| {
+                let _in_peace = rooms.creations.read().unwrap_or_else(PoisonError::into_inner);
+                rooms.registry.remove(&id);
+                container.unmake(&record);
+            })
+        });
+        if let Err(error) = made {
+            container.drop_own_foreign_volumes(&record);
             rooms.registry.release_name(&name, &id);
             return Err(error);
         }
-        rooms.registry.insert(Arc::clone(&container.cell));
         container.event("create", &[]);
         Ok(CreateResponse { id: id.to_string(), warnings })
     }
@@ -110,12 +119,26 @@ impl Containers {
 
 impl Container {
     /// Everything on disk that a container has before it runs; the record last, as it makes the rest findable.
-    fn make(&self, record: &mut Record, image: &Image, plan: &Plan) -> Result<()> {
+    fn make(
+        &self,
+        record: &mut Record,
+        image: &Image,
+        plan: &Plan,
+        foreign: &BTreeMap<String, Foreign>,
+    ) -> Result<()> {
         let rooms = &self.rooms;
-        rooms.images.hold(&image.id, record.id.as_str())?;
-        rooms.storage.snapshots.prepare(record.id.as_str(), &record.chain)?;
-        self.make_mounts(record, plan)?;
-        self.save(record.clone())
+        let _in_peace = rooms.creations.read().unwrap_or_else(PoisonError::into_inner);
+        let made = rooms
+            .images
+            .hold(&image.id, record.id.as_str())
+            .and_then(|()| rooms.storage.snapshots.prepare(record.id.as_str(), &record.chain))
+            .and_then(|_| self.make_mounts(record, plan, foreign))
+            .and_then(|()| self.save(record.clone()));
+        match &made {
+            Ok(()) => rooms.registry.insert(Arc::clone(&self.cell)),
+            Err(_) => self.unmake(record),
+        }
+        made
     }
 
     /// Takes a half-made container apart again.
@@ -134,6 +157,7 @@ impl Container {
             tracing::warn!(container = %record.id, error = %error.chain(), "cannot take back a half-made container");
         }
         for volume in &record.own_volumes {
+            // A plugin's cannot be removed in here, and has no directory of ours.
             if let Err(error) = rooms.storage.volumes.remove(volume) {
                 tracing::warn!(container = %record.id, error = %error.chain(), "cannot take back an anonymous volume");
             }

@@ -183,6 +183,11 @@ impl Container {
             if let Err(error) = this.rooms.networks.detach(id) {
                 tracing::warn!(container = %id, error = %error.chain(), "cannot take the network back");
             }
+            if this.record().mounts.iter().any(super::volumes::is_foreign)
+                && let Err(error) = this.rooms.unmount_foreign(id)
+            {
+                tracing::warn!(container = %id, error = %error.chain(), "cannot give volumes back");
+            }
             let dir = this.rooms.exec_dir(id);
             match shim::Client::connect(&dir) {
                 // Its record is ours now; a shim that has gone already has nothing to be told.

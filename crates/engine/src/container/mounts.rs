@@ -1,5 +1,7 @@
 //! What a user asked to see inside: `-v`, `--mount`, `--tmpfs` and the image's `VOLUME`s, understood. Pure.
 
+use std::collections::BTreeMap;
+
 use stdx::{Error, Result};
 
 /// One thing to be mounted, and where.
@@ -23,9 +25,18 @@ pub enum Source {
         recursive: Recursive,
     },
     /// By name, or, without one, a new anonymous one.
-    Volume { name: Option<String>, copy_up: bool, subpath: Option<String> },
+    Volume { name: Option<String>, copy_up: bool, subpath: Option<String>, making: Making },
     /// With mount options as mount(8) writes them.
     Tmpfs { options: Vec<String> },
+}
+
+/// How a volume is made that is not there yet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Making {
+    /// Empty: whoever has it, or the local one.
+    pub driver: String,
+    pub options: BTreeMap<String, String>,
+    pub labels: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +59,7 @@ pub enum Recursive {
 
 impl Source {
     pub fn volume() -> Self {
-        Self::Volume { name: None, copy_up: true, subpath: None }
+        Self::Volume { name: None, copy_up: true, subpath: None, making: Making::default() }
     }
 }
 
@@ -104,7 +115,7 @@ pub fn parse_bind(text: &str) -> Result<MountPlan> {
             check_volume_name(source)?;
         }
         let name = (!source.is_empty()).then(|| source.to_owned());
-        Source::Volume { name, copy_up: copy, subpath: None }
+        Source::Volume { name, copy_up: copy, subpath: None, making: Making::default() }
     };
     Ok(plan)
 }

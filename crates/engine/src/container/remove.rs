@@ -96,6 +96,11 @@ impl Container {
         self.rooms.registry.remove(&self.cell.id);
         self.rooms.execs.forget(&self.cell.id);
         self.cell.bury();
+        let record = self.record();
+        if record.removes_volumes && record.mounts.iter().any(super::volumes::is_foreign) {
+            let this = self.clone();
+            tokiox::blocking(move || this.drop_own_foreign_volumes(&record)).await;
+        }
         Ok(())
     }
 
@@ -111,9 +116,12 @@ impl Container {
             let others = |name: &String| {
                 users.get(name).is_some_and(|users| users.iter().any(|id| id != record.id.as_str()))
             };
-            for name in record.own_volumes.iter().filter(|name| !others(name)) {
+            let foreign = |name: &&String| {
+                record.mounts.iter().any(|m| m.name == **name && super::volumes::is_foreign(m))
+            };
+            for name in record.own_volumes.iter().filter(|name| !others(name) && !foreign(name)) {
                 rooms.storage.volumes.remove(name)?;
-                rooms.volume_event("destroy", name);
+                rooms.volume_event("destroy", name, crate::volumes::LOCAL);
             }
         }
         rooms.store.delete::<Record>(record.id.as_str())

@@ -97,6 +97,7 @@ impl Container {
             self.after(Event::Started { pid: launched.pid, at: launched.started_at })?;
         record.stopped_by_hand = false;
         record.endpoints = endpoints;
+        self.rooms.tell_mountpoints(&record.id, &mut record.mounts)?;
         if self.record().state.phase != Phase::Restarting {
             record.restart_count = 0;
             self.cell.live().last_pause = None;

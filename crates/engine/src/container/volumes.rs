@@ -1,23 +1,60 @@
 //! What is mounted besides the image: binds are looked at, volumes made and held.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use api::container::MountPoint;
-use stdx::{Context, Error, Id, Result};
+use stdx::{Context, Error, Id, Kind, Result};
 
 use super::Container;
 use super::mounts::{Missing, MountPlan, Source};
 use super::plan::Plan;
 use super::record::Record;
 use super::spec::{ResolvedMount, What};
+use crate::volumes::LOCAL;
+use crate::volumes::foreign::Whose;
 
 /// Beside the data of a volume: it is being filled.
 const FILLING: &str = "filling";
 
 impl Container {
+    /// Before creation: plugins make their volumes, in their own time. By where they will be mounted.
+    pub(crate) fn make_foreign_volumes(
+        &self,
+        record: &mut Record,
+        plan: &Plan,
+    ) -> Result<BTreeMap<String, Foreign>> {
+        let mut made = BTreeMap::new();
+        for mount in &plan.mounts {
+            let Source::Volume { name, making, .. } = &mount.source else { continue };
+            let whose = match (name, making.driver.as_str()) {
+                (None, "") => Whose::Local,
+                (None, driver) => Whose::of(driver),
+                (Some(name), driver) => {
+                    self.rooms.whose(name, driver).context(|| format!("create {name}"))?
+                }
+            };
+            let Whose::Plugin(driver) = whose else { continue };
+            let anonymous = name.is_none();
+            let name = name.clone().unwrap_or_else(|| Id::random().to_string());
+            let (found, fresh) = self.rooms.make_foreign(&name, &driver, making)?;
+            if anonymous && fresh {
+                record.own_volumes.push(name.clone());
+            }
+            let source = found.volume.mountpoint.unwrap_or_default();
+            made.insert(mount.target.clone(), Foreign { name, driver, source, anonymous });
+        }
+        Ok(made)
+    }
+
     /// At creation: volumes come into being, sources are checked, and `inspect` learns of both.
-    pub(crate) fn make_mounts(&self, record: &mut Record, plan: &Plan) -> Result<()> {
+    pub(crate) fn make_mounts(
+        &self,
+        record: &mut Record,
+        plan: &Plan,
+        foreign: &BTreeMap<String, Foreign>,
+    ) -> Result<()> {
         for mount in &plan.mounts {
             let point = match &mount.source {
                 Source::Bind { path, missing, propagation, .. } => {
@@ -36,7 +73,18 @@ impl Container {
                         ..MountPoint::default()
                     }
                 }
-                Source::Volume { name, copy_up, subpath } => {
+                Source::Volume { .. } if foreign.contains_key(&mount.target) => {
+                    let theirs = &foreign[&mount.target];
+                    self.rooms.must_stay(&theirs.name)?;
+                    volume_point(
+                        mount,
+                        &theirs.name,
+                        &theirs.source,
+                        &theirs.driver,
+                        theirs.anonymous,
+                    )
+                }
+                Source::Volume { name, copy_up, subpath, making: _ } => {
                     let anonymous = name.is_none();
                     let name = name.clone().unwrap_or_else(|| Id::random().to_string());
                     let volumes = &self.rooms.storage.volumes;
@@ -46,25 +94,12 @@ impl Container {
                         record.own_volumes.push(name.clone());
                     }
                     if fresh {
-                        self.rooms.volume_event("create", &name);
+                        self.rooms.volume_event("create", &name, LOCAL);
                     }
                     if *copy_up && subpath.is_none() {
                         self.fill(&mount.target, &path)?;
                     }
-                    MountPoint {
-                        r#type: "volume".to_owned(),
-                        name,
-                        source: path.to_string_lossy().into_owned(),
-                        destination: mount.target.clone(),
-                        driver: "local".to_owned(),
-                        mode: if mount.mode.is_empty() && !anonymous {
-                            "z".to_owned()
-                        } else {
-                            mount.mode.clone()
-                        },
-                        rw: !mount.read_only,
-                        ..MountPoint::default()
-                    }
+                    volume_point(mount, &name, &path, LOCAL, anonymous)
                 }
                 // Docker shows those of `--mount` and not those of `--tmpfs`; the container has both.
                 Source::Tmpfs { .. } => continue,
@@ -72,6 +107,54 @@ impl Container {
             record.mounts.push(point);
         }
         Ok(())
+    }
+
+    /// After creation: plugins' volumes that are empty are filled, as others are.
+    pub(crate) fn fill_foreign_volumes(&self, record: &Record, plan: &Plan) -> Result<()> {
+        let mut filled = Ok(());
+        for mount in &plan.mounts {
+            let Source::Volume { copy_up: true, subpath: None, .. } = &mount.source else {
+                continue;
+            };
+            let foreign =
+                |point: &&MountPoint| point.destination == mount.target && is_foreign(point);
+            let Some(point) = record.mounts.iter().find(foreign) else { continue };
+            filled = self.fill_foreign(mount, point);
+            if filled.is_err() {
+                break;
+            }
+        }
+        if record.mounts.iter().any(is_foreign) {
+            self.rooms.unmount_foreign(&record.id)?;
+        }
+        filled
+    }
+
+    fn fill_foreign(&self, mount: &MountPlan, point: &MountPoint) -> Result<()> {
+        if super::tree::directory_in(&self.tree()?, &mount.target)?.is_none() {
+            return Ok(());
+        }
+        let path = self
+            .rooms
+            .mount_foreign(&self.cell.id, &point.name, &point.driver)
+            .context(|| format!("error while mounting volume '{}'", point.source))?;
+        if is_empty(&path)? { self.copy_up(&mount.target, &path) } else { Ok(()) }
+    }
+
+    /// Anonymous volumes of plugins go with their container, unless somebody else mounts them or the plugin resists.
+    pub(crate) fn drop_own_foreign_volumes(&self, record: &Record) {
+        for name in &record.own_volumes {
+            let removed = self.rooms.foreign_record(name).and_then(|found| match found {
+                Some(found) => self.rooms.remove_foreign(&found, false),
+                None => Ok(()),
+            });
+            match removed {
+                Err(error) if error.kind() != Kind::Conflict => {
+                    tracing::warn!(container = %record.id, volume = %name, error = %error.chain(), "cannot remove an anonymous volume");
+                }
+                _ => {}
+            }
+        }
     }
 
     /// An empty volume is filled by its first user. The next one waits for that, and finishes what a daemon that died
@@ -149,7 +232,13 @@ impl Container {
                     .iter()
                     .find(|point| point.destination == mount.target)
                     .context(|| format!("the volume at {} is not recorded", mount.target))?;
-                let path = self.rooms.storage.volumes.path(&point.name)?;
+                let path = if is_foreign(point) {
+                    self.rooms
+                        .mount_foreign(&record.id, &point.name, &point.driver)
+                        .context(|| format!("error while mounting volume '{}'", point.source))?
+                } else {
+                    self.rooms.storage.volumes.path(&point.name)?
+                };
                 let source = match subpath {
                     None => path,
                     Some(below) => {
@@ -164,6 +253,41 @@ impl Container {
             Source::Tmpfs { options } => What::Tmpfs { options: options.clone() },
         };
         Ok(ResolvedMount { target: mount.target.clone(), read_only: mount.read_only, what })
+    }
+}
+
+/// A plugin's volume, made for one of a container's mounts.
+pub(crate) struct Foreign {
+    name: String,
+    driver: String,
+    source: PathBuf,
+    anonymous: bool,
+}
+
+/// Whether a plugin has it.
+pub(crate) fn is_foreign(point: &MountPoint) -> bool {
+    point.r#type == "volume" && point.driver != LOCAL
+}
+
+fn volume_point(
+    mount: &MountPlan,
+    name: &str,
+    source: &Path,
+    driver: &str,
+    anonymous: bool,
+) -> MountPoint {
+    MountPoint {
+        r#type: "volume".to_owned(),
+        name: name.to_owned(),
+        source: source.to_string_lossy().into_owned(),
+        destination: mount.target.clone(),
+        driver: driver.to_owned(),
+        mode: match mount.mode.is_empty() && !anonymous {
+            true => "z".to_owned(),
+            false => mount.mode.clone(),
+        },
+        rw: !mount.read_only,
+        ..MountPoint::default()
     }
 }
 

@@ -1,15 +1,17 @@
 //! The local driver: `volumes/<name>/_data`, as Docker lays them out.
 
+use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::Mode;
 use rustix::io::Errno;
-use stdx::{Context, Error, Result};
+use stdx::{Context, Error, Kind, Result};
 
 use crate::beneath;
 use crate::durable::{self, OnDisk};
 use crate::trash::Trash;
+use crate::volume::{Driver, Scope, Volume};
 
 const DATA: &str = "_data";
 
@@ -78,6 +80,57 @@ impl Local {
 
     fn data(&self, name: &str) -> PathBuf {
         self.path.join(name).join(DATA)
+    }
+}
+
+impl Driver for Local {
+    fn name(&self) -> &str {
+        "local"
+    }
+
+    fn scope(&self) -> Scope {
+        Scope::Local
+    }
+
+    fn create(&self, name: &str, options: &BTreeMap<String, String>) -> Result<()> {
+        if !options.is_empty() {
+            return Err(Error::not_implemented(
+                "options of the local volume driver are not supported yet",
+            ));
+        }
+        self.create(name).map(drop)
+    }
+
+    fn get(&self, name: &str) -> Result<Option<Volume>> {
+        match self.path(name) {
+            Ok(path) => {
+                let mountpoint = Some(path);
+                Ok(Some(Volume { name: name.to_owned(), mountpoint, ..Volume::default() }))
+            }
+            Err(error) if error.kind() == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn list(&self) -> Result<Vec<Volume>> {
+        let volume = |name: String| {
+            let mountpoint = Some(self.data(&name));
+            Volume { name, mountpoint, ..Volume::default() }
+        };
+        Ok(self.list()?.into_iter().map(volume).collect())
+    }
+
+    /// A directory is where it is, however many look at it.
+    fn mount(&self, name: &str, _: &str) -> Result<PathBuf> {
+        self.path(name)
+    }
+
+    fn unmount(&self, _: &str, _: &str) -> Result<()> {
+        Ok(())
+    }
+
+    fn remove(&self, name: &str) -> Result<()> {
+        self.remove(name)
     }
 }
 

@@ -17,3 +17,4 @@ mod runc;
 mod streams;
 mod transcript;
 mod uml;
+mod volume_plugins;

@@ -305,7 +305,7 @@ fn refuse_unbuilt(config: &Config, host: &HostConfig) -> Result<()> {
             .values()
             .any(|bindings| bindings.as_ref().is_some_and(|bindings| !bindings.is_empty()))
     });
-    let unbuilt: [(&str, bool); 11] = [
+    let unbuilt: [(&str, bool); 10] = [
         ("HostConfig.PortBindings", published),
         ("HostConfig.PublishAllPorts", host.publish_all_ports),
         ("HostConfig.VolumesFrom", given(&host.volumes_from)),
@@ -315,7 +315,6 @@ fn refuse_unbuilt(config: &Config, host: &HostConfig) -> Result<()> {
             "HostConfig.DeviceRequests",
             r.device_requests.as_ref().is_some_and(|requests| !requests.is_empty()),
         ),
-        ("HostConfig.VolumeDriver", !matches!(host.volume_driver.as_str(), "" | "local")),
         ("HostConfig.UsernsMode", !matches!(host.userns_mode.as_str(), "" | "host")),
         ("HostConfig.Cgroup", !host.cgroup.is_empty()),
         (

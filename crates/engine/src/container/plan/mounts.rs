@@ -5,12 +5,19 @@ use std::collections::BTreeMap;
 use api::container::{Config, HostConfig, Mount};
 use stdx::{Error, Result};
 
-use crate::container::mounts::{self, Missing, MountPlan, Recursive, Source};
+use crate::container::mounts::{self, Making, Missing, MountPlan, Recursive, Source};
 
 pub(super) fn all_mounts(config: &Config, host: &HostConfig) -> Result<Vec<MountPlan>> {
     let mut all = Vec::new();
+    // `--volume-driver` is for those that have no way to name one.
+    let driven = |mut plan: MountPlan| {
+        if let Source::Volume { making, .. } = &mut plan.source {
+            making.driver.clone_from(&host.volume_driver);
+        }
+        plan
+    };
     for bind in host.binds.iter().flatten() {
-        mounts::add(&mut all, mounts::parse_bind(bind)?)?;
+        mounts::add(&mut all, driven(mounts::parse_bind(bind)?))?;
     }
     for mount in &host.mounts {
         mounts::add(&mut all, typed_mount(mount)?)?;
@@ -36,12 +43,12 @@ pub(super) fn all_mounts(config: &Config, host: &HostConfig) -> Result<Vec<Mount
             .filter(|target| target != "/")
             .ok_or_else(|| Error::invalid(format!("invalid volume specification: '{path}'")))?;
         if !all.iter().any(|other| other.target == target) {
-            all.push(MountPlan {
+            all.push(driven(MountPlan {
                 target,
                 read_only: false,
                 source: Source::volume(),
                 mode: String::new(),
-            });
+            }));
         }
     }
     Ok(all)
@@ -92,16 +99,16 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
         }
         "volume" => {
             let options = mount.volume_options.clone().unwrap_or_default();
-            if let Some(driver) = options
-                .driver_config
-                .filter(|d| !matches!(d.name.as_str(), "" | "local") || !d.options.is_empty())
-            {
-                return Err(Error::not_implemented(format!(
-                    "volume driver options ({}) are not supported yet",
-                    driver.name
-                )));
+            let driver = options.driver_config.unwrap_or_default();
+            let making =
+                Making { driver: driver.name, options: driver.options, labels: options.labels };
+            let local = matches!(making.driver.as_str(), "" | "local");
+            if local && !making.options.is_empty() {
+                return Err(Error::not_implemented(
+                    "volume driver options (local) are not supported yet",
+                ));
             }
-            if !options.labels.is_empty() {
+            if local && !making.labels.is_empty() {
                 return Err(Error::not_implemented("volume labels are not supported yet"));
             }
             if !mount.source.is_empty() {
@@ -111,6 +118,7 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
                 name: (!mount.source.is_empty()).then(|| mount.source.clone()),
                 copy_up: !options.no_copy,
                 subpath: (!options.subpath.is_empty()).then_some(options.subpath),
+                making,
             }
         }
         "tmpfs" => {

@@ -1,7 +1,9 @@
 //! Volumes as people see them: names with labels, held by the containers that mount them.
 //!
 //! The directory is the volume; a record adds what the directory cannot say. A container's own (anonymous) volumes and
-//! those that a bind named into being have no record, and need none.
+//! those that a bind named into being have no record, and need none; those of plugins always have one ([`foreign`]).
+
+pub(crate) mod foreign;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -10,13 +12,19 @@ use api::volume::{CreateBody, ListResponse, PruneReport, Volume};
 use serde::{Deserialize, Serialize};
 use stdx::time::Timestamp;
 use stdx::{Context, Error, Id, Kind, Result};
+use storage::volume::Driver;
 
+use self::foreign::{Found, Whose};
+use crate::container::mounts::Making;
 use crate::containers::Containers;
 use crate::filters::Filters;
 use crate::rooms::Rooms;
 
 /// The label that tells volumes nobody named.
 const ANONYMOUS: &str = "com.docker.volume.anonymous";
+
+/// The driver that is ours.
+pub(crate) const LOCAL: &str = "local";
 
 /// The handle that the doors hold.
 #[derive(Clone)]
@@ -26,10 +34,18 @@ pub struct Volumes {
 
 /// What was said when a volume was made by hand.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-struct Record {
+pub(crate) struct Record {
     name: String,
+    #[serde(default = "local")]
+    driver: String,
     created: Timestamp,
     labels: BTreeMap<String, String>,
+    #[serde(default)]
+    options: BTreeMap<String, String>,
+}
+
+fn local() -> String {
+    LOCAL.to_owned()
 }
 
 impl state::Record for Record {
@@ -51,30 +67,23 @@ impl Volumes {
         self.blocking(move |rooms| {
             let users = rooms.registry.users_of_volumes();
             let mut volumes = all(rooms)?;
+            let (foreign, warnings) = rooms.all_foreign()?;
+            volumes.extend(foreign.into_iter().map(picture_of_foreign));
+            volumes.sort_by(|a, b| a.name.cmp(&b.name));
             volumes.retain(|volume| {
                 filters.any("name", |wanted| volume.name.contains(wanted))
                     && filters.exact("driver", &volume.driver)
                     && filters.labels("label", volume.labels.as_ref().unwrap_or(&BTreeMap::new()))
                     && dangling.is_none_or(|wanted| wanted != users.contains_key(&volume.name))
             });
-            Ok(ListResponse { volumes, warnings: None })
+            Ok(ListResponse { volumes, warnings: (!warnings.is_empty()).then_some(warnings) })
         })
         .await
     }
 
     /// Makes a volume, or finds the one that is there already. Without a name it gets one.
     pub async fn create(&self, body: CreateBody) -> Result<Volume> {
-        if !matches!(body.driver.as_str(), "" | "default" | "local") {
-            let driver = body.driver;
-            return Err(Error::not_found(format!(
-                "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
-            )));
-        }
-        if !body.driver_opts.is_empty() {
-            return Err(Error::not_implemented(
-                "options of the local volume driver are not supported yet",
-            ));
-        }
+        let driver = if body.driver == "default" { LOCAL.to_owned() } else { body.driver };
         self.blocking(move |rooms| {
             let mut labels = body.labels;
             let name = match body.name.is_empty() {
@@ -84,14 +93,21 @@ impl Volumes {
                     Id::random().to_string()
                 }
             };
+            let whose = rooms.whose(&name, &driver).context(|| format!("create {name}"))?;
+            if let Whose::Plugin(driver) = whose {
+                let making = Making { driver: String::new(), options: body.driver_opts, labels };
+                let (found, _) = rooms.make_foreign(&name, &driver, &making)?;
+                return Ok(picture_of_foreign(found));
+            }
+            if !body.driver_opts.is_empty() {
+                return Err(Error::not_implemented(
+                    "options of the local volume driver are not supported yet",
+                ));
+            }
             if rooms.storage.volumes.path(&name).is_err() {
                 rooms.storage.volumes.create(&name).context(|| format!("create {name}"))?;
-                rooms.store.put(&Record {
-                    name: name.clone(),
-                    created: Timestamp::now(),
-                    labels,
-                })?;
-                rooms.volume_event("create", &name);
+                rooms.store.put(&Record::new(&name, LOCAL, BTreeMap::new(), labels))?;
+                rooms.volume_event("create", &name, LOCAL);
             }
             picture(rooms, &name)
         })
@@ -100,14 +116,31 @@ impl Volumes {
 
     pub async fn inspect(&self, name: &str) -> Result<Volume> {
         let name = name.to_owned();
-        self.blocking(move |rooms| picture(rooms, &name)).await
+        self.blocking(move |rooms| {
+            match rooms.foreign(&name).context(|| format!("get {name}"))? {
+                Some(found) => Ok(picture_of_foreign(found)),
+                None => picture(rooms, &name),
+            }
+        })
+        .await
     }
 
     /// Removes a volume that no container mounts, running or not. With `force`, one that is not there is gone already.
     pub async fn remove(&self, name: &str, force: bool) -> Result<()> {
         let name = name.to_owned();
         self.blocking(move |rooms| match rooms.storage.volumes.path(&name) {
-            Err(error) if force && error.kind() == Kind::NotFound => Ok(()),
+            Err(error) if error.kind() == Kind::NotFound => {
+                let recorded = rooms.foreign_record(&name)?;
+                let found = match (rooms.foreign(&name), recorded) {
+                    (Ok(Some(found)), _) => found.record,
+                    (Ok(None), _) if force => return Ok(()),
+                    (Ok(None), _) => return Err(error),
+                    // The only way to be rid of what belongs to a driver that is gone for good.
+                    (Err(_), Some(record)) if force => record,
+                    (Err(error), _) => return Err(error).context(|| format!("get {name}")),
+                };
+                rooms.remove_foreign(&found, force)
+            }
             Err(error) => Err(error),
             Ok(_) => Self::remove_unused(rooms, &name),
         })
@@ -146,16 +179,10 @@ impl Volumes {
     fn remove_unused(rooms: &Rooms, name: &str) -> Result<()> {
         // Nobody begins to use it between the question and the end.
         let _nobody = rooms.creations.write().unwrap_or_else(PoisonError::into_inner);
-        if let Some(users) = rooms.registry.users_of_volumes().get(name) {
-            let users: Vec<&str> = users.iter().map(String::as_str).collect();
-            return Err(Error::conflict(format!(
-                "remove {name}: volume is in use - [{}]",
-                users.join(", ")
-            )));
-        }
+        rooms.refuse_if_used(name)?;
         rooms.storage.volumes.remove(name).context(|| format!("remove {name}"))?;
         rooms.store.delete::<Record>(name)?;
-        rooms.volume_event("destroy", name);
+        rooms.volume_event("destroy", name, LOCAL);
         Ok(())
     }
 
@@ -168,6 +195,17 @@ impl Volumes {
     }
 }
 
+impl Rooms {
+    /// To be asked while nobody can begin to use it.
+    fn refuse_if_used(&self, name: &str) -> Result<()> {
+        let users = self.registry.users_of_volumes();
+        let Some(users) = users.get(name) else { return Ok(()) };
+        let users: Vec<&str> = users.iter().map(String::as_str).collect();
+        Err(Error::conflict(format!("remove {name}: volume is in use - [{}]", users.join(", "))))
+    }
+}
+
+/// Those of our own.
 fn all(rooms: &Rooms) -> Result<Vec<Volume>> {
     let names = rooms.storage.volumes.list()?;
     // One that has just been removed is no failure of the list.
@@ -188,7 +226,8 @@ fn picture(rooms: &Rooms, name: &str) -> Result<Volume> {
                 .unwrap_or_default();
             // To the second, as Docker tells it.
             let created = Timestamp::from_unix_nanos(i128::from(made.as_secs()) * 1_000_000_000);
-            Record { name: name.to_owned(), created, labels: anonymous.into_iter().collect() }
+            let labels = anonymous.into_iter().collect();
+            Record { created, ..Record::new(name, LOCAL, BTreeMap::new(), labels) }
         }
     };
     let seconds = Timestamp::from_unix_nanos(i128::from(record.created.unix()) * 1_000_000_000);
@@ -201,4 +240,21 @@ fn picture(rooms: &Rooms, name: &str) -> Result<Volume> {
         scope: "local".to_owned(),
         ..Volume::default()
     })
+}
+
+/// A plugin's volume in Docker's words.
+fn picture_of_foreign(found: Found) -> Volume {
+    let Found { driver, volume, record } = found;
+    let seconds = Timestamp::from_unix_nanos(i128::from(record.created.unix()) * 1_000_000_000);
+    Volume {
+        created_at: volume.created.unwrap_or_else(|| seconds.to_string()),
+        driver: record.driver,
+        labels: (!record.labels.is_empty()).then_some(record.labels),
+        mountpoint: volume.mountpoint.unwrap_or_default().to_string_lossy().into_owned(),
+        name: record.name,
+        options: (!record.options.is_empty()).then_some(record.options),
+        scope: driver.scope().as_str().to_owned(),
+        status: volume.status,
+        ..Volume::default()
+    }
 }
