@@ -58,6 +58,9 @@ pub struct Options {
     pub clash: Clash,
     /// Everything belongs to these instead of whom the stream says.
     pub owner: Option<(u32, u32)>,
+    /// The stream is of what is in this directory of the tree, which itself stays as it is: `docker cp`. Links still mean
+    /// the whole tree.
+    pub below: Option<Vec<u8>>,
     pub limits: Limits,
 }
 
@@ -67,6 +70,7 @@ impl Default for Options {
             whiteouts: Whiteouts::Delete,
             clash: Clash::Replace,
             owner: None,
+            below: None,
             limits: Limits::default(),
         }
     }
@@ -98,9 +102,15 @@ pub fn apply_with(root: BorrowedFd<'_>, tar: &mut dyn Read, options: &Options) -
     let mut reader = Reader::new(tar, &options.limits);
     let mut extractor = Extractor::new(root, options);
     while let Some(entry) = reader.next()? {
-        extractor
-            .entry(&entry, &mut reader)
-            .context(|| format!("cannot extract {:?}", String::from_utf8_lossy(&entry.path)))?;
+        extractor.entry(&entry, &mut reader).map_err(|error| {
+            // A clash names its path itself.
+            let named = options.clash == Clash::Refuse && error.errno().is_none();
+            if named {
+                return error;
+            }
+            let words = format!("cannot extract {:?}", String::from_utf8_lossy(&entry.path));
+            Error::new(error.kind(), words).caused_by(error)
+        })?;
     }
     extractor.finish()
 }
@@ -191,6 +201,11 @@ impl<'a> Extractor<'a> {
     fn entry(&mut self, entry: &Entry, reader: &mut Reader<'_>) -> Result<()> {
         self.applied.entries += 1;
         let path = clean(&entry.path, &self.options.limits)?;
+        let path = match &self.options.below {
+            Some(_) if path.is_empty() => return Ok(()),
+            Some(below) => join(below, &path),
+            None => path,
+        };
         let (parent, name) = split(&path);
         if name.is_empty() {
             return self.root(entry);
@@ -403,7 +418,10 @@ impl<'a> Extractor<'a> {
     }
 
     fn hard_link(&mut self, entry: &Entry, path: &[u8], parent: &[u8], name: &[u8]) -> Result<()> {
-        let target = clean(&entry.link, &self.options.limits)?;
+        let mut target = clean(&entry.link, &self.options.limits)?;
+        if let Some(below) = &self.options.below {
+            target = join(below, &target);
+        }
         let missing = || {
             Error::invalid(format!(
                 "link /{} /{}: no such file or directory",
@@ -558,15 +576,16 @@ impl<'a> Extractor<'a> {
         if self.options.clash == Clash::Refuse {
             let path = join(&parent.path, name);
             let path = lossy(&path);
+            let into = lossy(self.options.below.as_deref().unwrap_or_default());
             match (beneath::kind(&stat) == FileType::Directory, by == Kind::Directory) {
                 (true, false) => {
                     return Err(Error::invalid(format!(
-                        "cannot overwrite directory \"/{path}\" with non-directory \"/{path}\""
+                        "cannot overwrite directory \"/{path}\" with non-directory \"/{into}\""
                     )));
                 }
                 (false, true) => {
                     return Err(Error::invalid(format!(
-                        "cannot overwrite non-directory \"/{path}\" with directory \"/{path}\""
+                        "cannot overwrite non-directory \"/{path}\" with directory \"/{into}\""
                     )));
                 }
                 _ => {}

@@ -10,12 +10,14 @@ pub(crate) mod diff;
 pub(crate) mod limits;
 mod pack;
 mod pipe;
+mod place;
 pub(crate) mod tree;
 pub(crate) mod whiteout;
 
 pub use apply::{Applied, Clash, Options, Whiteouts, apply, apply_with};
 pub use diff::{Change, ChangeKind};
 pub use limits::Limits;
-pub use pack::{export, pack};
+pub use pack::export;
 pub use pipe::{Ahead, Verified};
+pub use place::{Place, destination, directory, make};
 pub use tree::{Depth, Summary};

@@ -4,15 +4,15 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Write;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 
 use rustix::fs::{FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
-use stdx::{Context, Error, Result};
+use stdx::{Context, Result};
 
 use crate::durable::OnDisk;
 use crate::tar::{Entry, Kind, Time, Writer};
-use crate::walk::{Walk, join, split};
+use crate::walk::Walk;
 use crate::{beneath, xattr};
 
 /// Writes all that is in `root`, not the root itself: `docker export`.
@@ -21,43 +21,6 @@ pub fn export(root: BorrowedFd<'_>, out: &mut dyn Write) -> Result<()> {
     let mut walk = Walk::new(root)?;
     while let Some(item) = walk.next()? {
         packer.add(walk.directory()?, item.name.as_bytes(), &item.path, &item.stat)?;
-    }
-    packer.finish()
-}
-
-/// Writes what is at `path` inside `root`, and all below it, under the name `name`: `docker cp` out of a container.
-/// Links on the way to `path` are followed inside `root`; `path` itself is not.
-pub fn pack(root: BorrowedFd<'_>, path: &[u8], name: &[u8], out: &mut dyn Write) -> Result<()> {
-    let missing = || {
-        Error::not_found(format!("no such file or directory: /{}", String::from_utf8_lossy(path)))
-    };
-    let trimmed: Vec<&[u8]> =
-        path.split(|c| *c == b'/').filter(|part| !part.is_empty() && *part != b".").collect();
-    let path = trimmed.join(&b'/');
-    let mut packer = Packer::new(out);
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-    let (parent, last) = split(&path);
-    let parent = match beneath::open(root, parent, flags) {
-        Ok(parent) => parent,
-        Err(Errno::NOENT | Errno::NOTDIR | Errno::LOOP) => return Err(missing()),
-        Err(errno) => return Err(errno).on_disk(),
-    };
-    let last = if last == b".." || last.is_empty() { b"." } else { last };
-    let stat = beneath::stat(parent.as_fd(), last).on_disk()?.ok_or_else(missing)?;
-    if !name.is_empty() {
-        packer.add(parent.as_fd(), last, name, &stat)?;
-    }
-    if beneath::kind(&stat) == FileType::Directory {
-        let directory = beneath::child(parent.as_fd(), last).on_disk()?;
-        let mut walk = Walk::new(directory.as_fd())?;
-        while let Some(item) = walk.next()? {
-            packer.add(
-                walk.directory()?,
-                item.name.as_bytes(),
-                &join(name, &item.path),
-                &item.stat,
-            )?;
-        }
     }
     packer.finish()
 }
@@ -146,7 +109,7 @@ impl<'a> Packer<'a> {
 
 fn describe(kind: Kind, path: &[u8], stat: &Stat) -> Entry {
     let mut path = path.to_owned();
-    if kind == Kind::Directory {
+    if kind == Kind::Directory && !path.ends_with(b"/") {
         path.push(b'/');
     }
     let devices = matches!(kind, Kind::Character | Kind::Block);

@@ -72,8 +72,13 @@ pub trait Driver: Send + Sync {
     /// How a container's root file system is to be put together in its own mount namespace.
     fn rootfs(&self, name: &str) -> Result<Rootfs>;
 
-    /// The whole tree of a *stopped* container, writable, mounted nowhere.
+    /// The whole tree of a container, mounted nowhere. Not to be written to. It may run meanwhile, or start: then it is
+    /// undefined which of its changes are seen, and nothing else.
     fn view(&self, name: &str) -> Result<View>;
+
+    /// The whole tree of a *stopped* container, writable, mounted nowhere. Whoever asks keeps it from starting until the
+    /// view is gone: two mounts of one writable layer take each other's ground away.
+    fn view_writable(&self, name: &str) -> Result<View>;
 
     /// The whole tree of an image, the lowest layer first, mounted nowhere. Not to be written to.
     fn view_layers(&self, chain: &[ChainId]) -> Result<View>;
@@ -121,6 +126,8 @@ pub struct LayerInfo {
 #[derive(Debug)]
 pub struct View {
     pub root: OwnedFd,
+    /// Whether it is a mount of its own, attached nowhere; else a directory of this host.
+    pub mounted: bool,
 }
 
 impl AsFd for View {

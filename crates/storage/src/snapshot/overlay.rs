@@ -111,7 +111,7 @@ impl Overlay {
     fn look(&self, mut lowers: Vec<PathBuf>) -> Result<View> {
         let missing = self.empty.iter().take(2_usize.saturating_sub(lowers.len()));
         lowers.extend(missing.cloned());
-        Ok(View { root: mount(&lowers, None)? })
+        Ok(View { root: mount(&lowers, None)?, mounted: true })
     }
 
     /// All layers below `chain`, the lowest first; `None` while one is missing.
@@ -300,8 +300,18 @@ impl Driver for Overlay {
 
     fn view(&self, name: &str) -> Result<View> {
         let snapshot = self.containers.get(name)?;
+        let mut lowers = vec![self.writable(&snapshot)?.0];
+        lowers.extend(self.ground(&snapshot.parent)?);
+        self.look(lowers)
+    }
+
+    fn view_writable(&self, name: &str) -> Result<View> {
+        let snapshot = self.containers.get(name)?;
         let (upper, work) = self.writable(&snapshot)?;
-        Ok(View { root: mount(&self.ground(&snapshot.parent)?, Some((&upper, &work)))? })
+        Ok(View {
+            root: mount(&self.ground(&snapshot.parent)?, Some((&upper, &work)))?,
+            mounted: true,
+        })
     }
 
     fn view_layers(&self, chain: &[ChainId]) -> Result<View> {

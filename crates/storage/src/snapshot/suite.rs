@@ -241,7 +241,8 @@ fn many_at_once(make: Make<'_>) {
                 house.unpack("same", Some("base"), same).unwrap();
                 let name = format!("c{number}");
                 house.driver.prepare(&name, &[chain("base"), chain("same")]).unwrap();
-                fs::write(path(&house.driver.view(&name).unwrap()).join("mine"), &name).unwrap();
+                fs::write(path(&house.driver.view_writable(&name).unwrap()).join("mine"), &name)
+                    .unwrap();
             });
         }
     });
@@ -271,7 +272,7 @@ fn containers_come_and_go(make: Make<'_>) {
         );
     }
     // What one does the other does not see.
-    fs::write(path(&house.driver.view("c1").unwrap()).join("etc/a"), "changed").unwrap();
+    fs::write(path(&house.driver.view_writable("c1").unwrap()).join("etc/a"), "changed").unwrap();
     house.driver.prepare("c4", &image).unwrap();
     assert_eq!(text(&house.driver.view("c4").unwrap(), "etc/a"), "base");
     assert_eq!(text(&house.driver.view("c1").unwrap(), "etc/a"), "changed");
@@ -304,7 +305,7 @@ fn places_are_no_changes(make: Make<'_>) {
     ];
     house.unpack("own", None, &layer(&own)).unwrap();
     house.driver.prepare("c", &[chain("own")]).unwrap();
-    let view = house.driver.view("c").unwrap();
+    let view = house.driver.view_writable("c").unwrap();
     let root = path(&view);
     assert_eq!(names(&root), [".dockerenv", "dev", "etc", "proc", "sys"]);
     assert_eq!(names(&root.join("etc")), ["hostname", "hosts", "mtab", "resolv.conf"]);
@@ -323,7 +324,7 @@ fn changes_and_diff(make: Make<'_>) {
     let image = house.image();
     house.driver.prepare("c", &image).unwrap();
     let before = house.driver.usage("c").unwrap();
-    let view = house.driver.view("c").unwrap();
+    let view = house.driver.view_writable("c").unwrap();
     let root = path(&view);
     fs::write(root.join("etc/a"), "longer than before").unwrap();
     fs::remove_file(root.join("etc/b")).unwrap();
@@ -370,7 +371,7 @@ fn changes_and_diff(make: Make<'_>) {
     assert!(tar == same, "the same changes are the same bytes");
     // Only the mode: that is a change too, and in a directory it is the only one.
     house.driver.prepare("modes", &image).unwrap();
-    let view = house.driver.view("modes").unwrap();
+    let view = house.driver.view_writable("modes").unwrap();
     fs::set_permissions(path(&view).join("etc"), PermissionsExt::from_mode(0o700)).unwrap();
     drop(view);
     let changes = house.driver.changes("modes").unwrap();
@@ -382,7 +383,7 @@ fn after_a_restart(make: Make<'_>) {
     let house = House::new(make);
     let image = house.image();
     house.driver.prepare("c", &image).unwrap();
-    fs::write(path(&house.driver.view("c").unwrap()).join("etc/a"), "changed").unwrap();
+    fs::write(path(&house.driver.view_writable("c").unwrap()).join("etc/a"), "changed").unwrap();
     let again = make(house.home.path(), &house.ground);
     assert!(image.iter().all(|chain| again.has_layer(chain)));
     assert_eq!(again.names().unwrap(), ["c"]);

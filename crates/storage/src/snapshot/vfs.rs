@@ -166,11 +166,15 @@ impl Driver for Vfs {
     }
 
     fn view(&self, name: &str) -> Result<View> {
-        Ok(View { root: self.tree(name)?.1 })
+        Ok(View { root: self.tree(name)?.1, mounted: false })
+    }
+
+    fn view_writable(&self, name: &str) -> Result<View> {
+        self.view(name)
     }
 
     fn view_layers(&self, chain: &[ChainId]) -> Result<View> {
-        Ok(View { root: self.top(chain)? })
+        Ok(View { root: self.top(chain)?, mounted: false })
     }
 
     fn changes(&self, name: &str) -> Result<Vec<Change>> {

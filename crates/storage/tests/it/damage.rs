@@ -205,7 +205,7 @@ fn trash_of_any_depth() {
     let home = tempfile::tempdir().unwrap();
     let storage = open(home.path(), "vfs");
     storage.snapshots.prepare("deep", &[]).unwrap();
-    let view = storage.snapshots.view("deep").unwrap();
+    let view = storage.snapshots.view_writable("deep").unwrap();
     // Deeper than a path can be long, and than there are descriptors.
     let mut at = view.root;
     for _ in 0..3000 {

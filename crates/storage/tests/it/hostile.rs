@@ -536,12 +536,12 @@ fn the_wrong_kind_is_refused_where_asked() {
     assert!(
         put(&[file("d", "")])
             .unwrap_err()
-            .ends_with("cannot overwrite directory \"/d\" with non-directory \"/d\"")
+            .ends_with("cannot overwrite directory \"/d\" with non-directory \"/\"")
     );
     assert!(
         put(&[dir("f")])
             .unwrap_err()
-            .ends_with("cannot overwrite non-directory \"/f\" with directory \"/f\"")
+            .ends_with("cannot overwrite non-directory \"/f\" with directory \"/\"")
     );
     put(&[file("f", "2"), dir("d"), file("d/x", "3")]).unwrap();
 }

@@ -90,7 +90,7 @@ fn base() -> Vec<u8> {
 fn live(driver: &Arc<dyn Driver>, acts: &[Act]) -> (Vec<String>, String, Vec<u8>) {
     driver.unpack(&chain("base"), None, &mut &base()[..]).unwrap();
     driver.prepare("c", &[chain("base")]).unwrap();
-    let view = driver.view("c").unwrap();
+    let view = driver.view_writable("c").unwrap();
     acts.iter().for_each(|act| act.run(&through(&view.root)));
     let tree = without_places(&picture(&through(&view.root), Detail::Short));
     drop(view);

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use oci::{ChainId, Digest};
 use storage::Storage;
-use storage::layer::{Applied, Clash, Limits, Options, Whiteouts, apply_with};
+use storage::layer::{Applied, Options, Whiteouts, apply_with};
 use storage::tar::{Entry, Kind, Writer};
 
 pub(crate) type Item = (Entry, Vec<u8>);
@@ -164,8 +164,7 @@ impl Jail {
     }
 
     pub(crate) fn extract(&self, tar: &[u8], whiteouts: Whiteouts) -> stdx::Result<Applied> {
-        let options =
-            Options { whiteouts, clash: Clash::Replace, owner: None, limits: Limits::default() };
+        let options = Options { whiteouts, ..Options::default() };
         apply_with(self.root().as_fd(), &mut &tar[..], &options)
     }
 }
