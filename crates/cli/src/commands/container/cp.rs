@@ -1,15 +1,15 @@
 //! `cp`: files between a container and here, as tar streams of the archive API.
 
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use client::{Client, Method};
+use stdx::Error;
 use stdx::units::human_size_precise;
-use stdx::{Context, Error};
 
+use super::archive::{extract, pack};
 use super::path;
 use crate::command::{Args, Call, Command};
 use crate::failure::{Failure, Result};
@@ -98,12 +98,18 @@ fn stat_of(header: &str) -> Result<Stat> {
 
 async fn out_of(call: &Call<'_>, container: &str, source: &str, destination: &str) -> Result {
     let client = call.cli.client()?;
-    let mut source = absolute_inside(source);
-    if call.flags.on("follow-link") {
-        let stat = stat(client, container, &source).await?;
-        if !stat.link_target.is_empty() {
-            source = resolved_link(&source, &stat.link_target);
-        }
+    if destination != "-" {
+        check_output(&absolute_here(destination))?;
+    }
+    let mut source = source.to_owned();
+    // What the archive calls it: the name that was asked for, also where that is a link.
+    let mut called = None;
+    if call.flags.on("follow-link")
+        && let Ok(stat) = stat(client, container, &source).await
+        && !stat.link_target.is_empty()
+    {
+        called = Some((base(&stat.link_target), base(&source)));
+        source = resolved_link(&source, &stat.link_target);
     }
     let request = client.get(format!("{}/archive", path(container))).query("path", &source);
     if destination == "-" {
@@ -115,18 +121,48 @@ async fn out_of(call: &Call<'_>, container: &str, source: &str, destination: &st
     }
     let response = request.send().await?;
     let stat = stat_of(response.header("x-docker-container-path-stat"))?;
-    let plan = Plan::of(&source, stat.is_directory, destination, Seen::here(destination))?;
-    let (folder, rename) = (PathBuf::from(&plan.folder), plan.rename);
-    let owners = call.flags.on("archive");
+    let whole = absolute_here(destination);
+    let landing = landing(&whole);
+    let plan = Plan::of(&source, stat.is_directory, &landing, Seen::here(&landing))?;
+    let (folder, rename) = (PathBuf::from(&plan.folder), plan.rename.or(called));
     let copied = pipes::consumed(response, move |tar| {
         let mut counted = Counted { inner: tar, count: 0 };
-        extract(&mut counted, &folder, rename.as_ref(), owners)?;
+        extract(&mut counted, &folder, rename.as_ref())?;
         Ok(counted.count)
     })
     .await?;
-    let whole = std::path::absolute(destination).unwrap_or_else(|_| destination.into());
-    report(call, copied, &whole.display().to_string());
+    report(call, copied, whole.trim_end_matches('/'));
     Ok(())
+}
+
+/// Refuses what cannot become a file or directory, before anything is asked for.
+fn check_output(destination: &str) -> Result {
+    let clean = Path::new(destination.trim_end_matches("/.").trim_end_matches('/'));
+    let parent = clean.parent().filter(|parent| !parent.exists());
+    if let Some(parent) = parent {
+        return Err(Failure::words(format!(
+            "invalid output path: directory {parent:?} does not exist"
+        )));
+    }
+    match std::fs::metadata(destination) {
+        Ok(meta) if meta.is_dir() || meta.is_file() => Ok(()),
+        Ok(_) => Err(Failure::words(format!(
+            "invalid output path: {destination:?} must be a directory or a regular file: got a device"
+        ))),
+        Err(_) => Ok(()),
+    }
+}
+
+/// Where a path leads, also when nothing is there yet.
+fn landing(path: &str) -> String {
+    let mut path = path.to_owned();
+    for _ in 0..10 {
+        match std::fs::read_link(&path) {
+            Ok(target) => path = resolved_link(&path, &target.to_string_lossy()),
+            Err(_) => break,
+        }
+    }
+    path
 }
 
 async fn into(call: &Call<'_>, source: &str, container: &str, destination: &str) -> Result {
@@ -161,6 +197,7 @@ async fn into(call: &Call<'_>, source: &str, container: &str, destination: &str)
             .done()
             .await?);
     }
+    let source = &absolute_here(source);
     let mut local = PathBuf::from(source);
     if call.flags.on("follow-link") {
         local = std::fs::canonicalize(&local).map_err(|err| missing(source, &err))?;
@@ -191,6 +228,9 @@ async fn into(call: &Call<'_>, source: &str, container: &str, destination: &str)
 }
 
 fn missing(source: &str, err: &io::Error) -> Failure {
+    if err.kind() == io::ErrorKind::NotADirectory {
+        return Failure::words("not a directory");
+    }
     Failure::words(format!(
         "lstat {source}: {}",
         Error::from(io::Error::from_raw_os_error(err.raw_os_error().unwrap_or(2)))
@@ -265,6 +305,22 @@ fn base(path: &str) -> String {
     last.map_or_else(|| "/".to_owned(), |name| name.to_string_lossy().into_owned())
 }
 
+/// From the root, with the slash or dot at its end that means a directory.
+fn absolute_here(path: &str) -> String {
+    let bare = path.trim_end_matches('/');
+    let end = match (bare == "." || bare.ends_with("/."), path.ends_with('/')) {
+        (true, _) => "/.",
+        (false, true) => "/",
+        (false, false) => "",
+    };
+    let whole = std::path::absolute(path).unwrap_or_else(|_| path.into());
+    let whole = whole.display().to_string();
+    match whole.trim_end_matches("/.").trim_end_matches('/') {
+        "" if end.is_empty() => "/".to_owned(),
+        clean => format!("{clean}{end}"),
+    }
+}
+
 fn absolute_inside(path: &str) -> String {
     if path.starts_with('/') { path.to_owned() } else { format!("/{path}") }
 }
@@ -275,111 +331,6 @@ fn resolved_link(link: &str, target: &str) -> String {
     }
     let parent = Path::new(link).parent().unwrap_or(Path::new("/"));
     parent.join(target).display().to_string()
-}
-
-/// Writes `source` as an archive whose first entry is `name`.
-fn pack(source: &Path, name: &str, out: impl Write) -> io::Result<()> {
-    let mut tar = tar::Builder::new(out);
-    tar.follow_symlinks(false);
-    let name = if name == "/" { "." } else { name };
-    if source.is_dir() && !source.is_symlink() || name == "." {
-        tar.append_dir_all(name, source)?;
-    } else {
-        tar.append_path_with_name(source, name)?;
-    }
-    tar.finish()
-}
-
-/// Extracts below `folder`. No entry leaves it: not by its name, and not through a link that the archive made.
-fn extract(
-    tar: impl Read,
-    folder: &Path,
-    rename: Option<&(String, String)>,
-    owners: bool,
-) -> stdx::Result<()> {
-    let mut archive = tar::Archive::new(tar);
-    for entry in archive.entries()? {
-        let mut entry = entry?;
-        let name = entry.path()?.into_owned();
-        let Some(relative) = renamed(&name, rename) else { continue };
-        let target = folder.join(&relative);
-        if passes_link(folder, &relative) {
-            return Err(Error::invalid(format!(
-                "refusing to write through a link: {}",
-                relative.display()
-            )));
-        }
-        let words = || format!("cannot write {}", target.display());
-        let header = entry.header();
-        let mode = header.mode().unwrap_or(0o644);
-        let (uid, gid) = (header.uid().unwrap_or(0), header.gid().unwrap_or(0));
-        let kind = header.entry_type();
-        if kind.is_dir() {
-            std::fs::create_dir_all(&target).context(words)?;
-        } else {
-            if std::fs::symlink_metadata(&target).is_ok_and(|meta| !meta.is_dir()) {
-                std::fs::remove_file(&target).context(words)?;
-            }
-            if let Some(link) = entry.link_name()?.filter(|_| kind.is_symlink()) {
-                symlink(&link, &target).context(words)?;
-                continue;
-            }
-            if let Some(link) = entry.link_name()?.filter(|_| kind.is_hard_link()) {
-                let Some(link) = renamed(&link, rename) else { continue };
-                std::fs::hard_link(folder.join(link), &target).context(words)?;
-                continue;
-            }
-            if !kind.is_file() && !kind.is_contiguous() && !kind.is_gnu_sparse() {
-                continue;
-            }
-            let mut file = std::fs::File::create(&target).context(words)?;
-            io::copy(&mut entry, &mut file).context(words)?;
-        }
-        if owners {
-            std::os::unix::fs::chown(&target, u32::try_from(uid).ok(), u32::try_from(gid).ok())
-                .unwrap_or_default();
-        }
-        std::fs::set_permissions(&target, std::fs::Permissions::from_mode(mode & 0o7777))
-            .context(words)?;
-    }
-    Ok(())
-}
-
-/// The entry's path with its first part exchanged; `None` for what must not be written at all.
-fn renamed(name: &Path, rename: Option<&(String, String)>) -> Option<PathBuf> {
-    let mut parts: Vec<&std::ffi::OsStr> = Vec::new();
-    for component in name.components() {
-        match component {
-            Component::Normal(part) => parts.push(part),
-            Component::CurDir | Component::RootDir => {}
-            Component::ParentDir | Component::Prefix(_) => return None,
-        }
-    }
-    let whole = |parts: &[&std::ffi::OsStr]| parts.iter().collect::<PathBuf>();
-    let below = |to: &str, parts: &[&std::ffi::OsStr]| match parts {
-        [] => PathBuf::from(to),
-        parts => Path::new(to).join(whole(parts)),
-    };
-    match rename {
-        Some((from, to)) if from == "." || from == "/" => Some(below(to, &parts)),
-        Some((from, to)) if parts.first().is_some_and(|first| *first == from.as_str()) => {
-            Some(below(to, &parts[1..]))
-        }
-        _ => Some(whole(&parts)),
-    }
-}
-
-/// Whether a folder on the way to `relative` is a link.
-fn passes_link(folder: &Path, relative: &Path) -> bool {
-    let mut path = folder.to_owned();
-    let mut components = relative.components().peekable();
-    while let Some(component) = components.next() {
-        path.push(component);
-        if components.peek().is_some() && path.is_symlink() {
-            return true;
-        }
-    }
-    false
 }
 
 struct Counted<T> {
@@ -434,53 +385,5 @@ mod tests {
         assert_eq!(plan("/a", true, "b", Seen::Nothing), ". a->b");
         assert_eq!(plan("/a", true, "/f", Seen::Other), "cannot copy directory");
         assert_eq!(plan("/a", false, "/d/", Seen::Nothing), "no such directory");
-    }
-
-    #[test]
-    fn there_and_back() {
-        let directory = tempfile::tempdir().unwrap();
-        let source = directory.path().join("source");
-        std::fs::create_dir(&source).unwrap();
-        std::fs::write(source.join("file"), "text").unwrap();
-        symlink("file", source.join("link")).unwrap();
-        let mut archive = Vec::new();
-        pack(&source, "source", &mut archive).unwrap();
-        let rename = ("source".to_owned(), "copy".to_owned());
-        extract(&archive[..], directory.path(), Some(&rename), false).unwrap();
-        assert_eq!(std::fs::read_to_string(directory.path().join("copy/file")).unwrap(), "text");
-        assert_eq!(
-            std::fs::read_link(directory.path().join("copy/link")).unwrap(),
-            Path::new("file")
-        );
-    }
-
-    #[test]
-    fn a_file_under_another_name() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("a"), "text").unwrap();
-        let mut archive = Vec::new();
-        pack(&directory.path().join("a"), "a", &mut archive).unwrap();
-        extract(&archive[..], directory.path(), Some(&("a".to_owned(), "b".to_owned())), false)
-            .unwrap();
-        assert_eq!(std::fs::read_to_string(directory.path().join("b")).unwrap(), "text");
-    }
-
-    #[test]
-    fn nothing_leaves_the_folder() {
-        let directory = tempfile::tempdir().unwrap();
-        let mut tar = tar::Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::Symlink);
-        header.set_size(0);
-        header.set_mode(0o777);
-        tar.append_link(&mut header, "door", "/tmp").unwrap();
-        let mut header = tar::Header::new_gnu();
-        header.set_size(1);
-        header.set_mode(0o644);
-        tar.append_data(&mut header, "door/gantry-cp-escaped", &b"x"[..]).unwrap();
-        let archive = tar.into_inner().unwrap();
-        let err = extract(&archive[..], directory.path(), None, false).unwrap_err();
-        assert_eq!(err.to_string(), "refusing to write through a link: door/gantry-cp-escaped");
-        assert!(!Path::new("/tmp/gantry-cp-escaped").exists());
     }
 }

@@ -1,5 +1,6 @@
 //! Containers: `run` and everything that can be done with what it made.
 
+mod archive;
 pub(crate) mod attach;
 mod body;
 mod checks;
