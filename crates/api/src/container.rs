@@ -655,6 +655,13 @@ pub struct PruneReport {
     pub space_reclaimed: u64,
 }
 
+/// The answer to `POST /commit`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct CommitResponse {
+    pub id: String,
+}
+
 /// The header `X-Docker-Container-Path-Stat` of the archive calls, base64 of this.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "camelCase")]

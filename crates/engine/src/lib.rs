@@ -20,6 +20,8 @@ mod volumes;
 mod warnings;
 
 pub use container::attach::{AttachRequest, Attached, DetachKeys};
+pub use container::commit::CommitRequest;
+pub use container::copy::ExtractRequest;
 pub use container::exec::{Exec, ExecStarted};
 pub use container::logs::LogsRequest;
 pub use container::remove::RemoveRequest;

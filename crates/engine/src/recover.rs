@@ -270,6 +270,7 @@ impl Container {
             (Phase::Paused, Status::Running) => self.apply(Event::Unpaused)?,
             _ => {}
         }
+        self.thaw_held().await?;
         self.rooms.images.set_running(self.id().as_str(), true);
         if let Err(error) = self.finish_update().await {
             tracing::warn!(container = %self.id(), error = %error.chain(), "cannot finish an update");

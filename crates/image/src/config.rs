@@ -12,7 +12,7 @@ fn apply(config: &mut RunConfig, change: &str) -> Result<()> {
     let (word, rest) = change.split_once(char::is_whitespace).unwrap_or((change, ""));
     let rest = rest.trim();
     let word = word.to_ascii_uppercase();
-    if rest.is_empty() {
+    if rest.is_empty() && !matches!(word.as_str(), "CMD" | "ENTRYPOINT") {
         return Err(Error::invalid(format!("{word} requires at least one argument")));
     }
     match word.as_str() {
@@ -24,8 +24,11 @@ fn apply(config: &mut RunConfig, change: &str) -> Result<()> {
         }
         "ENV" => {
             for (key, value) in pairs(&word, rest)? {
-                config.env.retain(|pair| pair.split('=').next() != Some(&key));
-                config.env.push(format!("{key}={value}"));
+                let new = format!("{key}={value}");
+                match config.env.iter_mut().find(|pair| pair.split('=').next() == Some(&key)) {
+                    Some(old) => *old = new,
+                    None => config.env.push(new),
+                }
             }
         }
         "LABEL" => config.labels.extend(pairs(&word, rest)?),
@@ -82,6 +85,9 @@ fn apply(config: &mut RunConfig, change: &str) -> Result<()> {
 
 /// The exec form is a list, the shell form is a line for the shell.
 fn command(config: &RunConfig, rest: &str) -> Vec<String> {
+    if rest.is_empty() {
+        return Vec::new();
+    }
     json_list(rest).unwrap_or_else(|| {
         let mut shell = config.shell.clone();
         if shell.is_empty() {
@@ -241,9 +247,10 @@ mod tests {
     #[test]
     fn instructions_change_the_configuration() {
         check(&["CMD [\"a\", \"b\"]"], r#"{"Cmd":["a","b"]}"#);
+        check(&["CMD x", "CMD"], "{}");
         check(&["cmd echo hi"], r#"{"Cmd":["/bin/sh","-c","echo hi"]}"#);
         check(&["CMD x", "ENTRYPOINT [\"e\"]"], r#"{"Entrypoint":["e"]}"#);
-        check(&["ENV a=1 b=\"2 3\"", "ENV a x y"], r#"{"Env":["b=2 3","a=x y"]}"#);
+        check(&["ENV a=1 b=\"2 3\"", "ENV a x y"], r#"{"Env":["a=x y","b=2 3"]}"#);
         check(
             &["EXPOSE 80 53/udp 8000-8001"],
             r#"{"ExposedPorts":{"53/udp":{},"80/tcp":{},"8000/tcp":{},"8001/tcp":{}}}"#,
@@ -265,7 +272,7 @@ mod tests {
     #[test]
     fn anything_else_is_refused() {
         check(&["RUN x"], "run is not a valid change command");
-        check(&["CMD"], "CMD requires at least one argument");
+        check(&["USER"], "USER requires at least one argument");
         check(&["USER a b"], "USER requires exactly one argument");
         check(&["EXPOSE 99999"], "invalid containerPort: 99999");
         check(&["EXPOSE 1/x"], "invalid proto: x");

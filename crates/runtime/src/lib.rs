@@ -36,6 +36,7 @@ use stdx::Result;
 
 pub use create::{Create, Created, Options, Pivot, RootfsIds, Running, Stdio, Wait, create};
 pub use exec::{Executed, Target, exec};
+pub use user::user_in;
 
 /// Lets a container start that was created to wait in its state directory ([`Wait::StateDir`]); answers once `execve` has
 /// succeeded.

@@ -53,6 +53,12 @@ pub(crate) fn identify(user: &User, root: BorrowedFd<'_>) -> Result<Identity> {
     Ok(identity)
 }
 
+/// The numbers of a `user[:group]` as the files below `root` have them.
+pub fn user_in(root: BorrowedFd<'_>, spec: &str) -> Result<(u32, u32)> {
+    let identity = identify(&User { username: spec.to_owned(), ..User::default() }, root)?;
+    Ok((identity.uid, identity.gid))
+}
+
 /// One file of the container. Missing is empty; anything but a regular file is refused without waiting on it.
 fn read(root: BorrowedFd<'_>, path: &str) -> Result<String> {
     let context = || format!("cannot read /{path} of the container");

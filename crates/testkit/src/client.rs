@@ -51,11 +51,11 @@ impl Client {
         );
         stream.write_all(head.as_bytes())?;
         stream.write_all(body)?;
-        read_answer(stream)
+        read_answer(stream, method == "HEAD")
     }
 }
 
-fn read_answer(stream: UnixStream) -> io::Result<Answer> {
+fn read_answer(stream: UnixStream, head_only: bool) -> io::Result<Answer> {
     let broken = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
     let mut reader = BufReader::new(stream);
     let mut line = String::new();
@@ -79,6 +79,9 @@ fn read_answer(stream: UnixStream) -> io::Result<Answer> {
     let chunked = header("transfer-encoding") == Some("chunked");
     let promised: Option<usize> = header("content-length").and_then(|text| text.parse().ok());
     let mut body = Vec::new();
+    if head_only {
+        return Ok(Answer { status, headers, body });
+    }
     if chunked {
         loop {
             line.clear();

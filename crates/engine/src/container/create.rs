@@ -78,6 +78,7 @@ impl Containers {
                 limits_pending: false,
                 stopped_by_hand: false,
                 removes_volumes: false,
+                frozen_to_commit: false,
                 gone: false,
             })),
         };
@@ -179,7 +180,7 @@ fn check_platform(image: &Image, wanted: Option<&str>) -> Result<()> {
 
 /// The request's configuration over the image's. Docker's rules: what the request leaves out, the image decides; lists of
 /// variables, labels and ports are joined; an entrypoint in the request drops the image's command.
-fn merge(mut wanted: Config, theirs: &RunConfig) -> Config {
+pub(super) fn merge(mut wanted: Config, theirs: &RunConfig) -> Config {
     let given = |list: &[String]| (!list.is_empty()).then(|| list.to_vec());
     let or = |field: &mut String, image: &str| {
         if field.is_empty() {

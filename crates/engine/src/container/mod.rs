@@ -16,7 +16,9 @@ pub(crate) mod attach;
 mod block_io;
 pub(crate) mod changes;
 pub(crate) mod check;
+pub(crate) mod commit;
 pub(crate) mod connect;
+pub(crate) mod copy;
 pub(crate) mod create;
 pub(crate) mod exec;
 pub(crate) mod exit;
@@ -34,6 +36,7 @@ pub(crate) mod stop;
 pub(crate) mod top;
 pub(crate) mod tree;
 pub(crate) mod update;
+pub(crate) mod view;
 pub(crate) mod volumes;
 pub(crate) mod wait;
 

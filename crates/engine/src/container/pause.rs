@@ -41,7 +41,9 @@ impl Container {
                 return Err(Error::conflict(format!("Container {} is not paused", this.cell.id)));
             }
             this.with_shim(shim::Client::resume).await?;
-            this.apply(Event::Unpaused)?;
+            let mut record = this.after(Event::Unpaused)?;
+            record.frozen_to_commit = false;
+            this.save(record)?;
             this.event("unpause", &[]);
             Ok(())
         })

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use api::container::{Config, CpuStats, CreateBody, Stats, UpdateBody};
+use api::container::{CommitResponse, Config, CpuStats, CreateBody, Stats, UpdateBody};
 use axum::Router;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use engine::{
-    AttachRequest, Attached, ByteStream, Container, Containers, CreateRequest, ListOptions,
-    LogStream, LogsRequest, RemoveRequest, WaitCondition,
+    AttachRequest, Attached, ByteStream, CommitRequest, Container, Containers, CreateRequest,
+    ListOptions, LogStream, LogsRequest, RemoveRequest, WaitCondition,
 };
 use futures_util::FutureExt;
 use futures_util::stream::{StreamExt, once, unfold};
@@ -49,6 +49,7 @@ pub(crate) fn routes(containers: Containers) -> Router {
         .route("/containers/{name}/stats", get(stats))
         .route("/containers/{name}/changes", get(changes))
         .route("/containers/{name}/export", get(export))
+        .route("/commit", post(commit))
         .route("/containers/{name}", axum::routing::delete(remove))
         .with_state(containers)
 }
@@ -323,6 +324,28 @@ pub(crate) fn pieces(
     archive: ByteStream,
 ) -> impl futures_util::Stream<Item = stdx::Result<bytes::Bytes>> {
     unfold(archive, |mut archive| async move { Some((archive.next().await?, archive)) })
+}
+
+async fn commit(
+    State(containers): State<Containers>,
+    query: Query,
+    Json(config): Json<Option<Config>>,
+) -> Outcome {
+    let name = query.get("container");
+    let name =
+        name.ok_or_else(|| Error::invalid("invalid container name or ID: value is empty"))?;
+    let text = |name| query.text(name).unwrap_or_default();
+    let request = CommitRequest {
+        repository: text("repo"),
+        tag: text("tag"),
+        author: text("author"),
+        message: text("comment"),
+        changes: query.all("changes").flat_map(str::lines).map(str::to_owned).collect(),
+        pause: query.flag_or("pause", true),
+        config: config.filter(|config| *config != Config::default()),
+    };
+    let id = containers.find(name)?.commit(request).await?;
+    Ok(stream::json(StatusCode::CREATED, &CommitResponse { id: id.to_string() }))
 }
 
 async fn remove(

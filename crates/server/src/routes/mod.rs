@@ -1,5 +1,6 @@
 //! What is served where: a file per noun, each with its routes on top.
 
+mod archive;
 mod containers;
 mod distribution;
 mod events;
@@ -31,6 +32,7 @@ pub fn router(rooms: Rooms) -> Router {
     without_rooms(&journal)
         .merge(system::routes(system))
         .merge(containers::routes(containers.clone()))
+        .merge(archive::routes(containers.clone()))
         .merge(exec::routes(containers.clone()))
         .merge(images::routes(images))
         .merge(networks::routes(networks))

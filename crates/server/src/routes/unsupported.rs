@@ -11,14 +11,8 @@ use crate::stream;
 pub(crate) fn routes() -> Router {
     let later = Router::new()
         .route("/containers/{name}/attach/ws", get(not_yet("attaching by websocket")))
-        .route(
-            "/containers/{name}/archive",
-            get(not_yet("copying files out of a container"))
-                .put(not_yet("copying files into a container")),
-        )
         .route("/containers/{name}/checkpoints", any(not_yet("checkpoints")))
         .route("/containers/{name}/checkpoints/{checkpoint}", delete(not_yet("checkpoints")))
-        .route("/commit", post(not_yet("committing a container")))
         .route("/build", post(not_yet("building images")))
         .route("/build/prune", post(async || stream::ok(&BuildPruneReport::default())))
         .route("/build/cancel", post(not_yet("building images")))

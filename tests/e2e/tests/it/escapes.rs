@@ -2,6 +2,7 @@
 //! host's.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -26,9 +27,10 @@ fn swapping<T>(dir: &Path, work: impl FnOnce() -> T) -> T {
                     .expect("both are there");
             }
         });
-        let outcome = work();
+        // Also when the work fails: nobody waits for a thread that goes on for ever.
+        let outcome = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
         done.store(true, Ordering::Relaxed);
-        outcome
+        outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
 }
 
@@ -90,4 +92,217 @@ fn e4_a_part_of_a_volume_never_leads_out_of_it() {
     assert!(!mounts.contains("canary") && !mounts.contains("volumes/shared"), "{mounts}");
     fs::remove_file(data.join("l")).expect("a link");
     house.ok(&["volume", "rm", "shared"]);
+}
+
+/// What `cp` must not read, change or add to: all of the host's directory, with modes, owners and times.
+fn fingerprint(dir: &Path) -> String {
+    let mut names: Vec<_> =
+        fs::read_dir(dir).expect("it is there").map(|e| e.expect("a name").path()).collect();
+    names.sort();
+    let meta = fs::metadata(dir).expect("it is there");
+    let mut text = format!(
+        "{} {:o} {} {}.{}\n",
+        dir.display(),
+        meta.mode(),
+        meta.uid(),
+        meta.mtime(),
+        meta.mtime_nsec()
+    );
+    for path in names {
+        let meta = fs::symlink_metadata(&path).expect("it is there");
+        match meta.is_dir() {
+            true => text += &fingerprint(&path),
+            false => {
+                let content = fs::read_to_string(&path).unwrap_or_default();
+                text += &format!(
+                    "{} {:o} {} {}.{} {content}\n",
+                    path.display(),
+                    meta.mode(),
+                    meta.uid(),
+                    meta.mtime(),
+                    meta.mtime_nsec()
+                );
+            }
+        }
+    }
+    text
+}
+
+/// An archive that replaces the word, and adds another.
+fn words() -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for name in ["word", "new"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(8);
+        header.set_mode(0o666);
+        tar.append_data(&mut header, name, &b"replaced"[..]).expect("it fits");
+    }
+    tar.into_inner().expect("it fits")
+}
+
+/// Copies out of, into and about `place`, over and over, while `dir` is swapped; nothing of the host may be in an answer,
+/// and nothing of the host may change.
+fn copies_stay_inside(house: &House, container: &str, dir: &Path, place: &str, host: &Path) {
+    let before = fingerprint(host);
+    let archive = words();
+    let size = SECRET.len().to_string();
+    let (mut read, mut written) = (0, 0);
+    swapping(dir, || {
+        for _ in 0..ROUNDS * 4 {
+            for part in ["", "/word", "/."] {
+                let path = format!("/containers/{container}/archive?path={place}{part}");
+                // What becomes a link while it is read ends an answer early.
+                if let Ok(answer) = house.client_of_api().ask("GET", &path, None) {
+                    assert!(!answer.text().contains(SECRET), "the host's file is in the answer");
+                    read += usize::from(answer.text().contains("its own"));
+                }
+                let head = house.api("HEAD", &path, None);
+                let stat = head.headers.iter().find(|(name, _)| name.ends_with("path-stat"));
+                let told = stat.map(|(_, value)| decoded(value)).unwrap_or_default();
+                assert!(!told.contains(&format!("\"size\":{size},")), "{told}");
+            }
+            let path = format!("/containers/{container}/archive?path={place}");
+            let answer = house.send("PUT", &path, "application/x-tar", &archive);
+            written += usize::from(answer.status == 200);
+        }
+    });
+    assert_eq!(fingerprint(host), before, "the host was written to");
+    // The twin: it is no wonder that nothing escapes where nothing works.
+    assert!(read + written > 0, "{read} {written}");
+}
+
+fn decoded(header: &str) -> String {
+    let bytes = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, header);
+    String::from_utf8(bytes.expect("base64")).expect("UTF-8")
+}
+
+#[test]
+fn e4_copies_never_leave_a_running_container() {
+    let house = house();
+    house.ok(&["run", "-d", "--name", "ca", "--network", "none", "busybox", "sleep", "600"]);
+    let pid = house.ok(&["inspect", "-f", "{{.State.Pid}}", "ca"]);
+    let inside = Path::new("/proc").join(pid.trim()).join("root/tmp");
+    let host = trap(&house, &inside);
+    copies_stay_inside(&house, "ca", &inside, "/tmp/d/sub", &host);
+    house.ok(&["rm", "-f", "ca"]);
+}
+
+#[test]
+fn e4_copies_never_leave_a_volume() {
+    let house = house();
+    house.ok(&["volume", "create", "shared"]);
+    let data = house.data_root().join("volumes/shared/_data");
+    let host = trap(&house, &data);
+    let common = ["--network", "none", "-v", "shared:/data", "busybox", "sleep", "600"];
+    house.ok(&[&["run", "-d", "--name", "ca"], &common[..]].concat());
+    house.ok(&[&["create", "--name", "cb"], &common[..]].concat());
+    copies_stay_inside(&house, "ca", &data, "/data/d/sub", &host);
+    // Another container may change the volume of one that does not run.
+    fs::write(data.join("d/sub/word").as_path(), "its own")
+        .or_else(|_| fs::write(data.join("l/sub/word"), "its own"))
+        .expect("one of them is the directory");
+    copies_stay_inside(&house, "cb", &data, "/data/d/sub", &host);
+    fs::remove_dir_all(&data).expect("the volume's data");
+    fs::create_dir(&data).expect("the volume's data");
+}
+
+/// What is mounted below a place that is swapped meanwhile (CVE-2026-41568, 42306): nothing is made and nothing mounted on
+/// the host, and a link that is absolute inside still leads where it leads inside.
+#[test]
+fn e4_places_of_mounts_are_inside() {
+    let house = house();
+    house.ok(&[
+        "run",
+        "--name",
+        "made",
+        "--network",
+        "none",
+        "busybox",
+        "sh",
+        "-c",
+        "mkdir /run /var; ln -s /run /var/run",
+    ]);
+    house.ok(&["commit", "made", "linked"]);
+    house.ok(&["create", "--name", "cb", "--network", "none", "-v", "/var/run/deep", "linked"]);
+    let put = house.send(
+        "PUT",
+        "/containers/cb/archive?path=/var/run/deep",
+        "application/x-tar",
+        &words(),
+    );
+    assert_eq!(put.status, 200, "{}", put.text());
+    let got = house.api("GET", "/containers/cb/archive?path=/run/deep/word", None);
+    assert!(got.text().contains("replaced"), "{}", got.text());
+
+    let running = [
+        "run",
+        "-d",
+        "--name",
+        "ca",
+        "--network",
+        "none",
+        "-v",
+        "mine:/tmp/d/sub/m",
+        "busybox",
+        "sleep",
+        "600",
+    ];
+    house.ok(&running);
+    let pid = house.ok(&["inspect", "-f", "{{.State.Pid}}", "ca"]);
+    let inside = Path::new("/proc").join(pid.trim()).join("root/tmp");
+    let host = trap(&house, &inside);
+    fs::create_dir(host.join("sub/m")).expect("a directory");
+    copies_stay_inside(&house, "ca", &inside, "/tmp/d/sub", &host);
+    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("mounts");
+    assert!(!mounts.contains("canary") && !mounts.contains("volumes/mine"), "{mounts}");
+    house.ok(&["rm", "-f", "-v", "ca", "cb"]);
+    house.ok(&["volume", "rm", "mine"]);
+}
+
+/// Nothing that a container brings along is loaded or executed by who looks into it (CVE-2019-14271, 2017-18367): its
+/// libraries, its lists of users, its archivers.
+#[test]
+fn e4_nothing_of_the_container_is_used_to_copy() {
+    let house = house();
+    house.ok(&[
+        "run",
+        "-d",
+        "--name",
+        "ca",
+        "--network",
+        "none",
+        "-u",
+        "nobody",
+        "busybox",
+        "sleep",
+        "600",
+    ]);
+    let pid = house.ok(&["inspect", "-f", "{{.State.Pid}}", "ca"]);
+    let root = Path::new("/proc").join(pid.trim()).join("root");
+    let trace = house.path("executed");
+    let program = format!("#!/bin/sh\necho $0 >> {}\n", trace.display());
+    for name in [
+        "usr/bin/tar",
+        "usr/bin/xz",
+        "usr/bin/unpigz",
+        "lib/libnss_files.so.2",
+        "lib64/libnss_files.so.2",
+    ] {
+        let path = root.join(name);
+        fs::create_dir_all(path.parent().expect("it has one")).expect("a directory");
+        fs::write(&path, &program).expect("a program");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("a mode");
+    }
+    fs::write(root.join("etc/ld.so.preload"), "/lib/libnss_files.so.2\n").expect("a file");
+    fs::write(root.join("etc/nsswitch.conf"), "passwd: files\n").expect("a file");
+    for query in ["/tmp", "/tmp&copyUIDGID=1"] {
+        let path = format!("/containers/ca/archive?path={query}");
+        assert_eq!(house.send("PUT", &path, "application/x-tar", &words()).status, 200);
+        assert_eq!(house.api("GET", &path, None).status, 200);
+    }
+    house.ok(&["top", "ca"]);
+    let maps = fs::read_to_string(format!("/proc/{}/maps", house.pid())).expect("its memory");
+    assert!(!maps.contains("libnss"), "{maps}");
+    assert!(!trace.exists());
+    house.ok(&["rm", "-f", "ca"]);
 }

@@ -500,14 +500,14 @@ fn containerd_lives_with_a_running_task() {
 // dockerd
 
 /// Debian's, in a network namespace of its own: it touches nobody's firewall.
-struct Dockerd {
+pub(crate) struct Dockerd {
     dir: tempfile::TempDir,
     daemon: Child,
     parent: String,
 }
 
 impl Dockerd {
-    fn new(program: &Path) -> Self {
+    pub(crate) fn new(program: &Path) -> Self {
         let dir = tempfile::Builder::new().prefix("gf-").tempdir().expect("a place for a test");
         let path = |name: &str| dir.path().join(name).display().to_string();
         let parent = format!("/gantry-dockerd-{}", std::process::id());
@@ -536,7 +536,7 @@ impl Dockerd {
         dockerd
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new("docker");
         command
             .env("DOCKER_HOST", format!("unix://{}", self.dir.path().join("s").display()))
@@ -551,7 +551,7 @@ impl Dockerd {
         self.command(args).output().expect("docker can be executed")
     }
 
-    fn ok(&self, args: &[&str]) -> String {
+    pub(crate) fn ok(&self, args: &[&str]) -> String {
         succeed(self.command(args))
     }
 }

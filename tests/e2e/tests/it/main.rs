@@ -1,6 +1,8 @@
 //! The built binary under real clients. Each test has a daemon of its own and ends with a strict check of it.
 
+mod commit;
 mod containers;
+mod copy;
 mod crash;
 mod daemon;
 mod distribution;
