@@ -230,10 +230,20 @@ impl<'a> Wanted<'a> {
                     .any(|mount| mount.destination == wanted || mount.name == wanted)
             })
             && filters.any("expose", |wanted| exposes(&record, wanted))
-            && filters.any("publish", |_| false)
+            && filters.any("publish", |wanted| publishes(&record, wanted))
             && filters.exact("health", health::filtered(&record))
             && filters.any("is-task", |wanted| wanted == "false"))
     }
+}
+
+fn publishes(record: &crate::container::record::Record, wanted: &str) -> bool {
+    let (port, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
+    let (first, last) = port.split_once('-').unwrap_or((port, port));
+    let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) else { return false };
+    record
+        .ports
+        .iter()
+        .any(|port| port.protocol.as_str() == protocol && (first..=last).contains(&port.host_port))
 }
 
 fn exposes(record: &crate::container::record::Record, wanted: &str) -> bool {

@@ -13,6 +13,7 @@ use stdx::{Context, Id, Kind, Result};
 use tokio::task::JoinSet;
 
 use crate::Containers;
+use crate::container::plan::Plan;
 use crate::container::record::Record;
 use crate::container::state::{Event, Phase};
 use crate::container::{Cell, Container, exit};
@@ -70,13 +71,32 @@ impl Containers {
                     })
                     .context(|| "cannot start a thread".to_owned())?;
             }
-            Ok::<_, stdx::Error>(())
+            this.rooms.networks.restore(&this.living())
         })
         .await?;
         for container in self.all() {
             container.boot();
         }
         Ok(())
+    }
+
+    /// Those whose ports and names are to be served.
+    fn living(&self) -> Vec<network::Living> {
+        let living = |container: &Container| {
+            let record = container.record();
+            if !record.state.phase.is_up() || record.state.pid == 0 {
+                return None;
+            }
+            let plan = Plan::of(&record.config, record.host(), &self.rooms.settings);
+            match plan.and_then(|plan| container.attach_request(&record, &plan)) {
+                Ok(request) => Some(network::Living { request, pid: record.state.pid }),
+                Err(error) => {
+                    tracing::error!(container = %record.id, error = %error.chain(), "cannot serve");
+                    None
+                }
+            }
+        };
+        self.all().iter().filter_map(living).collect()
     }
 
     /// Takes back what belongs to no record. `up` are those that run: what they have stays. What resists is no reason to do
@@ -263,6 +283,7 @@ impl Container {
         if !self.record().state.phase.is_up() {
             let mut record = self.after(Event::Started { pid: state.pid, at: state.started_at })?;
             record.endpoints = self.connected_now(&record);
+            record.ports = self.published_now(&record);
             self.save(record)?;
         }
         match (self.record().state.phase, state.status) {

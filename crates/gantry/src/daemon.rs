@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use engine::{Containers, Parts, Settings, System};
 use image::{Images, RegistryConfig};
+use network::netd::NetdConfig;
 use network::{AddressPool, Bridge, NetworkConfig, Networks};
 use plugin::{Places, Plugins};
 use server::listen::{Listener, TcpSecurity, TlsFiles};
@@ -150,7 +151,13 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
     welcome(&config.data_root, &images).await;
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let rooms = server::Rooms { containers, system, images, networks, journal: journal.clone() };
+    let rooms = server::Rooms {
+        containers,
+        system,
+        images,
+        networks: networks.clone(),
+        journal: journal.clone(),
+    };
     notify_ready();
     tracing::info!(version = engine::system::VERSION, "daemon has completed initialization");
     let shutdown = async move {
@@ -162,6 +169,7 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
     };
     server::serve(listeners, rooms, shutdown).await?;
     chores.abort();
+    tokiox::blocking(move || networks.close()).await;
     tokiox::blocking(move || journal.save()).await
 }
 
@@ -271,6 +279,8 @@ fn networking(config: &Config, identity: &str) -> Result<NetworkConfig> {
         allow_direct_routing: config.allow_direct_routing,
         accept_fwmark: config.accept_fwmark,
         host_binding: config.ip,
+        // Whatever has been put in our program's place meanwhile: this is what we are.
+        netd: Some(NetdConfig { program: "/proc/self/exe".into(), dir: config.exec_root.clone() }),
         table: None,
     })
 }

@@ -1,6 +1,6 @@
 //! The binary: which hat am I wearing.
 //!
-//! One program is the command, the daemon, the OCI runtime and the launcher of shims; the name it is called by, or its
+//! One program is the command, the daemon, the OCI runtime, the launcher of shims and netd; the name it is called by, or its
 //! first word, decides. Nothing is set up before that is known: the launcher must stay tiny, and the command quick.
 
 mod config;
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
     let called = called.unwrap_or_default();
     match called.as_str() {
         shim::launcher::NAME => return shim::launcher::main(),
+        network::netd::NAME => return network::netd::main(),
         "dockerd" | "gantryd" => return daemon::main(&called, args.split_off(1)),
         // Other engines call a runtime by its path alone, without a first word.
         "gantry-runtime" | "runc" => return runtime::oci_cli::main(args.split_off(1)),

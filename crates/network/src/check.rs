@@ -13,7 +13,7 @@ use crate::records::is_host_device;
 /// Something that should not be so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// Which promise is broken: `I4` devices, `I5` firewall, `I7` addresses.
+    /// Which promise is broken: `I4` devices, `I5` firewall, `I6` ports and names, `I7` addresses.
     pub invariant: &'static str,
     pub subject: String,
     pub problem: String,
@@ -62,6 +62,11 @@ impl Networks {
         findings.extend(core.misrule()?.into_iter().map(|problem| Finding {
             invariant: "I5",
             subject: core.config.table(),
+            problem,
+        }));
+        findings.extend(core.unattended()?.into_iter().map(|problem| Finding {
+            invariant: "I6",
+            subject: "netd".to_owned(),
             problem,
         }));
         findings.extend(addresses(&core.model(), known));

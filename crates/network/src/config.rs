@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 use crate::firewall::view::Mark;
+use crate::netd::NetdConfig;
 
 /// The options of the daemon that concern its networks. The defaults are Docker's.
 #[derive(Clone, Debug)]
@@ -47,6 +48,8 @@ pub struct NetworkConfig {
     pub accept_fwmark: Option<Mark>,
     /// `--ip`: where published ports listen by default.
     pub host_binding: Ipv4Addr,
+    /// What serves published ports and names; without it there are none.
+    pub netd: Option<NetdConfig>,
     /// The name of our nftables table; `None` derives it from the bridge's, so that daemons with different bridges live
     /// side by side.
     pub table: Option<String>,
@@ -76,6 +79,7 @@ impl Default for NetworkConfig {
             allow_direct_routing: false,
             accept_fwmark: None,
             host_binding: Ipv4Addr::UNSPECIFIED,
+            netd: None,
             table: None,
         }
     }

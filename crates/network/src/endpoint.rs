@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use stdx::{Error, Id, Result};
 
+use crate::files::Dns;
 use crate::ipam::{self, Family};
 use crate::networks::Model;
 use crate::records::{
@@ -24,6 +25,10 @@ pub struct AttachRequest {
     pub networks: Vec<EndpointRequest>,
     /// What is to be published, on whichever network leads out.
     pub ports: Vec<PortRequest>,
+    /// What it says that it listens on, for those who look for services.
+    pub exposed: Vec<(Protocol, u16)>,
+    /// Who knows what we do not.
+    pub dns: Dns,
 }
 
 /// A port as it was asked for, with `-p` or by the image.

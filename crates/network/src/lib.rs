@@ -8,10 +8,12 @@
 //!
 //! Start reading at [`Networks`]; what is remembered is in `records.rs`; the ruleset is a value in `firewall/rules.rs`.
 
+mod attend;
 mod check;
 mod config;
 mod connect;
 mod create;
+mod dns;
 mod driver;
 mod endpoint;
 pub mod files;
@@ -20,16 +22,20 @@ mod forwarding;
 mod gateway;
 mod host;
 mod ipam;
+pub mod netd;
 mod netlink;
 mod netns;
 mod networks;
 mod permit;
+mod ports;
 mod predefined;
+mod proxy;
 mod records;
 mod release;
 mod sysctl;
 mod words;
 
+pub use attend::{Living, has_names};
 pub use check::Finding;
 pub use config::{AddressPool, Bridge, NetworkConfig};
 pub use create::{CreateRequest, PoolRequest};

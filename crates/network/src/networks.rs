@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -10,15 +10,19 @@ use ipnet::IpNet;
 use state::{Actor, EventKind, Journal, Store};
 use stdx::{Context, Error, Id, Result};
 
+use crate::attend::{self, Gone, Living};
 use crate::config::NetworkConfig;
 use crate::create::{self, CreateRequest, Surroundings};
+use crate::dns::inside::Sockets;
 use crate::driver::{Drivers, Inside, Namespace};
 use crate::endpoint::{self, AttachRequest};
 use crate::firewall::{Firewall, Monitor};
 use crate::gateway;
 use crate::host::Host;
 use crate::ipam::{self, Usage};
+use crate::netd::{self, protocol::Place};
 use crate::netns;
+use crate::ports::Ports;
 use crate::predefined;
 use crate::records::{DriverKind, Endpoint, Network};
 use crate::release::Releaser;
@@ -47,6 +51,8 @@ pub(crate) struct Core {
     pub(crate) host: Arc<Host>,
     pub(crate) drivers: Drivers,
     pub(crate) firewall: Mutex<Firewall>,
+    pub(crate) netd: netd::Client,
+    pub(crate) ports: Ports,
     model: Mutex<Model>,
 }
 
@@ -82,8 +88,11 @@ impl Networks {
         for network in changes.put {
             model.networks.insert(network.id.clone(), Arc::new(network));
         }
+        let netd = netd::Client::open(config.netd.clone())?;
         let core = Arc::new(Core {
-            firewall: Mutex::new(Firewall::open(&config, None)),
+            firewall: Mutex::new(Firewall::open(&config, netd.keeper())),
+            netd,
+            ports: Ports::default(),
             drivers: Drivers::new(&host),
             store: store.clone(),
             journal: journal.clone(),
@@ -216,12 +225,8 @@ impl Networks {
     /// Record first, kernel second: whatever fails or dies on the way is found by its record and released.
     pub fn attach(&self, request: &AttachRequest) -> Result<Attachment> {
         self.detach(&request.container)?;
-        let endpoints = self.core.take(request)?;
-        let connected = self.core.connect(&endpoints).and_then(|netns| {
-            self.core.publish(&[], &endpoints)?;
-            Ok(netns)
-        });
-        match connected {
+        let mut endpoints = self.core.take(request)?;
+        match self.core.furnish(request, &mut endpoints) {
             Ok(netns) => {
                 endpoints.iter().for_each(|endpoint| self.core.tell("connect", endpoint));
                 Ok(Attachment { netns, endpoints })
@@ -230,6 +235,7 @@ impl Networks {
                 let ids: Vec<Id> = endpoints.iter().map(|one| one.endpoint_id.clone()).collect();
                 self.core.model().leaving.extend(ids.iter().cloned());
                 self.core.close(&endpoints);
+                self.core.withdraw(&endpoints, Gone::Containers);
                 self.releaser.release(&self.core, ids);
                 Err(err)
             }
@@ -238,7 +244,7 @@ impl Networks {
 
     /// A namespace with nothing but loopback, recorded nowhere: for builds without a network.
     pub fn none(&self) -> Result<Attachment> {
-        let netns = self.core.connect(&[])?;
+        let (netns, _) = self.core.connect(&[])?;
         Ok(Attachment { netns, endpoints: Vec::new() })
     }
 
@@ -260,7 +266,9 @@ impl Networks {
         if endpoints.is_empty() {
             return Ok(());
         }
+        // At once: whoever comes next may want the same ports, and nobody shall hear of it any more.
         self.core.close(&endpoints);
+        self.core.withdraw(&endpoints, Gone::Containers);
         endpoints.iter().for_each(|endpoint| self.core.tell("disconnect", endpoint));
         let ids = endpoints.iter().map(|endpoint| endpoint.endpoint_id.clone()).collect();
         self.releaser.release(&self.core, ids);
@@ -270,6 +278,28 @@ impl Networks {
     /// Returns when all that was detached before is gone from the kernel and the records.
     pub fn settle(&self) {
         self.releaser.settle();
+    }
+
+    /// Makes ports and names fit what a container that runs in `namespace` is connected to now.
+    pub fn attend(&self, request: &AttachRequest, namespace: BorrowedFd<'_>) -> Result<()> {
+        self.core.attend(request, namespace)
+    }
+
+    /// Has netd serve those who live, after [`recover`](Self::recover), and nobody else.
+    pub fn restore(&self, living: &[Living]) -> Result<()> {
+        self.core.restore(living)
+    }
+
+    /// The daemon ends in good order. What containers need goes on without it.
+    pub fn close(&self) {
+        self.settle();
+        let needed = !self.core.model().endpoints.is_empty();
+        if needed { self.core.netd.leave() } else { self.core.netd.retire() }
+    }
+
+    /// The process that serves names and ports at this moment.
+    pub fn netd(&self) -> Option<u32> {
+        self.core.netd.pid()
     }
 }
 
@@ -325,44 +355,70 @@ impl Core {
         Ok(endpoints)
     }
 
+    /// Everything a container is to have: a namespace, ports, names.
+    fn furnish(
+        &self,
+        request: &AttachRequest,
+        endpoints: &mut [Arc<Endpoint>],
+    ) -> Result<Option<OwnedFd>> {
+        let (netns, sockets) = self.connect(endpoints)?;
+        let mut changes = self.take_ports(endpoints, &request.ports)?;
+        self.publish(&[], endpoints)?;
+        changes.extend(self.introduce(request, endpoints, sockets));
+        self.netd.change(changes)?;
+        Ok(netns)
+    }
+
     /// Makes the namespace and what is in it.
-    fn connect(&self, endpoints: &[Arc<Endpoint>]) -> Result<Option<OwnedFd>> {
+    fn connect(&self, endpoints: &[Arc<Endpoint>]) -> Result<(Option<OwnedFd>, Option<Sockets>)> {
         let mut connections = Vec::with_capacity(endpoints.len());
         for endpoint in endpoints {
             let network = self.model().network(&endpoint.network_id)?;
             let driver = self.drivers.of(network.driver);
             if driver.namespace() == Namespace::Host {
-                return Ok(None);
+                return Ok((None, None));
             }
             connections.push((driver, network, endpoint));
         }
         let six = endpoints.iter().any(|endpoint| endpoint.ip6.is_some());
         let ipv6 = if six { netns::Ipv6::On } else { netns::Ipv6::Off };
         let gateways = gateway::choose(endpoints);
-        let (netns, ()) = netns::create(ipv6, |namespace, socket| {
+        let (netns, sockets) = netns::create(ipv6, |namespace, socket| {
             let mut inside = Inside { namespace: namespace.as_fd(), socket };
-            for (driver, network, endpoint) in connections {
-                driver.connect(&network, endpoint, &mut inside).context(|| {
+            for (driver, network, endpoint) in &connections {
+                driver.connect(network, endpoint, &mut inside).context(|| {
                     format!(
                         "failed to create endpoint {} on network {}",
                         endpoint.container_name, network.name
                     )
                 })?;
             }
-            inside.route(&gateways)
+            inside.route(&gateways)?;
+            attend::open_for(connections.iter().map(|(_, network, _)| network))
         })?;
-        Ok(Some(netns))
+        Ok((Some(netns), sockets))
+    }
+
+    /// Writes down what has become of an endpoint.
+    pub(crate) fn rewrite(&self, endpoint: &Endpoint) -> Result<()> {
+        self.store.put(endpoint)?;
+        let id = endpoint.endpoint_id.clone();
+        self.model().endpoints.insert(id, Arc::new(endpoint.clone()));
+        Ok(())
     }
 
     /// Takes endpoints out of the kernel, then out of the records: their addresses are free only now.
     pub(crate) fn release(&self, ids: &[Id]) -> Result<()> {
-        let bridged: Vec<_> = {
+        let present: Vec<_> = {
             let mut model = self.model();
             let present: Vec<_> =
                 ids.iter().filter_map(|id| model.endpoints.get(id).cloned()).collect();
             model.leaving.extend(present.iter().map(|endpoint| endpoint.endpoint_id.clone()));
-            present.into_iter().filter(|endpoint| !endpoint.ifname.is_empty()).collect()
+            present
         };
+        let bridged: Vec<_> =
+            present.iter().filter(|endpoint| !endpoint.ifname.is_empty()).cloned().collect();
+        self.withdraw(&present, Gone::Endpoints);
         self.drivers.of(DriverKind::Bridge).disconnect(&bridged)?;
         self.store
             .transaction(|tx| ids.iter().try_for_each(|id| tx.delete::<Endpoint>(id.as_str())))?;
@@ -399,8 +455,11 @@ impl Core {
             self.permit_change()?;
             self.store.delete::<Network>(network.id.as_str())
         });
-        if gone.is_err() {
-            self.model().networks.insert(network.id.clone(), Arc::clone(network));
+        match &gone {
+            Ok(()) => self.forget_names(network),
+            Err(_) => {
+                self.model().networks.insert(network.id.clone(), Arc::clone(network));
+            }
         }
         gone
     }
@@ -471,6 +530,11 @@ impl Model {
             which(endpoint) && !self.leaving.contains(&endpoint.endpoint_id)
         };
         self.endpoints.values().filter(here).cloned().collect()
+    }
+
+    /// Who has a place on the host.
+    pub(crate) fn holder(&self, place: Place) -> Option<IpAddr> {
+        attend::holder(&self.endpoints, place)
     }
 
     pub(crate) fn of(&self, container: &Id) -> Vec<Arc<Endpoint>> {

@@ -6,6 +6,7 @@
 
 pub mod bpf;
 pub mod caps;
+pub mod datagram;
 pub mod fd;
 pub mod keyring;
 pub mod memfd;

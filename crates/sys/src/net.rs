@@ -1,7 +1,7 @@
-//! The one thing a namespace needs that is too small for netlink.
+//! Network namespaces: what is too small for netlink, and where a socket lives.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use crate::check;
 
@@ -22,4 +22,16 @@ pub fn loopback_up() -> io::Result<()> {
     let answer = unsafe { libc::ioctl(socket.as_raw_fd(), set_flags as _, &raw const request) };
     check(answer.into())?;
     Ok(())
+}
+
+/// `SIOCGSKNS`, which libc does not have.
+const NAMESPACE_OF_SOCKET: libc::c_ulong = 0x894c;
+
+/// The network namespace that a socket was made in, wherever its user is. Needs CAP_NET_ADMIN there.
+pub fn namespace_of(socket: BorrowedFd) -> io::Result<OwnedFd> {
+    // SAFETY: SIOCGSKNS takes no argument and makes a descriptor, which is nobody else's.
+    let number =
+        check(unsafe { libc::ioctl(socket.as_raw_fd(), NAMESPACE_OF_SOCKET as _) }.into())?;
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(number as libc::c_int) })
 }

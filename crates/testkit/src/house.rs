@@ -303,6 +303,7 @@ impl Drop for House {
 impl House {
     /// What a daemon leaves behind on purpose (its bridge and rules), and what a failed test left by accident.
     fn sweep(&self) {
+        let _none = network::netd::end(&self.exec_root());
         remove_cgroups(&self.cgroup_parent());
         let quiet = |program: &str, args: &[&str]| {
             let _absent = Command::new(program)

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use api::container::{HostConfig, NetworkingConfig};
 use api::network::EndpointSettings;
 use network::files::Dns;
-use network::{AttachRequest, Attachment, EndpointRequest, Mac, Networks};
+use network::{AttachRequest, Attachment, EndpointRequest, Mac, Networks, PublishedPort};
 use stdx::{Context, Error, Result};
 
 use super::Container;
@@ -87,7 +87,7 @@ fn parse_mac(text: &str) -> Result<Mac> {
 
 impl Container {
     /// What the network room is asked for.
-    pub(crate) fn attach_request(&self, record: &Record) -> Result<AttachRequest> {
+    pub(crate) fn attach_request(&self, record: &Record, plan: &Plan) -> Result<AttachRequest> {
         let one = |(name, settings): (&String, &EndpointSettings)| {
             let ip = settings
                 .ipam_config
@@ -119,7 +119,9 @@ impl Container {
             container: record.id.clone(),
             name: record.name.clone(),
             networks,
-            ports: Vec::new(),
+            ports: plan.ports.requests.clone(),
+            exposed: plan.ports.exposed.clone(),
+            dns: chosen_dns(plan),
         })
     }
 
@@ -150,6 +152,12 @@ impl Container {
     pub(crate) fn connected_now(&self, record: &Record) -> BTreeMap<String, EndpointSettings> {
         let endpoints = self.rooms.networks.connections(&record.id);
         Self::connected(record, &Attachment { netns: None, endpoints }, &self.rooms.networks)
+    }
+
+    /// What is bound on the host, from the network room's own records.
+    pub(crate) fn published_now(&self, record: &Record) -> Vec<PublishedPort> {
+        let endpoints = self.rooms.networks.connections(&record.id);
+        published(&Attachment { netns: None, endpoints })
     }
 
     /// Forgets what only a running container has.
@@ -205,15 +213,18 @@ impl Container {
                 })
             }
         };
-        let chosen = Dns {
-            servers: plan.dns.iter().filter_map(|text| text.parse().ok()).collect(),
-            search: plan.dns_search.clone(),
-            options: plan.dns_options.clone(),
-        };
+        let chosen = chosen_dns(plan);
         let host = network::files::host_resolver()?;
+        let named = |endpoint: &std::sync::Arc<network::Endpoint>| {
+            let network = self.rooms.networks.find(endpoint.network_id.as_str());
+            network.is_ok_and(|network| network::has_names(&network))
+        };
         let resolv = match plan.network {
             // On the host's network its servers can be reached wherever they are, loopback too.
             Network::Host if chosen == Dns::default() => host.text,
+            _ if attachment.endpoints.iter().any(named) => {
+                network::files::resolv_conf_inside(&host, &chosen)
+            }
             _ => network::files::resolv_conf(&host, &chosen),
         };
         for (name, text) in
@@ -243,6 +254,19 @@ impl Container {
         }
         Ok(hosts)
     }
+}
+
+fn chosen_dns(plan: &Plan) -> Dns {
+    Dns {
+        servers: plan.dns.iter().filter_map(|text| text.parse().ok()).collect(),
+        search: plan.dns_search.clone(),
+        options: plan.dns_options.clone(),
+    }
+}
+
+/// What of the attachment's endpoints is bound on the host.
+pub(crate) fn published(attachment: &Attachment) -> Vec<PublishedPort> {
+    attachment.endpoints.iter().flat_map(|endpoint| endpoint.ports.iter().copied()).collect()
 }
 
 fn files_in(dir: &Path) -> Vec<(PathBuf, &'static str)> {

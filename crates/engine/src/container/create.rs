@@ -46,6 +46,8 @@ impl Containers {
         let mut config = merge(body.config, image.run_config());
         config.exposed_ports = super::plan::exposed_ports(&config.exposed_ports)?;
         let mut host_config = body.host_config.unwrap_or_default();
+        let bindings = host_config.port_bindings.take().unwrap_or_default();
+        host_config.port_bindings = Some(super::plan::port_bindings(bindings)?);
         let support = runtime::cgroup::Support::detect()?;
         let mut warnings = super::plan::discard(&mut host_config.resources, &support)?;
         let plan = Plan::of(&config, &host_config, &rooms.settings)?;
@@ -72,6 +74,7 @@ impl Containers {
                 mounts: Vec::new(),
                 own_volumes: Vec::new(),
                 endpoints,
+                ports: Vec::new(),
                 state: State::default(),
                 health: None,
                 restart_count: 0,

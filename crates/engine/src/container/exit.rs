@@ -108,6 +108,7 @@ impl Container {
             record.restart_count += 1;
         }
         Self::disconnected(&mut record.endpoints);
+        record.ports.clear();
         self.save(record)?;
         self.rooms.images.set_running(self.cell.id.as_str(), false);
         self.execs_ended();

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use api::container::{
-    DriverData, Inspect, NetworkSettings, PortSummary, State as Told, Summary, SummaryHostConfig,
-    SummaryNetworkSettings,
+    DriverData, Inspect, NetworkSettings, PortBinding, PortMap, PortSummary, State as Told,
+    Summary, SummaryHostConfig, SummaryNetworkSettings,
 };
 use stdx::time::Timestamp;
 use stdx::{Error, Result};
@@ -175,10 +175,18 @@ fn shown_config(record: &Record) -> api::container::Config {
 
 fn network_settings(record: &Record) -> NetworkSettings {
     let up = record.state.phase.is_up();
-    let ports = match up {
-        true => record.config.exposed_ports.keys().map(|port| (port.clone(), None)).collect(),
-        false => BTreeMap::new(),
-    };
+    let mut ports = PortMap::new();
+    if up {
+        ports.extend(record.config.exposed_ports.keys().map(|port| (port.clone(), None)));
+    }
+    for port in &record.ports {
+        let key = format!("{}/{}", port.container_port, port.protocol.as_str());
+        let binding = PortBinding {
+            host_ip: port.host_ip.to_string(),
+            host_port: if port.host_port == 0 { String::new() } else { port.host_port.to_string() },
+        };
+        ports.entry(key).or_default().get_or_insert_default().push(binding);
+    }
     NetworkSettings {
         sandbox_id: if up { record.id.to_string() } else { String::new() },
         sandbox_key: if up { format!("/proc/{}/ns/net", record.state.pid) } else { String::new() },
@@ -192,19 +200,25 @@ fn ports(record: &Record) -> Vec<PortSummary> {
     if !record.state.phase.is_up() || record.host_config.network_mode == "host" {
         return Vec::new();
     }
-    record
-        .config
-        .exposed_ports
-        .keys()
-        .filter_map(|port| {
-            let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
-            Some(PortSummary {
-                private_port: number.parse().ok()?,
-                r#type: protocol.to_owned(),
-                ..PortSummary::default()
-            })
-        })
-        .collect()
+    let published =
+        record.ports.iter().filter(|port| port.host_port != 0).map(|port| PortSummary {
+            ip: port.host_ip.to_string(),
+            private_port: port.container_port,
+            public_port: port.host_port,
+            r#type: port.protocol.as_str().to_owned(),
+        });
+    let only_exposed = record.config.exposed_ports.keys().filter_map(|port| {
+        let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+        let private_port = number.parse().ok()?;
+        let taken = record.ports.iter().any(|port| {
+            port.host_port != 0
+                && (port.container_port, port.protocol.as_str()) == (private_port, protocol)
+        });
+        let summary =
+            PortSummary { private_port, r#type: protocol.to_owned(), ..PortSummary::default() };
+        (!taken).then_some(summary)
+    });
+    published.chain(only_exposed).collect()
 }
 
 /// The command as `docker ps` quotes it: words with blanks in single quotes, joined by blanks.

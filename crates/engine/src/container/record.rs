@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use api::container::{Config, HostConfig, MountPoint};
 use api::network::EndpointSettings;
+use network::PublishedPort;
 use oci::Digest;
 use serde::{Deserialize, Serialize};
 use stdx::Id;
@@ -32,6 +33,9 @@ pub struct Record {
     pub own_volumes: Vec<String>,
     /// By network name; addresses are filled in while it runs.
     pub endpoints: BTreeMap<String, EndpointSettings>,
+    /// What is bound on the host for it, while it runs.
+    #[serde(default)]
+    pub ports: Vec<PublishedPort>,
     pub state: State,
     /// Of a container that is checked, since its first start.
     #[serde(default)]

@@ -6,7 +6,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use api::network::EndpointSettings;
-use network::Attachment;
+use network::{Attachment, PublishedPort};
 use oci::runtime::NamespaceType;
 use shim::{Launch, LaunchError, Launched};
 use stdx::{Context, Error, Kind, Result};
@@ -57,8 +57,8 @@ impl Container {
         let this = self.clone();
         let outcome = tokiox::blocking(move || this.acquire_and_launch(&record)).await;
         match outcome {
-            Ok(Running { launched, endpoints, watch }) => {
-                if let Err(error) = self.write_down(&launched, endpoints) {
+            Ok(Running { launched, endpoints, ports, watch }) => {
+                if let Err(error) = self.write_down(&launched, endpoints, ports) {
                     self.take_back(watch).await;
                     return Err(error);
                 }
@@ -92,12 +92,14 @@ impl Container {
         &self,
         launched: &Launched,
         endpoints: BTreeMap<String, EndpointSettings>,
+        ports: Vec<PublishedPort>,
     ) -> Result<()> {
         let mut record =
             self.after(Event::Started { pid: launched.pid, at: launched.started_at })?;
         record.stopped_by_hand = false;
         record.endpoints = endpoints;
         self.rooms.tell_mountpoints(&record.id, &mut record.mounts)?;
+        record.ports = ports;
         if self.record().state.phase != Phase::Restarting {
             record.restart_count = 0;
             self.cell.live().last_pause = None;
@@ -142,6 +144,7 @@ impl Container {
             cgroup_v2: runtime::cgroup::Mode::detect()? == runtime::cgroup::Mode::V2,
         };
         let endpoints = Self::connected(record, &attachment, &rooms.networks);
+        let ports = super::connect::published(&attachment);
         let launched = rooms.launcher.launch(Launch {
             id: record.id.to_string(),
             spec: spec::spec(&plan, &surroundings),
@@ -166,7 +169,7 @@ impl Container {
         })?;
         // It runs, whether we can hear of its end already or not.
         let watch = self.shim().and_then(|shim| shim.watch());
-        Ok(Running { launched, endpoints, watch })
+        Ok(Running { launched, endpoints, ports, watch })
     }
 
     fn acquire_network(&self, record: &Record, plan: &Plan) -> Result<Attachment> {
@@ -181,7 +184,7 @@ impl Container {
                 networks.join(&path)
             }
             Network::Host | Network::None | Network::Named(_) => self
-                .attach_request(record)
+                .attach_request(record, plan)
                 .and_then(|request| networks.attach(&request))
                 .context(|| "failed to set up container networking".to_owned()),
         }
@@ -273,6 +276,7 @@ struct Joined {
 struct Running {
     launched: Launched,
     endpoints: BTreeMap<String, EndpointSettings>,
+    ports: Vec<PublishedPort>,
     watch: Result<shim::Watch>,
 }
 

@@ -162,6 +162,8 @@ fn what_predefined_networks_refuse() {
                 name: "web".to_owned(),
                 networks,
                 ports: Vec::new(),
+                exposed: Vec::new(),
+                dns: network::files::Dns::default(),
             };
             let err = daemon.networks.attach(&request).unwrap_err();
             (err.kind(), err.to_string())

@@ -92,6 +92,8 @@ fn only_the_newer_family() {
             name: "web".to_owned(),
             networks: vec![EndpointRequest { ip6: Some(chosen), ..wish("six") }],
             ports: Vec::new(),
+            exposed: Vec::new(),
+            dns: network::files::Dns::default(),
         };
         let one = daemon.networks.attach(&request).unwrap();
         let (_, other) = daemon.attach("six");
@@ -180,6 +182,8 @@ fn priorities_names_and_settings() {
                 },
             ],
             ports: Vec::new(),
+            exposed: Vec::new(),
+            dns: network::files::Dns::default(),
         };
         let attachment = daemon.networks.attach(&request).unwrap();
         let netns = attachment.netns.as_ref().unwrap();

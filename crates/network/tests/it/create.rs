@@ -72,6 +72,8 @@ fn several_networks_and_chosen_addresses() {
                 name: "web".to_owned(),
                 networks,
                 ports: Vec::new(),
+                exposed: Vec::new(),
+                dns: network::files::Dns::default(),
             };
             daemon.networks.attach(&request)
         };

@@ -6,6 +6,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Command;
 use std::time::Duration;
 
+use network::netd::NetdConfig;
 use network::{AttachRequest, Attachment, Bridge, EndpointRequest, NetworkConfig, Networks};
 use state::{Journal, Store};
 use stdx::Id;
@@ -23,14 +24,24 @@ pub(crate) fn on_a_host(test: impl FnOnce() + Send + 'static) {
         println!("skipped: needs root");
         return;
     }
-    let host = std::thread::spawn(|| {
+    let dir = tempfile::tempdir_in("/dev/shm").unwrap();
+    let path = dir.path().to_owned();
+    let host = std::thread::spawn(move || {
         unshare(CloneFlags::NEWNET).unwrap();
         sys::net::loopback_up().unwrap();
+        NETD_DIR.set(Some(path));
         test();
     });
-    if let Err(panic) = host.join() {
+    let outcome = host.join();
+    network::netd::end(dir.path()).unwrap();
+    if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
+}
+
+thread_local! {
+    /// Where this host's netd has its socket.
+    static NETD_DIR: std::cell::RefCell<Option<std::path::PathBuf>> = const { std::cell::RefCell::new(None) };
 }
 
 /// Does something in another namespace.
@@ -135,7 +146,15 @@ pub(crate) struct Daemon {
 }
 
 pub(crate) fn config(bridge: &str) -> NetworkConfig {
-    NetworkConfig { bridge: Bridge::Ours(bridge.to_owned()), ..NetworkConfig::default() }
+    let netd = NETD_DIR.with_borrow(|dir| NetdConfig {
+        program: env!("CARGO_BIN_EXE_test-netd").into(),
+        dir: dir.clone().expect("a test on a host"),
+    });
+    NetworkConfig {
+        bridge: Bridge::Ours(bridge.to_owned()),
+        netd: Some(netd),
+        ..NetworkConfig::default()
+    }
 }
 
 impl Daemon {
@@ -185,6 +204,8 @@ pub(crate) fn request(container: &Id, network: &str) -> AttachRequest {
             ..EndpointRequest::default()
         }],
         ports: Vec::new(),
+        exposed: Vec::new(),
+        dns: network::files::Dns::default(),
     }
 }
 

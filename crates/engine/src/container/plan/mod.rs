@@ -6,6 +6,7 @@
 mod log;
 mod log_tag;
 mod mounts;
+mod ports;
 mod resources;
 mod security;
 mod text;
@@ -20,6 +21,8 @@ use stdx::{Error, Id, Result};
 
 pub(crate) use self::log::{LogPlan, log};
 use self::mounts::all_mounts;
+use self::ports::Publish;
+pub(crate) use self::ports::{Ports, port_bindings};
 pub use self::resources::BlockDevices;
 use self::resources::{block_devices, device_rules, devices, ulimits};
 pub(crate) use self::resources::{check_alone, discard, resources};
@@ -44,6 +47,7 @@ pub struct Plan {
     pub hostname: String,
     pub domainname: String,
     pub network: Network,
+    pub ports: Ports,
     pub pid: Pid,
     pub ipc: Ipc,
     pub uts: Uts,
@@ -233,6 +237,7 @@ impl Plan {
                     return Err(Error::invalid(format!("invalid cgroup namespace mode: {other}")));
                 }
             },
+            ports: ports(config, host, &network, &mut warnings)?,
             network,
             mounts: all_mounts(config, host)?,
             shm_size: match host.shm_size {
@@ -300,14 +305,7 @@ impl Plan {
 fn refuse_unbuilt(config: &Config, host: &HostConfig) -> Result<()> {
     let r = &host.resources;
     let given = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    let published = host.port_bindings.as_ref().is_some_and(|ports| {
-        ports
-            .values()
-            .any(|bindings| bindings.as_ref().is_some_and(|bindings| !bindings.is_empty()))
-    });
-    let unbuilt: [(&str, bool); 10] = [
-        ("HostConfig.PortBindings", published),
-        ("HostConfig.PublishAllPorts", host.publish_all_ports),
+    let unbuilt: [(&str, bool); 8] = [
         ("HostConfig.VolumesFrom", given(&host.volumes_from)),
         ("HostConfig.Links", given(&host.links)),
         ("HostConfig.StorageOpt", !host.storage_opt.is_empty()),
@@ -333,6 +331,27 @@ fn refuse_unbuilt(config: &Config, host: &HostConfig) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+fn ports(
+    config: &Config,
+    host: &HostConfig,
+    network: &Network,
+    warnings: &mut Vec<String>,
+) -> Result<Ports> {
+    let all = if host.publish_all_ports { Publish::All } else { Publish::Asked };
+    let bindings = host.port_bindings.as_ref();
+    let published = all == Publish::All || bindings.is_some_and(|bindings| !bindings.is_empty());
+    match network {
+        Network::Container(_) if published => Err(Error::invalid(
+            "conflicting options: port publishing and the container type network mode",
+        )),
+        Network::Host if bindings.is_some_and(|bindings| !bindings.is_empty()) => {
+            warnings.push("Published ports are discarded when using host network mode".to_owned());
+            Ok(Ports::default())
+        }
+        _ => Ports::of(&config.exposed_ports, bindings, all),
+    }
 }
 
 fn network(mode: &str, disabled: bool) -> Result<Network> {
@@ -523,10 +542,10 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_named() {
-        let error = plan(|_, host| host.publish_all_ports = true).unwrap_err();
+        let error = plan(|_, host| host.volume_driver = "nfs".to_owned()).unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
-            (stdx::Kind::NotImplemented, "HostConfig.PublishAllPorts is not supported yet")
+            (stdx::Kind::NotImplemented, "HostConfig.VolumeDriver is not supported yet")
         );
     }
 

@@ -106,7 +106,8 @@ pub(crate) fn exposed_ports(wanted: &Set) -> Result<Set> {
     wanted.keys().map(|port| Ok((exposed_port(port)?, Empty {}))).collect()
 }
 
-fn exposed_port(text: &str) -> Result<String> {
+/// One of them.
+pub(super) fn exposed_port(text: &str) -> Result<String> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, ""));
     let why = match number {
         "" => "value is empty",
