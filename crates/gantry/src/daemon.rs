@@ -132,10 +132,11 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
         directories => Places::only(directories),
     }));
     let storage = Storage::open(&config.data_root, config.storage_driver.as_deref(), &store)?;
-    let storage = Arc::new(storage.with_plugins(plugins));
+    let storage = Arc::new(storage.with_plugins(Arc::clone(&plugins)));
     let images = Images::open(&store, Arc::clone(&storage), &journal, registries(config))?;
     let identity = identity(&config.data_root)?;
-    let networks = Networks::open(networking(config, &identity)?, &store, &journal)?;
+    let networking = NetworkConfig { plugins: Some(plugins), ..networking(config, &identity)? };
+    let networks = Networks::open(networking, &store, &journal)?;
     let containers = Containers::open(Parts {
         settings: settings(config),
         store: store.clone(),

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use plugin::Plugins;
 
 use crate::firewall::view::Mark;
 use crate::netd::NetdConfig;
@@ -50,6 +52,8 @@ pub struct NetworkConfig {
     pub host_binding: Ipv4Addr,
     /// What serves published ports and names; without it there are none.
     pub netd: Option<NetdConfig>,
+    /// Where drivers come from that are not ours.
+    pub plugins: Option<Arc<Plugins>>,
     /// The name of our nftables table; `None` derives it from the bridge's, so that daemons with different bridges live
     /// side by side.
     pub table: Option<String>,
@@ -80,6 +84,7 @@ impl Default for NetworkConfig {
             accept_fwmark: None,
             host_binding: Ipv4Addr::UNSPECIFIED,
             netd: None,
+            plugins: None,
             table: None,
         }
     }

@@ -21,8 +21,13 @@ impl Networks {
         namespace: BorrowedFd<'_>,
     ) -> Result<Arc<Endpoint>> {
         let core = &self.core;
-        let (network, endpoint) = core.take_one(container, name, wish)?;
-        match core.enter(&network, &endpoint, namespace) {
+        let wish = &core.lease(wish)?;
+        let (network, endpoint) =
+            core.take_one(container, name, wish).inspect_err(|_| core.give_back(&wish.leases))?;
+        let mut endpoints = [endpoint];
+        let negotiated = core.negotiate(&mut endpoints);
+        let [endpoint] = endpoints;
+        match negotiated.and_then(|()| core.enter(&network, &endpoint, namespace)) {
             Ok(()) => {
                 core.tell("connect", &endpoint);
                 Ok(endpoint)
@@ -114,6 +119,14 @@ impl Core {
         if let Some(namespace) = furnished.filter(|_| shared) {
             netns::enter(namespace, |socket| {
                 Inside { namespace, socket }.drop_device(&endpoint.ifname)
+            })?;
+        }
+        let device = endpoint.remote.as_ref().map(|remote| remote.device.as_str());
+        if let (Some(namespace), Some(device)) = (furnished, device.filter(|name| !name.is_empty()))
+        {
+            let host = netns::own()?;
+            netns::enter(namespace, |socket| {
+                Inside { namespace, socket }.give_back(&endpoint.ifname, device, host.as_fd())
             })?;
         }
         self.release(std::slice::from_ref(&endpoint.endpoint_id))?;

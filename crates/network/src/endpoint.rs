@@ -12,7 +12,7 @@ use crate::files::Dns;
 use crate::ipam::{self, Family};
 use crate::networks::Model;
 use crate::records::{
-    DriverKind, Endpoint, IpamPool, IpvlanMode, Link, Mac, Network, Protocol, ShareMode,
+    DriverKind, Endpoint, IpamPool, IpvlanMode, Lease, Link, Mac, Network, Protocol, ShareMode,
 };
 
 /// A container that wants to be connected.
@@ -59,6 +59,8 @@ pub struct EndpointRequest {
     /// The highest gives the default route.
     pub gw_priority: i64,
     pub driver_opts: BTreeMap<String, String>,
+    /// Addresses above that a plugin has given out for it. Filled in by this room.
+    pub leases: Vec<Lease>,
 }
 
 const IFNAME: &str = "com.docker.network.endpoint.ifname";
@@ -92,6 +94,7 @@ impl Model {
             gw_priority: wish.gw_priority,
             driver_opts: wish.driver_opts.clone(),
             sysctls: sysctls(wish),
+            leases: wish.leases.clone(),
             ..Endpoint::new(&network, container, name)
         };
         if network.ipam.config.is_empty() {
@@ -125,13 +128,13 @@ impl Model {
             && network.parent.as_ref().is_some_and(|parent| {
                 matches!(parent.mode, ShareMode::Ipvlan(IpvlanMode::L3 | IpvlanMode::L3s, _))
             });
-        // Those of ipvlan all have their parent's.
-        if network.driver != DriverKind::Ipvlan {
-            endpoint.mac = Some(match wish.mac {
-                Some(mac) => mac,
-                None => self.mac(&network, &endpoint),
-            });
-        }
+        endpoint.mac = match network.driver {
+            // Those of ipvlan all have their parent's.
+            DriverKind::Ipvlan => None,
+            // A plugin's device has one already.
+            DriverKind::Plugin => wish.mac,
+            _ => Some(wish.mac.unwrap_or_else(|| self.mac(&network, &endpoint))),
+        };
         Ok(endpoint)
     }
 

@@ -174,19 +174,15 @@ fn ends(net: &IpNet) -> (u128, u128) {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use proptest::prelude::*;
 
     use super::*;
 
     fn pool(subnet: &str, range: Option<&str>, gateway: &str) -> IpamPool {
         IpamPool {
-            subnet: subnet.parse().unwrap(),
             ip_range: range.map(|range| range.parse().unwrap()),
             gateway: gateway.parse().ok(),
-            auxiliary: BTreeMap::new(),
-            chosen: true,
+            ..IpamPool::new(subnet.parse().unwrap())
         }
     }
 

@@ -1,7 +1,7 @@
 //! The network of containers: namespaces, bridges, addresses, the firewall, and the texts of `/etc/hosts` and
 //! `/etc/resolv.conf`.
 //!
-//! Sits on stdx, sys and state; serves engine, builder and server. Everything is done by netlink within this process: no
+//! Sits on stdx, sys, plugin and state; serves engine, builder and server. Everything is done by netlink within this process: no
 //! helper program is ever run, and a whole change is one message batch where the kernel allows it. Whatever is made in
 //! the kernel was written in `state` before, under a name that the record tells, so that [`Networks::recover`] can find
 //! and release it. A network namespace lives by descriptors alone: it is gone with its last process.
@@ -32,6 +32,7 @@ mod predefined;
 mod proxy;
 mod records;
 mod release;
+mod remote;
 mod sysctl;
 mod words;
 
@@ -46,8 +47,8 @@ pub use ipam::Usage;
 pub use netns::{namespace_at, namespace_of};
 pub use networks::{Attachment, Networks};
 pub use records::{
-    BridgeDevice, DriverKind, Endpoint, GatewayMode, Ipam, IpamPool, IpvlanFlag, IpvlanMode, Link,
-    Mac, MacvlanMode, Network, ParentDevice, ParentOrigin, Protocol, PublishedPort, Scope,
-    ShareMode,
+    BridgeDevice, DriverKind, Endpoint, GatewayMode, Ipam, IpamPool, IpvlanFlag, IpvlanMode, Lease,
+    Link, Mac, MacvlanMode, Network, ParentDevice, ParentOrigin, Protocol, PublishedPort,
+    RemoteEndpoint, RemoteRoute, Scope, ShareMode,
 };
 pub use words::listed;

@@ -26,6 +26,7 @@ use crate::ports::Ports;
 use crate::predefined;
 use crate::records::{DriverKind, Endpoint, Network};
 use crate::release::Releaser;
+use crate::remote::RemoteIpam;
 
 /// All networks of this host. Clones share them.
 #[derive(Clone)]
@@ -50,6 +51,7 @@ pub(crate) struct Core {
     journal: Journal,
     pub(crate) host: Arc<Host>,
     pub(crate) drivers: Drivers,
+    pub(crate) ipam: RemoteIpam,
     pub(crate) firewall: Mutex<Firewall>,
     pub(crate) netd: netd::Client,
     pub(crate) ports: Ports,
@@ -93,7 +95,8 @@ impl Networks {
             firewall: Mutex::new(Firewall::open(&config, netd.keeper())),
             netd,
             ports: Ports::default(),
-            drivers: Drivers::new(&host),
+            drivers: Drivers::new(&host, config.plugins.as_ref()),
+            ipam: RemoteIpam::new(config.plugins.clone()),
             store: store.clone(),
             journal: journal.clone(),
             model: Mutex::new(model),
@@ -161,9 +164,19 @@ impl Networks {
         let core = &self.core;
         let routes = core.host.route().routes()?;
         let devices = core.host.route().links()?;
-        let network = {
+        let (driver, ipam) = create::plugins_wanted(request);
+        let plugin = driver.map(|name| core.drivers.remote.scope(name)).transpose()?;
+        let pools = ipam
+            .map(|name| {
+                let options = request.ipam_options.clone().unwrap_or_default();
+                core.ipam.pools(name, &request.pools, &options, create::families(request)?)
+            })
+            .transpose()?;
+        let planned = || {
             let mut model = core.model();
             let around = Surroundings {
+                plugin,
+                pools: pools.as_ref(),
                 networks: model.networks.values().map(|network| &**network).collect(),
                 devices: &devices,
                 routes: &routes,
@@ -173,9 +186,14 @@ impl Networks {
             let network = Arc::new(create::plan(request, &around)?);
             core.store.put(&*network)?;
             model.networks.insert(network.id.clone(), Arc::clone(&network));
-            network
+            Ok(network)
         };
-        let made = core.drivers.of(network.driver).ready(&network);
+        let network = planned().inspect_err(|_: &Error| {
+            if let (Some(name), Some(pools)) = (ipam, &pools) {
+                core.ipam.give_back(name, &pools.ids, &pools.leases);
+            }
+        })?;
+        let made = core.drivers.of(network.driver).create(&network);
         match made.and_then(|()| core.permit_change()) {
             Ok(()) => {
                 core.tell_of("create", &network);
@@ -225,18 +243,25 @@ impl Networks {
     /// Record first, kernel second: whatever fails or dies on the way is found by its record and released.
     pub fn attach(&self, request: &AttachRequest) -> Result<Attachment> {
         self.detach(&request.container)?;
-        let mut endpoints = self.core.take(request)?;
-        match self.core.furnish(request, &mut endpoints) {
+        let request = &AttachRequest {
+            networks: self.core.lease_all(&request.networks)?,
+            ..request.clone()
+        };
+        let mut endpoints = self.core.take(request).inspect_err(|_| {
+            request.networks.iter().for_each(|wish| self.core.give_back(&wish.leases));
+        })?;
+        let negotiated = self.core.negotiate(&mut endpoints);
+        match negotiated.and_then(|()| self.core.furnish(request, &mut endpoints)) {
             Ok(netns) => {
                 endpoints.iter().for_each(|endpoint| self.core.tell("connect", endpoint));
                 Ok(Attachment { netns, endpoints })
             }
             Err(err) => {
-                let ids: Vec<Id> = endpoints.iter().map(|one| one.endpoint_id.clone()).collect();
-                self.core.model().leaving.extend(ids.iter().cloned());
+                let ids = endpoints.iter().map(|one| one.endpoint_id.clone());
+                self.core.model().leaving.extend(ids);
                 self.core.close(&endpoints);
                 self.core.withdraw(&endpoints, Gone::Containers);
-                self.releaser.release(&self.core, ids);
+                self.hand_over(&endpoints);
                 Err(err)
             }
         }
@@ -270,9 +295,25 @@ impl Networks {
         self.core.close(&endpoints);
         self.core.withdraw(&endpoints, Gone::Containers);
         endpoints.iter().for_each(|endpoint| self.core.tell("disconnect", endpoint));
-        let ids = endpoints.iter().map(|endpoint| endpoint.endpoint_id.clone()).collect();
-        self.releaser.release(&self.core, ids);
+        self.hand_over(&endpoints);
         Ok(())
+    }
+
+    /// Has endpoints taken out. Whoever detaches them waits for plugins himself, so that nobody else has to.
+    fn hand_over(&self, endpoints: &[Arc<Endpoint>]) {
+        let (foreign, ours): (Vec<_>, Vec<_>) =
+            endpoints.iter().partition(|endpoint| endpoint.is_foreign());
+        let ids = |endpoints: &[&Arc<Endpoint>]| -> Vec<Id> {
+            endpoints.iter().map(|endpoint| endpoint.endpoint_id.clone()).collect()
+        };
+        if !foreign.is_empty()
+            && let Err(err) = self.core.release(&ids(&foreign))
+        {
+            tracing::error!(err = %err.chain(), "cannot release a plugin's endpoints");
+        }
+        if !ours.is_empty() {
+            self.releaser.release(&self.core, ids(&ours));
+        }
     }
 
     /// Returns when all that was detached before is gone from the kernel and the records.
@@ -416,9 +457,14 @@ impl Core {
             model.leaving.extend(present.iter().map(|endpoint| endpoint.endpoint_id.clone()));
             present
         };
-        let bridged: Vec<_> =
-            present.iter().filter(|endpoint| !endpoint.ifname.is_empty()).cloned().collect();
         self.withdraw(&present, Gone::Endpoints);
+        let connected: Vec<_> =
+            present.iter().filter(|endpoint| !endpoint.ifname.is_empty()).cloned().collect();
+        let (foreign, ours): (Vec<_>, Vec<_>) =
+            connected.into_iter().partition(|endpoint| endpoint.is_foreign());
+        self.part(&foreign)?;
+        let on_bridges = foreign.into_iter().filter(|endpoint| endpoint.remote.is_none());
+        let bridged: Vec<_> = ours.into_iter().chain(on_bridges).collect();
         self.drivers.of(DriverKind::Bridge).disconnect(&bridged)?;
         self.store
             .transaction(|tx| ids.iter().try_for_each(|id| tx.delete::<Endpoint>(id.as_str())))?;
@@ -453,6 +499,12 @@ impl Core {
         };
         let gone = self.drivers.of(network.driver).remove(network, &others).and_then(|()| {
             self.permit_change()?;
+            if network.ipam.is_remote() {
+                let pools = &network.ipam.config;
+                let leases: Vec<_> = pools.iter().flat_map(|pool| pool.leases.clone()).collect();
+                let ids = pools.iter().map(|pool| (pool.subnet, pool.id.clone())).collect();
+                self.ipam.give_back(&network.ipam.driver, &ids, &leases);
+            }
             self.store.delete::<Network>(network.id.as_str())
         });
         match &gone {
@@ -467,7 +519,7 @@ impl Core {
     fn tell_of(&self, action: &str, network: &Network) {
         let attributes = BTreeMap::from([
             ("name".to_owned(), network.name.clone()),
-            ("type".to_owned(), network.driver.as_str().to_owned()),
+            ("type".to_owned(), network.driver_name().to_owned()),
         ]);
         self.journal.append(
             EventKind::Network,
@@ -481,11 +533,11 @@ impl Core {
             .model()
             .networks
             .get(&endpoint.network_id)
-            .map_or("", |network| network.driver.as_str());
+            .map_or_else(String::new, |network| network.driver_name().to_owned());
         let attributes = BTreeMap::from([
             ("container".to_owned(), endpoint.container.to_string()),
             ("name".to_owned(), endpoint.network.clone()),
-            ("type".to_owned(), kind.to_owned()),
+            ("type".to_owned(), kind),
         ]);
         self.journal.append(
             EventKind::Network,

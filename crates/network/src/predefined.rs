@@ -167,18 +167,18 @@ fn default_bridge(
         ("com.docker.network.driver.mtu", config.mtu.to_string()),
     ];
     let v4 = device.address.map(|address| IpamPool {
-        subnet: address.trunc().into(),
         ip_range: config.fixed_cidr.map(IpNet::from),
         gateway: Some(address.addr().into()),
         auxiliary: set_aside("DefaultGatewayIPv4", config.default_gateway.map(IpAddr::from)),
         chosen: config.bip.is_some(),
+        ..IpamPool::new(address.trunc().into())
     });
     let v6 = device.address6.map(|address| IpamPool {
-        subnet: address.trunc().into(),
         ip_range: config.fixed_cidr6.map(IpNet::from).filter(|_| config.bip6.is_some()),
         gateway: Some(address.addr().into()),
         auxiliary: set_aside("DefaultGatewayIPv6", config.default_gateway6.map(IpAddr::from)),
         chosen: config.bip6.is_some() || config.fixed_cidr6.is_some(),
+        ..IpamPool::new(address.trunc().into())
     });
     let fresh = Network::new(BRIDGE, DriverKind::Bridge);
     Network {

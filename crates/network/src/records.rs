@@ -40,6 +40,9 @@ pub struct Network {
     pub ipam: Ipam,
     pub options: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
+    /// The name of the plugin that is its driver; empty for our own.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub plugin: String,
     /// The bridge on the host, for networks of that driver.
     pub bridge: Option<BridgeDevice>,
     /// The device of the host that containers share, for macvlan and ipvlan.
@@ -48,6 +51,11 @@ pub struct Network {
 }
 
 impl Network {
+    /// The driver as Docker calls it.
+    pub fn driver_name(&self) -> &str {
+        if self.plugin.is_empty() { self.driver.as_str() } else { &self.plugin }
+    }
+
     /// One without addresses, options or devices.
     pub fn new(name: &str, driver: DriverKind) -> Self {
         Self {
@@ -66,6 +74,7 @@ impl Network {
             ipam: Ipam::default(),
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
+            plugin: String::new(),
             bridge: None,
             parent: None,
         }
@@ -206,6 +215,8 @@ pub enum DriverKind {
     Null,
     Macvlan,
     Ipvlan,
+    /// A program beside us.
+    Plugin,
 }
 
 impl DriverKind {
@@ -217,6 +228,7 @@ impl DriverKind {
             Self::Null => "null",
             Self::Macvlan => "macvlan",
             Self::Ipvlan => "ipvlan",
+            Self::Plugin => "plugin",
         }
     }
 }
@@ -226,12 +238,15 @@ impl DriverKind {
 pub enum Scope {
     #[default]
     Local,
+    /// A plugin says that it is the same network on other hosts.
+    Global,
 }
 
 impl Scope {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Local => "local",
+            Self::Global => "global",
         }
     }
 }
@@ -250,6 +265,13 @@ impl Default for Ipam {
     }
 }
 
+impl Ipam {
+    /// Whether a plugin gives the addresses out.
+    pub fn is_remote(&self) -> bool {
+        self.driver != "default"
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IpamPool {
     pub subnet: IpNet,
@@ -260,6 +282,53 @@ pub struct IpamPool {
     pub auxiliary: BTreeMap<String, IpAddr>,
     /// The subnet was chosen by whoever made the network, who may then choose addresses in it too.
     pub chosen: bool,
+    /// What the plugin calls it that it is from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub id: String,
+    /// What else the network has from that plugin: the gateway's address, and auxiliary ones.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leases: Vec<Lease>,
+}
+
+impl IpamPool {
+    /// A subnet of our choice, all of it.
+    pub fn new(subnet: IpNet) -> Self {
+        Self {
+            subnet,
+            ip_range: None,
+            gateway: None,
+            auxiliary: BTreeMap::new(),
+            chosen: false,
+            id: String::new(),
+            leases: Vec::new(),
+        }
+    }
+}
+
+/// An address that a plugin gave out, and will want back.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    pub driver: String,
+    pub pool: String,
+    pub address: IpAddr,
+}
+
+/// An endpoint that a plugin has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteEndpoint {
+    pub driver: String,
+    /// The device of the host that becomes the container's; empty when there is none.
+    pub device: String,
+    pub routes: Vec<RemoteRoute>,
+    /// The plugin knows of it, or may: it is told when it is over.
+    pub told: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RemoteRoute {
+    pub destination: IpNet,
+    /// On the link when absent.
+    pub next_hop: Option<IpAddr>,
 }
 
 /// A container's place in a network.
@@ -307,6 +376,11 @@ pub struct Endpoint {
     /// `net.ipv4.conf.IFNAME.log_martians=1`, applied to the device.
     #[serde(default)]
     pub sysctls: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<RemoteEndpoint>,
+    /// Its addresses, where a plugin gave them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leases: Vec<Lease>,
 }
 
 /// A container, under the name that another one has for it.
@@ -382,7 +456,19 @@ impl Endpoint {
             routed_by_link: false,
             driver_opts: BTreeMap::new(),
             sysctls: Vec::new(),
+            remote: (!network.plugin.is_empty()).then(|| RemoteEndpoint {
+                driver: network.plugin.clone(),
+                device: String::new(),
+                routes: Vec::new(),
+                told: true,
+            }),
+            leases: Vec::new(),
         }
+    }
+
+    /// Whether plugins are to be told when it is over.
+    pub(crate) fn is_foreign(&self) -> bool {
+        self.remote.is_some() || !self.leases.is_empty()
     }
 
     /// Its addresses, IPv4 first.

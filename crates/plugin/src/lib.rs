@@ -36,6 +36,12 @@ struct Manifest {
     implements: Option<Vec<String>>,
 }
 
+impl std::fmt::Debug for Plugins {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Plugins").field(&self.places).finish()
+    }
+}
+
 impl Plugins {
     pub fn new(places: Places) -> Self {
         Self { places, active: Mutex::default() }

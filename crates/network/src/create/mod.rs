@@ -13,7 +13,8 @@ use stdx::{Error, Result};
 use crate::config::AddressPool;
 use crate::ipam::Family;
 use crate::netlink::route::Link;
-use crate::records::{DriverKind, Ipam, IpamPool, Network};
+use crate::records::{DriverKind, Ipam, IpamPool, Lease, Network, Scope};
+use crate::remote::Pools;
 
 /// The body of `POST /networks/create`, understood as far as it is this room's.
 #[derive(Clone, Debug, Default)]
@@ -59,15 +60,19 @@ pub(crate) struct Surroundings<'a> {
     /// Routes of the host, which a subnet of our choice must not shadow.
     pub(crate) routes: &'a [IpNet],
     pub(crate) default_pools: &'a [AddressPool],
+    /// What the networks of the plugin that was asked for are to other hosts, if there is such a plugin.
+    pub(crate) plugin: Option<Scope>,
+    /// What the plugin gave that gives out the addresses, if it is one.
+    pub(crate) pools: Option<&'a Pools>,
     /// By driver: what an option is when nobody says.
     pub(crate) default_options: &'a BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// The record of the network asked for.
 pub(crate) fn plan(request: &CreateRequest, around: &Surroundings) -> Result<Network> {
-    let driver = driver(request)?;
+    let driver = driver(request, around)?;
     check_name(request, around)?;
-    check_configuration(request)?;
+    check_configuration(request, around)?;
     let request = &with_defaults(request, driver, around);
     let (enable_ipv4, enable_ipv6) = families(request)?;
     let mut network = Network {
@@ -77,12 +82,29 @@ pub(crate) fn plan(request: &CreateRequest, around: &Surroundings) -> Result<Net
         enable_ipv6,
         config_only: request.config_only,
         config_from: request.config_from.clone(),
-        ipam: Ipam { options: request.ipam_options.clone(), ..Ipam::default() },
+        ipam: Ipam {
+            driver: match around.pools {
+                Some(_) => request.ipam_driver.clone(),
+                None => Ipam::default().driver,
+            },
+            options: request.ipam_options.clone(),
+            ..Ipam::default()
+        },
         options: request.options.clone(),
         labels: request.labels.clone(),
         ..Network::new(&request.name, driver)
     };
-    let asked = pools::understand(&request.pools, enable_ipv6)?;
+    let mut asked = pools::understand(
+        around.pools.map_or(&request.pools, |leased| &leased.requests),
+        enable_ipv6,
+    )?;
+    if let Some(leased) = around.pools {
+        for pool in &mut asked {
+            pool.id = leased.ids.get(&pool.subnet).cloned().unwrap_or_default();
+            let of_pool = |lease: &&Lease| pool.subnet.contains(&lease.address);
+            pool.leases = leased.leases.iter().filter(of_pool).cloned().collect();
+        }
+    }
     if request.config_only {
         network.driver = DriverKind::Null;
         network.ipam.config = asked;
@@ -106,6 +128,12 @@ pub(crate) fn plan(request: &CreateRequest, around: &Surroundings) -> Result<Net
             network.ipam.config = pools::complete(&network, asked, gateways, around)?;
             network.parent = Some(parent);
         }
+        DriverKind::Plugin => {
+            network.plugin.clone_from(&request.driver);
+            network.scope = around.plugin.unwrap_or_default();
+            let gateways = Gateways { v4: true, v6: true };
+            network.ipam.config = pools::complete(&network, asked, gateways, around)?;
+        }
         DriverKind::Host | DriverKind::Null => unreachable!("refused before"),
     }
     Ok(network)
@@ -127,7 +155,17 @@ impl Gateways {
     }
 }
 
-fn driver(request: &CreateRequest) -> Result<DriverKind> {
+/// A driver and an addresses' driver that are ours need no plugins.
+pub(crate) fn plugins_wanted(request: &CreateRequest) -> (Option<&str>, Option<&str>) {
+    let ours = ["", "bridge", "macvlan", "ipvlan", "host", "null", "overlay"];
+    let driver =
+        Some(request.driver.as_str()).filter(|name| !request.config_only && !ours.contains(name));
+    let ipam = Some(request.ipam_driver.as_str())
+        .filter(|name| !request.config_only && !matches!(*name, "" | "default" | "null"));
+    (driver, ipam)
+}
+
+fn driver(request: &CreateRequest, around: &Surroundings) -> Result<DriverKind> {
     match request.driver.as_str() {
         "" | "bridge" => Ok(DriverKind::Bridge),
         "macvlan" => Ok(DriverKind::Macvlan),
@@ -140,6 +178,7 @@ fn driver(request: &CreateRequest) -> Result<DriverKind> {
         "overlay" => Err(Error::forbidden(
             "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
         )),
+        _ if around.plugin.is_some() => Ok(DriverKind::Plugin),
         other => Err(Error::not_found(format!("plugin \"{other}\" not found"))),
     }
 }
@@ -161,7 +200,7 @@ fn check_name(request: &CreateRequest, around: &Surroundings) -> Result<()> {
     Ok(())
 }
 
-fn check_configuration(request: &CreateRequest) -> Result<()> {
+fn check_configuration(request: &CreateRequest, around: &Surroundings) -> Result<()> {
     let default_ipam = matches!(request.ipam_driver.as_str(), "" | "default");
     if request.config_only {
         if request.ingress || request.internal || request.attachable || !request.scope.is_empty() {
@@ -204,7 +243,7 @@ fn check_configuration(request: &CreateRequest) -> Result<()> {
         }
         other => return Err(Error::invalid(format!("invalid network scope: {other}"))),
     }
-    if !default_ipam {
+    if !default_ipam && around.pools.is_none() {
         return Err(Error::not_found(format!("plugin \"{}\" not found", request.ipam_driver)));
     }
     Ok(())
@@ -234,7 +273,7 @@ fn with_defaults(
     request
 }
 
-fn families(request: &CreateRequest) -> Result<(bool, bool)> {
+pub(crate) fn families(request: &CreateRequest) -> Result<(bool, bool)> {
     let wanted = |said: Option<bool>, option: &str, default: bool| match said {
         Some(said) => Ok(said),
         None => match request.options.get(option).map(|text| truth(text)) {

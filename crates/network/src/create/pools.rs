@@ -41,7 +41,10 @@ pub(super) fn complete(
         let mut chosen: Vec<IpamPool> =
             asked.iter().filter(|pool| Family::of(&pool.subnet) == family).cloned().collect();
         for pool in &chosen {
-            if taken.iter().any(|other| ipam::overlap(&pool.subnet, other)) {
+            // A plugin knows what it gives out.
+            if !network.ipam.is_remote()
+                && taken.iter().any(|other| ipam::overlap(&pool.subnet, other))
+            {
                 return Err(Error::forbidden(
                     "invalid pool request: Pool overlaps with other one on this address space",
                 ));
@@ -57,13 +60,7 @@ pub(super) fn complete(
             taken.extend(around.routes);
             let subnet = ipam::subnet(around.default_pools, family, &taken)?;
             taken.push(subnet);
-            chosen.push(IpamPool {
-                subnet,
-                ip_range: None,
-                gateway: None,
-                auxiliary: Default::default(),
-                chosen: false,
-            });
+            chosen.push(IpamPool::new(subnet));
         }
         for pool in &mut chosen {
             if pool.gateway.is_none() && gateways.of(family) {
@@ -101,7 +98,7 @@ fn pool(request: &PoolRequest, enable_ipv6: bool, problems: &mut Vec<String>) ->
         .iter()
         .filter_map(|(name, text)| Some((name.clone(), address("auxiliary address", name, text)?)))
         .collect();
-    Some(IpamPool { subnet, ip_range, gateway, auxiliary, chosen: true })
+    Some(IpamPool { ip_range, gateway, auxiliary, chosen: true, ..IpamPool::new(subnet) })
 }
 
 fn range(text: &str, subnet: &IpNet, problems: &mut Vec<String>) -> Option<IpNet> {

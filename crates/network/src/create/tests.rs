@@ -41,6 +41,8 @@ fn planned_beside(
             routes: &["172.17.0.0/16".parse().unwrap(), "fd00:aa:bb::/64".parse().unwrap()],
             default_pools: &pools,
             default_options: &default_options,
+            plugin: None,
+            pools: None,
         },
     )
 }

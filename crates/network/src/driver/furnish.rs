@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use stdx::{Context, Error, Result};
@@ -16,7 +17,7 @@ use crate::records::Endpoint;
 
 impl Inside<'_> {
     /// Makes an endpoint's new device usable.
-    pub(super) fn furnish(&mut self, endpoint: &Endpoint) -> Result<()> {
+    pub(crate) fn furnish(&mut self, endpoint: &Endpoint) -> Result<()> {
         let name = &endpoint.ifname;
         let failed = || format!("cannot configure {name}");
         set_ipv6(endpoint);
@@ -65,6 +66,19 @@ impl Inside<'_> {
             self.socket.execute(batch).context(failed)?;
         }
         Ok(())
+    }
+
+    /// Gives a device back to `host` under the name it had there; one that is gone already is fine.
+    pub(crate) fn give_back(
+        &mut self,
+        name: &str,
+        device: &str,
+        host: BorrowedFd<'_>,
+    ) -> Result<()> {
+        let Some(link) = self.socket.link(name)? else { return Ok(()) };
+        let mut batch = Batch::new();
+        batch.move_link(link.index, device, host);
+        self.socket.execute(batch).context(|| format!("cannot give {name} back"))
     }
 
     /// Removes a device by its name in here; one that is gone already is fine.

@@ -9,17 +9,24 @@ mod share;
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
+use plugin::Plugins;
 use stdx::Result;
 
 use crate::host::Host;
 use crate::netlink::Socket;
 use crate::records::{DriverKind, Endpoint, Network};
+use crate::remote::RemoteDriver;
 
 /// In order of calls: a network is made `ready`, containers `connect` and `disconnect`, it is `remove`d. Each may be
 /// asked again for what it has done already.
 pub(crate) trait Driver: Send + Sync {
     /// Where its containers live.
     fn namespace(&self) -> Namespace;
+
+    /// Makes the network, once.
+    fn create(&self, network: &Network) -> Result<()> {
+        self.ready(network)
+    }
 
     /// Makes or mends what the network needs on the host.
     fn ready(&self, network: &Network) -> Result<()>;
@@ -54,15 +61,17 @@ pub(crate) struct Drivers {
     host: host::HostDriver,
     none: none::NoneDriver,
     share: share::ShareDriver,
+    pub(crate) remote: RemoteDriver,
 }
 
 impl Drivers {
-    pub(crate) fn new(host: &Arc<Host>) -> Self {
+    pub(crate) fn new(host: &Arc<Host>, plugins: Option<&Arc<Plugins>>) -> Self {
         Self {
             bridge: bridge::BridgeDriver::new(Arc::clone(host)),
             host: host::HostDriver,
             none: none::NoneDriver,
             share: share::ShareDriver::new(Arc::clone(host)),
+            remote: RemoteDriver::new(plugins.cloned(), Arc::clone(host)),
         }
     }
 
@@ -72,6 +81,7 @@ impl Drivers {
             DriverKind::Host => &self.host,
             DriverKind::Null => &self.none,
             DriverKind::Macvlan | DriverKind::Ipvlan => &self.share,
+            DriverKind::Plugin => &self.remote,
         }
     }
 }

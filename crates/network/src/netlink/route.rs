@@ -199,6 +199,35 @@ impl Batch {
         });
     }
 
+    /// Puts a device into another namespace, under the name it shall have there.
+    pub(crate) fn move_link(&mut self, index: u32, name: &str, namespace: BorrowedFd<'_>) {
+        self.push(RTM_NEWLINK, 0, &link_header(index, 0, 0), |link| {
+            link.u32(IFLA_NET_NS_FD, namespace.as_raw_fd() as u32);
+            link.text(IFLA_IFNAME, name);
+        });
+    }
+
+    pub(crate) fn set_mac(&mut self, name: &str, mac: Mac) {
+        self.push(RTM_NEWLINK, 0, &link_header(0, 0, 0), |link| {
+            link.text(IFLA_IFNAME, name);
+            link.bytes(IFLA_ADDRESS, &mac.0);
+        });
+    }
+
+    /// By a neighbour, or straight on the link.
+    pub(crate) fn add_route(&mut self, to: IpNet, by: Option<IpAddr>, link: u32) {
+        let scope = if by.is_some() { 0 } else { RT_SCOPE_LINK };
+        let mut header = default_route_header(Family::of(&to), scope);
+        header[1] = to.prefix_len();
+        self.push(RTM_NEWROUTE, CREATE | EXCLUSIVE, &header, |message| {
+            message.ip(RTA_DST, to.addr());
+            if let Some(by) = by {
+                message.ip(RTA_GATEWAY, by);
+            }
+            message.u32(RTA_OIF, link);
+        });
+    }
+
     pub(crate) fn delete_link(&mut self, name: &str) {
         self.push(RTM_DELLINK, 0, &link_header(0, 0, 0), |link| link.text(IFLA_IFNAME, name));
     }

@@ -7,4 +7,5 @@ mod firewall;
 #[cfg(test)]
 mod lab;
 mod recover;
+mod remote;
 mod speed;

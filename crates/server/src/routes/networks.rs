@@ -57,7 +57,7 @@ fn wanted(networks: &Networks, network: &network::Network, filters: &Filters) ->
     }
     let dangling = || !network.is_predefined() && networks.endpoints(&network.id).is_empty();
     Ok(filters.exact("type", kind)
-        && filters.exact("driver", network.driver.as_str())
+        && filters.exact("driver", network.driver_name())
         && filters.exact("scope", network.scope.as_str())
         && filters.any("name", |wanted| network.name.contains(wanted))
         && filters.any("id", |wanted| network.id.as_str().starts_with(wanted))
@@ -97,7 +97,7 @@ fn picture(network: &network::Network) -> Network {
         id: network.id.to_string(),
         created: network.created,
         scope: network.scope.as_str().to_owned(),
-        driver: network.driver.as_str().to_owned(),
+        driver: network.driver_name().to_owned(),
         enable_ipv4: network.enable_ipv4,
         enable_ipv6: network.enable_ipv6,
         ipam: Ipam {

@@ -1,0 +1,315 @@
+//! Networks and addresses of plugins, written here: one that makes pairs of devices, one that counts addresses.
+
+use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
+use std::os::fd::AsFd;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+
+use network::{CreateRequest, EndpointRequest, NetworkConfig, PoolRequest, Scope};
+use plugin::{Places, Plugins};
+use serde_json::{Value, json};
+use stdx::Id;
+use testkit::{Plugin, Reply};
+
+use crate::lab::{Daemon, config, ip, on_a_host, run, talk, within};
+
+/// A driver whose networks are bridges called `pb`, and whose devices are pairs with an end on it.
+fn wires(directory: &Path) -> Plugin {
+    let numbers = Mutex::new(BTreeMap::new());
+    // Its threads are on the host that the test has made, as the test is.
+    Plugin::start(directory, "wires", move |method, question| {
+        let mut numbers = numbers.lock().expect("numbers");
+        let next = numbers.len();
+        let number = match question["EndpointID"].as_str() {
+            Some(endpoint) => *numbers.entry(endpoint.to_owned()).or_insert(next),
+            None => 0,
+        };
+        match method {
+            "Plugin.Activate" => {
+                Reply::Json(json!({"Implements": ["NetworkDriver", "IpamDriver"]}))
+            }
+            "NetworkDriver.GetCapabilities" => Reply::Json(json!({"Scope": "global"})),
+            "NetworkDriver.CreateNetwork" => {
+                let gateway =
+                    question["IPv4Data"][0]["Gateway"].as_str().expect("a gateway").to_owned();
+                run(&["ip", "link", "add", "pb", "type", "bridge"]);
+                run(&["ip", "addr", "add", &gateway, "dev", "pb"]);
+                run(&["ip", "link", "set", "pb", "up"]);
+                Reply::Json(json!({}))
+            }
+            "NetworkDriver.DeleteNetwork" => {
+                run(&["ip", "link", "del", "pb"]);
+                Reply::Json(json!({}))
+            }
+            "NetworkDriver.CreateEndpoint" => Reply::Json(json!({
+                "Interface": {"MacAddress": format!("02:00:00:00:00:{number:02x}")}
+            })),
+            "NetworkDriver.Join" => {
+                let (ours, theirs) = (format!("po{number}"), format!("pc{number}"));
+                run(&["ip", "link", "add", &ours, "type", "veth", "peer", "name", &theirs]);
+                run(&["ip", "link", "set", &ours, "master", "pb", "up"]);
+                Reply::Json(json!({
+                    "InterfaceName": {"SrcName": theirs, "DstPrefix": "wire"},
+                    "Gateway": "10.77.0.1",
+                    "StaticRoutes": [
+                        {"Destination": "10.78.0.0/16", "RouteType": 0, "NextHop": "10.77.0.9"},
+                        {"Destination": "10.79.0.0/16", "RouteType": 1, "NextHop": ""},
+                    ],
+                }))
+            }
+            "NetworkDriver.Leave" | "NetworkDriver.DeleteEndpoint" => Reply::Json(json!({})),
+            _ => Reply::Refuse(404, json!("page not found")),
+        }
+    })
+}
+
+fn with_plugins(bridge: &str, directory: &Path) -> NetworkConfig {
+    let plugins = Plugins::new(Places::only(&[directory.to_owned()]));
+    NetworkConfig { plugins: Some(Arc::new(plugins)), ..config(bridge) }
+}
+
+fn wired(name: &str) -> CreateRequest {
+    CreateRequest {
+        name: name.to_owned(),
+        driver: "wires".to_owned(),
+        pools: vec![PoolRequest {
+            subnet: "10.77.0.0/24".to_owned(),
+            gateway: "10.77.0.1".to_owned(),
+            ..PoolRequest::default()
+        }],
+        options: BTreeMap::from([("colour".to_owned(), "red".to_owned())]),
+        ..CreateRequest::default()
+    }
+}
+
+fn asked(plugin: &Plugin) -> Vec<String> {
+    let network = |method: &String| {
+        method.split_once('.').filter(|(who, _)| *who != "Plugin").map(|(_, what)| what.to_owned())
+    };
+    plugin.calls().iter().filter_map(|(method, _)| network(method)).collect()
+}
+
+#[test]
+fn a_plugins_device_becomes_the_containers() {
+    on_a_host(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let plugin = wires(dir.path());
+        let daemon = Daemon::start(with_plugins("gt-remote", dir.path()));
+        let network = daemon.networks.create(&wired("red")).unwrap();
+        assert_eq!((network.driver_name(), network.scope), ("wires", Scope::Global));
+        let made = &plugin.asked("NetworkDriver.CreateNetwork")[0];
+        assert_eq!(made["Options"]["com.docker.network.generic"], json!({"colour": "red"}));
+        assert_eq!(
+            made["IPv4Data"],
+            json!([{"AddressSpace": "LocalDefault", "Pool": "10.77.0.0/24", "Gateway": "10.77.0.1/24"}])
+        );
+        let (container, one) = daemon.attach("red");
+        let (_, other) = daemon.attach("red");
+        let endpoint = &one.endpoints[0];
+        assert_eq!((endpoint.ifname.as_str(), ip(&one)), ("wire0", Ipv4Addr::new(10, 77, 0, 2)));
+        assert_eq!(endpoint.mac.unwrap().to_string(), "02:00:00:00:00:00");
+        assert!(talk(one.netns.as_ref(), ip(&one), other.netns.as_ref()).is_some());
+        assert!(talk(None, Ipv4Addr::new(10, 77, 0, 1), one.netns.as_ref()).is_some());
+        let netns = one.netns.as_ref().unwrap();
+        let routes = within(netns, || run(&["ip", "-4", "route"]));
+        let routes: Vec<&str> = routes.lines().map(str::trim).collect();
+        assert_eq!(
+            routes,
+            [
+                "default via 10.77.0.1 dev wire0",
+                "10.77.0.0/24 dev wire0 proto kernel scope link src 10.77.0.2",
+                "10.78.0.0/16 via 10.77.0.9 dev wire0",
+                "10.79.0.0/16 dev wire0 scope link",
+            ]
+        );
+        let device = within(netns, || run(&["ip", "link", "show", "wire0"]));
+        assert!(device.contains("02:00:00:00:00:00"), "{device}");
+        let join = &plugin.asked("NetworkDriver.Join")[0];
+        assert_eq!(join["EndpointID"], json!(endpoint.endpoint_id));
+        let before = asked(&plugin).len();
+        daemon.networks.detach(&container).unwrap();
+        // Whoever detaches has told the plugin when he returns.
+        let after = asked(&plugin).split_off(before);
+        assert_eq!(after, ["RevokeExternalConnectivity", "Leave", "DeleteEndpoint"]);
+        daemon.networks.detach(&other.endpoints[0].container).unwrap();
+        daemon.networks.remove("red").unwrap();
+        assert_eq!(asked(&plugin).last().unwrap(), "DeleteNetwork");
+        assert_eq!(daemon.endpoints_recorded(), 0);
+    });
+}
+
+#[test]
+fn more_and_fewer_while_it_runs() {
+    on_a_host(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let plugin = wires(dir.path());
+        let daemon = Daemon::start(with_plugins("gt-remote2", dir.path()));
+        let network = daemon.networks.create(&wired("red")).unwrap();
+        let (container, attachment) = daemon.attach("bridge");
+        let netns = attachment.netns.as_ref().unwrap();
+        let wish = EndpointRequest { network: "red".to_owned(), ..EndpointRequest::default() };
+        daemon.networks.connect(&container, "web", &wish, netns.as_fd()).unwrap();
+        let there = || within(netns, || run(&["ip", "-o", "link"])).contains("wire0");
+        assert!(there());
+        daemon.networks.disconnect(&container, &network.id, Some(netns.as_fd())).unwrap();
+        assert!(!there());
+        // The device is the plugin's again, under the name that it has given it.
+        assert!(run(&["ip", "-o", "link"]).contains("pc0"));
+        assert!(asked(&plugin).contains(&"DeleteEndpoint".to_owned()));
+        assert_eq!(daemon.endpoints_recorded(), 1);
+    });
+}
+
+#[test]
+fn what_a_dead_daemon_had_is_over() {
+    on_a_host(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let plugin = wires(dir.path());
+        let daemon = Daemon::start(with_plugins("gt-remote3", dir.path()));
+        daemon.networks.create(&wired("red")).unwrap();
+        let (living, _kept) = daemon.attach("red");
+        let (_, dead) = daemon.attach("red");
+        let dead = dead.endpoints[0].endpoint_id.clone();
+        let daemon = daemon.crash_and_start(with_plugins("gt-remote3", dir.path()));
+        daemon.networks.recover(std::slice::from_ref(&living)).unwrap();
+        assert_eq!(plugin.asked("NetworkDriver.CreateNetwork").len(), 1);
+        let over = plugin.asked("NetworkDriver.DeleteEndpoint");
+        assert_eq!(over.len(), 1);
+        assert_eq!(over[0]["EndpointID"], json!(dead));
+        assert_eq!(daemon.findings(&[living]), [""; 0]);
+    });
+}
+
+/// Each of these is an answer to `Join`.
+#[test]
+fn what_a_plugin_says_is_looked_at() {
+    on_a_host(|| {
+        let answer = Arc::new(Mutex::new(json!({})));
+        let said = Arc::clone(&answer);
+        let dir = tempfile::tempdir().unwrap();
+        let plugin = Plugin::start(dir.path(), "odd", move |method, _| match method {
+            "Plugin.Activate" => Reply::Json(json!({"Implements": ["NetworkDriver"]})),
+            "NetworkDriver.GetCapabilities" => Reply::Json(json!({"Scope": "local"})),
+            "NetworkDriver.Join" => Reply::Json(said.lock().unwrap().clone()),
+            _ => Reply::Json(json!({})),
+        });
+        let daemon = Daemon::start(with_plugins("gt-remote4", dir.path()));
+        let request = CreateRequest { driver: "odd".to_owned(), ..wired("odd") };
+        daemon.networks.create(&request).unwrap();
+        for (told, words) in [
+            (json!({"Err": "no room"}), "remote: no room"),
+            (json!({"Gateway": "x"}), "unable to parse Gateway \"x\""),
+            (
+                json!({"InterfaceName": {"SrcName": "../x", "DstPrefix": "eth"}}),
+                "failed to set interface name",
+            ),
+            (
+                json!({"InterfaceName": {"SrcName": "nothere", "DstPrefix": "eth"}}),
+                "the driver's interface nothere does not exist",
+            ),
+        ] {
+            *answer.lock().unwrap() = told;
+            let container = Id::random();
+            let request = crate::lab::request(&container, "odd");
+            let error = daemon.networks.attach(&request).unwrap_err().chain();
+            assert!(error.contains(words), "{error}");
+            daemon.networks.settle();
+            assert_eq!(daemon.endpoints_recorded(), 0);
+        }
+        let count = |method: &str| plugin.asked(&format!("NetworkDriver.{method}")).len();
+        assert_eq!((count("CreateEndpoint"), count("DeleteEndpoint")), (4, 4));
+        let nobody = CreateRequest { driver: "nobody".to_owned(), ..wired("n") };
+        let error = daemon.networks.create(&nobody).unwrap_err().chain();
+        assert_eq!(error, "plugin \"nobody\" not found");
+    });
+}
+
+/// Gives out addresses from `.100` on, and knows who has which.
+fn counter(directory: &Path) -> (Arc<Mutex<Vec<String>>>, Plugin) {
+    let given = Arc::new(Mutex::new(Vec::new()));
+    let taken = Arc::clone(&given);
+    let plugin = Plugin::start(directory, "counter", move |method, question| {
+        let mut taken = taken.lock().expect("addresses");
+        let address = question["Address"].as_str().unwrap_or_default();
+        Reply::Json(match method {
+            "Plugin.Activate" => json!({"Implements": ["IpamDriver"]}),
+            "IpamDriver.GetDefaultAddressSpaces" => {
+                json!({"LocalDefaultAddressSpace": "here", "GlobalDefaultAddressSpace": "there"})
+            }
+            "IpamDriver.RequestPool" if question["Options"]["full"] == "1" => {
+                json!({"Error": "no pools left"})
+            }
+            "IpamDriver.RequestPool" => json!({"PoolID": "p1", "Pool": "10.66.0.0/24", "Data": {}}),
+            "IpamDriver.RequestAddress" => {
+                let fresh = format!("10.66.0.{}", 100 + taken.len());
+                let given = if address.is_empty() { fresh } else { address.to_owned() };
+                taken.push(given.clone());
+                json!({ "Address": format!("{given}/24") })
+            }
+            "IpamDriver.ReleaseAddress" => {
+                taken.retain(|other| other != address);
+                json!({})
+            }
+            "IpamDriver.ReleasePool" => {
+                assert_eq!(question["PoolID"], "p1");
+                json!({})
+            }
+            _ => json!({"Err": "what?"}),
+        })
+    });
+    (given, plugin)
+}
+
+#[test]
+fn addresses_by_a_plugin() {
+    on_a_host(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let (given, plugin) = counter(dir.path());
+        let daemon = Daemon::start(with_plugins("gt-ipam", dir.path()));
+        let taken = || given.lock().unwrap().clone();
+        let request = CreateRequest {
+            name: "counted".to_owned(),
+            ipam_driver: "counter".to_owned(),
+            ipam_options: Some(BTreeMap::from([("shape".to_owned(), "round".to_owned())])),
+            ..CreateRequest::default()
+        };
+        let network = daemon.networks.create(&request).unwrap();
+        assert_eq!(network.ipam.driver, "counter");
+        assert_eq!(network.ipam.config[0].gateway, "10.66.0.100".parse().ok());
+        assert_eq!(
+            plugin.asked("IpamDriver.RequestPool"),
+            [
+                json!({"AddressSpace": "here", "Pool": "", "SubPool": "", "Options": {"shape": "round"}, "V6": false})
+            ]
+        );
+        let (container, one) = daemon.attach("counted");
+        let (_, other) = daemon.attach("counted");
+        assert_eq!(ip(&one), Ipv4Addr::new(10, 66, 0, 101));
+        assert!(talk(one.netns.as_ref(), ip(&one), other.netns.as_ref()).is_some());
+        let mut wish = crate::lab::request(&Id::random(), "counted");
+        wish.networks[0].ip = Some(Ipv4Addr::new(10, 66, 0, 7));
+        let third = daemon.networks.attach(&wish).unwrap();
+        assert_eq!(ip(&third), Ipv4Addr::new(10, 66, 0, 7));
+        daemon.networks.detach(&container).unwrap();
+        daemon.networks.detach(&wish.container).unwrap();
+        assert_eq!(taken(), ["10.66.0.100", "10.66.0.102"]);
+        daemon.networks.detach(&other.endpoints[0].container).unwrap();
+        daemon.networks.remove("counted").unwrap();
+        assert_eq!(taken(), [""; 0]);
+        assert_eq!(plugin.asked("IpamDriver.ReleasePool").len(), 1);
+
+        // What cannot be made keeps nothing.
+        let double = CreateRequest { name: "bridge".to_owned(), ..request.clone() };
+        daemon.networks.create(&double).unwrap_err();
+        assert_eq!((taken().len(), plugin.asked("IpamDriver.ReleasePool").len()), (0, 2));
+        let full: Value = json!({"full": "1"});
+        let options = serde_json::from_value(full).unwrap();
+        let full = CreateRequest { ipam_options: Some(options), ..request };
+        let error = daemon.networks.create(&full).unwrap_err().chain();
+        assert_eq!(error, "remote: no pools left");
+        let nobody = CreateRequest { ipam_driver: "nobody".to_owned(), ..full };
+        let error = daemon.networks.create(&nobody).unwrap_err().chain();
+        assert_eq!(error, "plugin \"nobody\" not found");
+    });
+}
