@@ -123,7 +123,7 @@ impl System {
             driver: rooms.storage.snapshots.name().to_owned(),
             plugins: Plugins {
                 volume: rooms.volume_drivers(),
-                network: names(&["bridge", "host", "null"]),
+                network: rooms.networks.drivers(),
                 authorization: None,
                 log: names(&shim::logs::DRIVERS),
             },

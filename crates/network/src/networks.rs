@@ -116,6 +116,15 @@ impl Networks {
         networks
     }
 
+    /// What `docker info` calls network plugins: our drivers, and those plugins that have a network.
+    pub fn drivers(&self) -> Vec<String> {
+        let ours = ["bridge", "host", "ipvlan", "macvlan", "null"].map(str::to_owned);
+        let model = self.core.model();
+        let theirs = model.networks.values().map(|network| network.plugin.clone());
+        let all: BTreeSet<String> = theirs.filter(|name| !name.is_empty()).chain(ours).collect();
+        all.into_iter().collect()
+    }
+
     /// A network by its name, its id, or the beginning of its id.
     pub fn find(&self, term: &str) -> Result<Arc<Network>> {
         self.core.model().find(term)
@@ -243,10 +252,8 @@ impl Networks {
     /// Record first, kernel second: whatever fails or dies on the way is found by its record and released.
     pub fn attach(&self, request: &AttachRequest) -> Result<Attachment> {
         self.detach(&request.container)?;
-        let request = &AttachRequest {
-            networks: self.core.lease_all(&request.networks)?,
-            ..request.clone()
-        };
+        let request =
+            &AttachRequest { networks: self.core.lease_all(&request.networks)?, ..request.clone() };
         let mut endpoints = self.core.take(request).inspect_err(|_| {
             request.networks.iter().for_each(|wish| self.core.give_back(&wish.leases));
         })?;

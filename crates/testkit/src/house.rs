@@ -54,6 +54,11 @@ impl House {
         Self::through(&["nsenter", &format!("--net={}", netns.path().display()), "--"])
     }
 
+    /// The same, with more flags.
+    pub fn within_with(netns: &Netns, flags: &[&str]) -> Self {
+        Self::build(flags, &["nsenter", &format!("--net={}", netns.path().display()), "--"])
+    }
+
     /// Starts a daemon by a program that executes what follows its arguments under its own process id.
     pub fn through(wrapper: &[&str]) -> Self {
         Self::build(&[], wrapper)
