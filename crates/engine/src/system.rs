@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use api::system::{
-    Commit, Component, DiskUsage, Info, Platform, Plugins, RegistryConfig, Runtime, Swarm, Usage,
-    Version,
+    Commit, Component, DiskUsage, IndexInfo, Info, Platform, Plugins, RegistryConfig, Runtime,
+    Swarm, Usage, Version,
 };
 use serde::Serialize;
 use stdx::Result;
@@ -121,6 +121,7 @@ impl System {
             }),
             images: rooms.images.count() as i64,
             driver: rooms.storage.snapshots.name().to_owned(),
+            driver_status: driver_status(rooms.storage.snapshots.name(), &settings.data_root),
             plugins: Plugins {
                 volume: rooms.volume_drivers(),
                 network: rooms.networks.drivers(),
@@ -160,7 +161,7 @@ impl System {
             registry_config: Some(RegistryConfig {
                 insecure_registry_cidrs: names(&["127.0.0.0/8", "::1/128"]),
                 mirrors: Some(settings.registry_mirrors.clone()),
-                ..RegistryConfig::default()
+                index_configs: index_configs(settings),
             }),
             n_cpu: cpus(),
             mem_total: memory_total(),
@@ -247,6 +248,53 @@ impl System {
         })
         .await
     }
+}
+
+/// What `docker info` prints below the storage driver.
+fn driver_status(driver: &str, data_root: &Path) -> Vec<[String; 2]> {
+    if driver != "overlay2" {
+        return Vec::new();
+    }
+    let pairs = [
+        ("Backing Filesystem", file_system(data_root)),
+        ("Supports d_type", "true"),
+        ("Using metacopy", "false"),
+        ("Native Overlay Diff", "true"),
+        ("userxattr", "false"),
+    ];
+    pairs.map(|(name, value)| [name.to_owned(), value.to_owned()]).to_vec()
+}
+
+/// Docker's name of the file system below a directory.
+fn file_system(path: &Path) -> &'static str {
+    let kind = rustix::fs::statfs(path).map_or(0, |found| found.f_type as u32);
+    match kind {
+        0xef53 => "extfs",
+        0x9123_683e => "btrfs",
+        0x5846_5342 => "xfs",
+        0x0102_1994 => "tmpfs",
+        0x794c_7630 => "overlayfs",
+        0x2fc1_2fc1 => "zfs",
+        0xf2f5_2010 => "f2fs",
+        0xca45_1a4e => "bcachefs",
+        _ => "<unknown>",
+    }
+}
+
+/// Docker's own registry, and those that are not to be trusted.
+fn index_configs(settings: &crate::Settings) -> BTreeMap<String, IndexInfo> {
+    let official = IndexInfo {
+        name: "docker.io".to_owned(),
+        mirrors: settings.registry_mirrors.clone(),
+        secure: true,
+        official: true,
+    };
+    let insecure = settings.insecure_registries.iter().filter(|name| !name.contains('/'));
+    let mut configs: BTreeMap<String, IndexInfo> = insecure
+        .map(|name| (name.clone(), IndexInfo { name: name.clone(), ..IndexInfo::default() }))
+        .collect();
+    configs.insert(official.name.clone(), official);
+    configs
 }
 
 /// Bytes of all files below, links not followed; what vanishes meanwhile counts nothing.

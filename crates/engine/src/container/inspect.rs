@@ -234,7 +234,8 @@ pub(crate) fn parse_until(text: &str) -> Result<Timestamp> {
     if let Ok(at) = Timestamp::parse_api(text) {
         return Ok(at);
     }
-    let ago = stdx::duration::parse(text)
-        .map_err(|_| Error::invalid(format!("invalid filter 'until={text}'")))?;
+    let ago = stdx::duration::parse(text).map_err(|_| {
+        Error::invalid(format!("failed to parse value as time or duration: {text:?}"))
+    })?;
     Ok(Timestamp::from_unix_nanos(Timestamp::now().unix_nanos() - ago.as_nanos() as i128))
 }

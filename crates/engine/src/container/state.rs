@@ -76,6 +76,8 @@ pub struct State {
     /// Of the container's first process; 0 when there is none.
     pub pid: u32,
     pub exit_code: i32,
+    /// Of the last run, also when another has begun: who waited for its end may come late.
+    pub last_exit_code: i32,
     pub error: String,
     pub oom_killed: bool,
     pub started_at: Timestamp,
@@ -93,6 +95,7 @@ impl State {
                     pid,
                     started_at: at,
                     finished_at: self.finished_at,
+                    last_exit_code: self.last_exit_code,
                     ..Self::default()
                 };
             }
@@ -112,6 +115,7 @@ impl State {
                 next.phase = Phase::Exited;
                 next.pid = 0;
                 next.exit_code = code;
+                next.last_exit_code = code;
                 next.finished_at = at;
                 next.oom_killed = oom_killed;
                 next.error = error;

@@ -4,6 +4,7 @@ use api::container::{
     BlkioEntry, BlkioStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats, Stats,
     ThrottlingData,
 };
+use runtime::cgroup::Mode;
 use stdx::time::Timestamp;
 use stdx::{Error, Kind, Result};
 
@@ -17,12 +18,10 @@ impl Container {
         if record.gone {
             return Err(Error::not_found(format!("No such container: {}", record.id)));
         }
-        let read = Timestamp::now();
         let named = Stats {
             id: record.id.to_string(),
             name: format!("/{}", record.name),
             os_type: "linux".to_owned(),
-            read,
             ..Stats::default()
         };
         if !record.state.phase.is_up() {
@@ -36,11 +35,12 @@ impl Container {
             }
             Err(error) => return Err(error),
         };
-        tokiox::blocking(move || Ok(sample(named, &measured, &record))).await
+        let mode = Mode::detect()?;
+        tokiox::blocking(move || Ok(sample(named, &measured, &record, mode))).await
     }
 }
 
-fn sample(named: Stats, measured: &runtime::cgroup::Stats, record: &Record) -> Stats {
+fn sample(named: Stats, measured: &runtime::cgroup::Stats, record: &Record, mode: Mode) -> Stats {
     let cpu = &measured.cpu;
     let memory = &measured.memory;
     let entries = |list: &[runtime::cgroup::IoEntry]| {
@@ -77,11 +77,24 @@ fn sample(named: Stats, measured: &runtime::cgroup::Stats, record: &Record) -> S
         },
         networks: devices(record),
         pids_stats: PidsStats { current: measured.pids.current, limit: measured.pids.limit },
-        blkio_stats: BlkioStats {
-            io_service_bytes_recursive: entries(&measured.block_io.bytes),
-            io_serviced_recursive: entries(&measured.block_io.operations),
-            ..BlkioStats::default()
+        blkio_stats: match mode {
+            // Counted by CFQ, until it left with Linux 5.0: there are lists, and nothing is in them.
+            Mode::V1 | Mode::Hybrid => BlkioStats {
+                io_service_bytes_recursive: entries(&measured.block_io.bytes),
+                io_serviced_recursive: entries(&measured.block_io.operations),
+                io_queue_recursive: entries(&[]),
+                io_service_time_recursive: entries(&[]),
+                io_wait_time_recursive: entries(&[]),
+                io_merged_recursive: entries(&[]),
+                io_time_recursive: entries(&[]),
+                sectors_recursive: entries(&[]),
+            },
+            Mode::V2 => BlkioStats {
+                io_service_bytes_recursive: entries(&measured.block_io.bytes),
+                ..BlkioStats::default()
+            },
         },
+        read: Timestamp::now(),
         ..named
     }
 }

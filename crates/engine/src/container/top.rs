@@ -48,26 +48,24 @@ impl Container {
 
 /// What `ps -ef` says, without a `ps`.
 fn full(pids: Vec<u32>) -> TopResponse {
-    let boot = boot_time();
+    let (boot, uptime) = (boot_time(), uptime());
     let mut processes: Vec<Process> = pids.into_iter().filter_map(read).collect();
     processes.sort_by_key(|process| process.pid);
     let titles = ["UID", "PID", "PPID", "C", "STIME", "TTY", "TIME", "CMD"];
     TopResponse {
         titles: titles.map(str::to_owned).to_vec(),
-        processes: processes.iter().map(|process| process.row(boot)).collect(),
+        processes: processes.iter().map(|process| process.row(boot, uptime)).collect(),
     }
 }
 
 /// Every other wish goes to the host's `ps`, and what it says of other processes is left out.
 fn ask_ps(options: &[&str], pids: &[u32]) -> Result<TopResponse> {
-    let output = std::process::Command::new("ps")
-        .args(options)
-        .output()
-        .context(|| "error running ps".to_owned())?;
+    let output =
+        std::process::Command::new("ps").args(options).output().context(|| "ps".to_owned())?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
         let first = words.lines().find(|line| !line.is_empty()).unwrap_or_default();
-        return Err(Error::invalid(format!("error running ps: {first}")));
+        return Err(Error::internal(format!("ps: {first}")));
     }
     table(&String::from_utf8_lossy(&output.stdout), pids)
 }
@@ -96,14 +94,20 @@ fn table(text: &str, pids: &[u32]) -> Result<TopResponse> {
 }
 
 impl Process {
-    fn row(&self, boot: u64) -> Vec<String> {
+    /// How much of one processor it has used since it began, in percent, as `ps` rounds it.
+    fn share(&self, uptime: u64) -> u64 {
+        let lived = (uptime * TICKS).saturating_sub(self.start);
+        (self.ticks * 100).checked_div(lived).unwrap_or(0).min(99)
+    }
+
+    fn row(&self, boot: u64, uptime: u64) -> Vec<String> {
         let started = boot + self.start / TICKS;
         let seconds = self.ticks / TICKS;
         vec![
             user_name(self.user),
             self.pid.to_string(),
             self.parent.to_string(),
-            "0".to_owned(),
+            self.share(uptime).to_string(),
             format!("{:02}:{:02}", started / 3600 % 24, started / 60 % 60),
             self.tty.clone(),
             format!("{:02}:{:02}:{:02}", seconds / 3600, seconds / 60 % 60, seconds % 60),
@@ -123,6 +127,12 @@ fn user_name(uid: u32) -> String {
             (fields.nth(1)?.parse() == Ok(uid)).then(|| name.to_owned())
         })
         .unwrap_or_else(|| uid.to_string())
+}
+
+/// Seconds.
+fn uptime() -> u64 {
+    let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
+    text.split('.').next().and_then(|seconds| seconds.parse().ok()).unwrap_or(0)
 }
 
 fn boot_time() -> u64 {

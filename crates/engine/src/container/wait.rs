@@ -51,7 +51,8 @@ impl Waiting {
 
     fn holds(&self, record: &Record) -> bool {
         let phase = record.state.phase;
-        let exited = !phase.is_up() && record.state.finished_at != self.finished;
+        // Though it may be up again: a restart can be quicker than this look.
+        let exited = record.state.finished_at != self.finished;
         if record.gone {
             return true;
         }
@@ -66,5 +67,43 @@ impl Waiting {
 }
 
 fn answer(record: &Record) -> WaitResponse {
-    WaitResponse { status_code: i64::from(record.state.exit_code), ..WaitResponse::default() }
+    let state = &record.state;
+    let code = if state.phase.is_up() { state.last_exit_code } else { state.exit_code };
+    WaitResponse { status_code: i64::from(code), ..WaitResponse::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::state::{Event, State};
+    use super::*;
+    use stdx::time::Timestamp;
+
+    fn at(seconds: i128) -> Timestamp {
+        Timestamp::from_unix_nanos(seconds * 1_000_000_000)
+    }
+
+    fn after(state: &State, events: &[Event]) -> State {
+        events.iter().fold(state.clone(), |state, event| state.after(event.clone()).unwrap())
+    }
+
+    /// Whoever waits sees records as they are when it looks: a run may have ended and another begun since.
+    #[test]
+    fn an_exit_is_not_missed_because_a_start_followed() {
+        let started = |second| Event::Started { pid: 7, at: at(second) };
+        let exited = Event::Exited { code: 3, at: at(5), oom_killed: false, error: String::new() };
+        let up = after(&State::default(), &[started(1)]);
+        let again = after(&up, &[exited.clone(), Event::RestartAwaited, started(6)]);
+        assert_eq!((again.exit_code, again.last_exit_code), (0, 3));
+        let mut record = crate::container::record::tests::record();
+        record.state = up;
+        let cell = super::super::Cell::new(record.clone());
+        for condition in [WaitCondition::NotRunning, WaitCondition::NextExit] {
+            let records = cell.subscribe();
+            let waiting = Waiting { condition, finished: record.state.finished_at, records };
+            assert!(!waiting.holds(&record));
+            let now = Record { state: again.clone(), ..record.clone() };
+            assert!(waiting.holds(&now), "{condition:?}");
+            assert_eq!(answer(&now).status_code, 3);
+        }
+    }
 }

@@ -20,3 +20,4 @@ mod streams;
 mod transcript;
 mod uml;
 mod volume_plugins;
+mod watching;
