@@ -45,6 +45,8 @@ pub struct Settings {
     pub labels: Vec<String>,
     pub registry_mirrors: Vec<String>,
     pub insecure_registries: Vec<String>,
+    /// Where specs of devices are looked for.
+    pub cdi_spec_dirs: Vec<PathBuf>,
 }
 
 /// The parts that [`crate::Containers::open`] is given.

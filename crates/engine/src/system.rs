@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use api::system::{
-    Commit, Component, DiskUsage, IndexInfo, Info, Platform, Plugins, RegistryConfig, Runtime,
-    Swarm, Usage, Version,
+    Commit, Component, Device, DiskUsage, IndexInfo, Info, Platform, Plugins, RegistryConfig,
+    Runtime, Swarm, Usage, Version,
 };
 use serde::Serialize;
 use stdx::Result;
@@ -174,6 +174,15 @@ impl System {
             swarm: Swarm { local_node_state: "inactive".to_owned(), ..Swarm::default() },
             // Not an option here: containers always live on.
             live_restore_enabled: true,
+            cdi_spec_dirs: settings
+                .cdi_spec_dirs
+                .iter()
+                .map(|dir| dir.to_string_lossy().into_owned())
+                .collect(),
+            discovered_devices: crate::container::cdi::Registry::read(&settings.cdi_spec_dirs)
+                .names()
+                .map(|name| Device { source: "cdi".to_owned(), id: name.to_owned() })
+                .collect(),
             init_binary: "gantry".to_owned(),
             containerd_commit: Commit::default(),
             security_options: if v2 {

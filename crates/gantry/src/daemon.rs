@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -220,6 +220,10 @@ fn settings(config: &Config) -> Settings {
         labels: config.labels.clone(),
         registry_mirrors: config.registry_mirrors.clone(),
         insecure_registries: config.insecure_registries.clone(),
+        cdi_spec_dirs: match config.cdi_spec_dirs.as_slice() {
+            [] => ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec(),
+            dirs => dirs.to_vec(),
+        },
     }
 }
 

@@ -209,6 +209,7 @@ pub(crate) fn info(info: &mut api::system::Info, version: ApiVersion) {
     if version < V1_50 {
         info.bridge_nf_iptables.get_or_insert(false);
         info.bridge_nf_ip6tables.get_or_insert(false);
+        info.discovered_devices.clear();
     }
     if version < V1_49 {
         for commit in [&mut info.containerd_commit, &mut info.runc_commit, &mut info.init_commit] {

@@ -14,6 +14,7 @@ pub mod state;
 
 pub(crate) mod attach;
 mod block_io;
+pub(crate) mod cdi;
 pub(crate) mod changes;
 pub(crate) mod check;
 pub(crate) mod commit;

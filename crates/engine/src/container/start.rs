@@ -17,7 +17,7 @@ use super::plan::{Ipc, Network, Pid, Plan};
 use super::record::Record;
 use super::spec::{self, Surroundings};
 use super::state::{Event, Phase};
-use super::{block_io, tree};
+use super::{block_io, cdi, tree};
 
 impl Container {
     /// Starts the container; the answer comes when its program has been executed. `Kind::NotModified` when it runs.
@@ -145,9 +145,11 @@ impl Container {
         };
         let endpoints = Self::connected(record, &attachment, &rooms.networks);
         let ports = super::connect::published(&attachment);
+        let mut spec = spec::spec(&plan, &surroundings);
+        cdi::inject(&mut spec, &plan.device_requests, &rooms.settings.cdi_spec_dirs)?;
         let launched = rooms.launcher.launch(Launch {
             id: record.id.to_string(),
-            spec: spec::spec(&plan, &surroundings),
+            spec,
             rootfs: rooms.storage.snapshots.rootfs(record.id.as_str())?,
             netns: attachment.netns,
             shm: joined.shm,

@@ -134,3 +134,45 @@ fn what_this_host_lacks_is_said() {
         assert!(printed.contains(words) && ours.contains(words), "{printed}\n{ours}");
     }
 }
+
+/// Devices by name, and `--gpus` by what they can do.
+#[test]
+fn devices_of_the_container_device_interface() {
+    let specs = tempfile::tempdir().expect("a place for specs");
+    let spec = json!({
+        "cdiVersion": "0.6.0",
+        "kind": "vendor.com/gpu",
+        "devices": [
+            {"name": "0", "containerEdits": {
+                "deviceNodes": [{"path": "/dev/vendor0", "hostPath": "/dev/zero"}],
+                "env": ["CARD=0"],
+            }},
+            {"name": "all", "containerEdits": {"env": ["CARD=all"]}},
+        ],
+        "containerEdits": {"mounts": [{
+            "hostPath": specs.path(), "containerPath": "/driver", "options": ["ro", "nosuid"],
+        }]},
+    });
+    std::fs::write(specs.path().join("vendor.json"), spec.to_string()).expect("a spec");
+    let dir = specs.path().to_str().expect("UTF-8");
+    let house = crate::containers::house_with(&["--cdi-spec-dir", dir]);
+    let look = "echo $CARD; ls /driver; head -c 3 /dev/vendor0 | od -An -tx1; touch /driver/x";
+    let run = |options: &[&str]| {
+        let args = [&["run", "--rm"][..], options, &["busybox", "sh", "-c", look]].concat();
+        shown(&house.docker(&args).output().expect("docker"))
+    };
+    let named = run(&["--device", "vendor.com/gpu=0"]);
+    assert!(named.starts_with("0\nvendor.json\n 00 00 00\n"), "{named}");
+    assert!(named.contains("Read-only file system"), "{named}");
+    assert!(run(&["--gpus", "all"]).starts_with("all\nvendor.json\n"));
+    let missing = run(&["--device", "vendor.com/gpu=9"]);
+    let words = "CDI device injection failed: unresolvable CDI devices vendor.com/gpu=9";
+    assert!(missing.contains(words), "{missing}");
+    let info = house.api("GET", "/info", None).json();
+    assert_eq!(info["CDISpecDirs"], json!([dir]));
+    assert_eq!(info["DiscoveredDevices"][0], json!({"Source": "cdi", "ID": "vendor.com/gpu=0"}));
+    let bare = crate::containers::house();
+    let refused = bare.docker(&["run", "--rm", "--gpus", "all", "busybox", "true"]).output();
+    let words = "could not select device driver \"\" with capabilities: [[gpu]]";
+    assert!(shown(refused.as_ref().expect("docker")).contains(words), "{refused:?}");
+}

@@ -14,7 +14,7 @@ mod text;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use api::container::{Config, HostConfig, Ulimit};
+use api::container::{Config, DeviceRequest, HostConfig, Ulimit};
 use oci::runtime::{DeviceRule, Resources, Seccomp};
 use runtime::cgroup::Mode;
 use stdx::{Error, Id, Result};
@@ -65,6 +65,8 @@ pub struct Plan {
     pub readonly_paths: Vec<String>,
     pub devices: Vec<DevicePlan>,
     pub device_rules: Vec<DeviceRule>,
+    /// Devices by name or by what they can do.
+    pub device_requests: Vec<DeviceRequest>,
     pub resources: Resources,
     pub block_devices: BlockDevices,
     pub ulimits: Vec<Ulimit>,
@@ -255,6 +257,7 @@ impl Plan {
             capabilities,
             devices: devices(&host.resources)?,
             device_rules: device_rules(&host.resources)?,
+            device_requests: host.resources.device_requests.clone().unwrap_or_default(),
             resources: resources(&host.resources, &mut warnings)?,
             block_devices: block_devices(&host.resources)?,
             ulimits: ulimits(&host.resources, settings)?,
@@ -303,16 +306,11 @@ impl Plan {
 
 /// Docker knows these and we do not, yet.
 fn refuse_unbuilt(config: &Config, host: &HostConfig) -> Result<()> {
-    let r = &host.resources;
     let given = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    let unbuilt: [(&str, bool); 8] = [
+    let unbuilt: [(&str, bool); 7] = [
         ("HostConfig.VolumesFrom", given(&host.volumes_from)),
         ("HostConfig.Links", given(&host.links)),
         ("HostConfig.StorageOpt", !host.storage_opt.is_empty()),
-        (
-            "HostConfig.DeviceRequests",
-            r.device_requests.as_ref().is_some_and(|requests| !requests.is_empty()),
-        ),
         ("HostConfig.UsernsMode", !matches!(host.userns_mode.as_str(), "" | "host")),
         ("HostConfig.Cgroup", !host.cgroup.is_empty()),
         (
