@@ -71,6 +71,8 @@ pub(crate) struct Rooms {
     pub(crate) launcher: Arc<Launcher>,
     pub(crate) registry: Registry,
     pub(crate) execs: crate::container::exec::Execs,
+    /// Filters of containers, compiled once.
+    pub(crate) seccomp: runtime::seccomp::Compiler,
     /// Read while a container is made, written by who must not meet a half-made one.
     pub(crate) creations: std::sync::RwLock<()>,
     pub(crate) foreign: crate::volumes::foreign::Foreign,
@@ -79,7 +81,7 @@ pub(crate) struct Rooms {
 impl Rooms {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { settings, store, journal, storage, images, networks, launcher } = parts;
-        let (registry, execs, creations, foreign) = Default::default();
+        let (registry, execs, seccomp, creations, foreign) = Default::default();
         Self {
             settings,
             store,
@@ -90,6 +92,7 @@ impl Rooms {
             launcher,
             registry,
             execs,
+            seccomp,
             creations,
             foreign,
         }

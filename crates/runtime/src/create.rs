@@ -13,7 +13,7 @@ use crate::channel::{self, Message, Parent};
 use crate::init::Init;
 use crate::rootfs::{self, Mapping, Sources};
 use crate::spawn::{self, Namespaces};
-use crate::{cgroup, gate, hooks, init, process, sysctl, userns};
+use crate::{cgroup, gate, hooks, init, process, seccomp, sysctl, userns};
 
 /// What to create.
 #[derive(Debug)]
@@ -61,6 +61,8 @@ pub struct Options {
     pub keep_keyring: bool,
     /// Descriptors from 3 on that the process inherits.
     pub preserve_fds: u32,
+    /// The seccomp profile, compiled already; it wins over the one that the spec has.
+    pub filter: Option<seccomp::Program>,
 }
 
 /// How the container's root becomes the root.
@@ -238,7 +240,7 @@ impl Plan {
         if !linux.time_offsets.is_empty() {
             check_clocks(&linux)?;
         }
-        let planned = process::Plan::of(process, &linux)?;
+        let planned = process::Plan::of(process, &linux, create.options.filter.as_ref())?;
         if planned.notifies_late() {
             return Err(Error::not_implemented(
                 "seccomp: SCMP_ACT_NOTIFY with noNewPrivileges is not supported yet",

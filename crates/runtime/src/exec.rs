@@ -15,6 +15,7 @@ use crate::channel::{self, Child, Message, Parent};
 use crate::create::{Stdio, hand_over};
 use crate::init::{Never, join_keyring};
 use crate::process::{self, Program};
+use crate::seccomp;
 use crate::spawn::{self, flag};
 use crate::terminal::Terminal;
 
@@ -28,6 +29,8 @@ pub struct Target<'a> {
     /// What it was made from: which namespaces it has, its seccomp profile.
     pub spec: &'a Spec,
     pub cgroup: &'a cgroup::Handle,
+    /// The seccomp profile, compiled already; it wins over the one that the spec has.
+    pub filter: Option<&'a seccomp::Program>,
     /// Descriptors from 3 on that the process inherits.
     pub preserve_fds: u32,
 }
@@ -47,7 +50,7 @@ pub struct Executed {
 /// another container that has got the same number meanwhile.
 pub fn exec(target: &Target, process: &Process, stdio: Stdio) -> Result<Executed> {
     let linux = target.spec.linux_or_default();
-    let plan = process::Plan::of(process, &joined(&linux))?;
+    let plan = process::Plan::of(process, &joined(&linux), target.filter)?;
     let mut namespaces =
         linux.namespaces.iter().fold(CloneFlags::empty(), |all, one| all | flag(one.kind));
     let for_good = namespaces.contains(CloneFlags::NEWPID) && !spawn::may_come_back()?;

@@ -50,6 +50,8 @@ pub struct Launch {
     /// A reaper of ours stays as pid 1.
     pub init: bool,
     pub cgroup_parent: Option<String>,
+    /// The seccomp filter for our runtime, compiled; the spec has none then.
+    pub filter: Option<runtime::seccomp::Program>,
     /// An OCI runtime to be used instead of ours.
     pub runtime: Option<PathBuf>,
 }
@@ -250,6 +252,7 @@ fn encode(launch: &Launch) -> Result<Vec<u8>> {
         attach: launch.attach.iter().map(|(options, _)| *options).collect(),
         init: launch.init,
         cgroup_parent: launch.cgroup_parent.clone(),
+        filter: launch.filter.clone(),
         runtime: launch.runtime.clone(),
     })
 }

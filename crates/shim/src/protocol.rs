@@ -106,6 +106,8 @@ pub(crate) struct LaunchCall {
     #[serde(default)]
     pub(crate) cgroup_parent: Option<String>,
     #[serde(default)]
+    pub(crate) filter: Option<runtime::seccomp::Program>,
+    #[serde(default)]
     pub(crate) runtime: Option<PathBuf>,
 }
 

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use oci::runtime::{NamespaceType, Process, Spec};
-use runtime::cgroup;
+use runtime::{cgroup, seccomp};
 use rustix::process::Pid;
 use stdx::{Context, Error, Result};
 
@@ -19,6 +19,8 @@ pub(crate) struct Task {
     /// Held until everybody has been told of the end: see [`runtime::Running`].
     root: Option<OwnedFd>,
     external: Option<External>,
+    /// What every process of the container is put under: execs come years later.
+    filter: Option<seccomp::Program>,
 }
 
 /// The standard streams a process is given.
@@ -51,7 +53,7 @@ pub(crate) struct Created {
 
 #[derive(Debug)]
 enum By {
-    Us(runtime::Created),
+    Us { created: runtime::Created, filter: Option<seccomp::Program> },
     Them { pid: Pid, pidfd: OwnedFd, cgroup: cgroup::Handle, external: External },
 }
 
@@ -87,15 +89,16 @@ impl Created {
             options: runtime::Options {
                 reaper: call.init,
                 die_with_parent: true,
+                filter: call.filter.clone(),
                 ..runtime::Options::default()
             },
         })?;
-        Ok(Self { terminal: created.terminal.take(), by: By::Us(created) })
+        Ok(Self { terminal: created.terminal.take(), by: By::Us { created, filter: call.filter.clone() } })
     }
 
     pub(crate) fn start(self) -> Result<Task, Failure> {
         match self.by {
-            By::Us(created) => {
+            By::Us { created, filter } => {
                 let running = created.start().map_err(|error| failure(Stage::Start, error))?;
                 Ok(Task {
                     pid: running.pid,
@@ -103,6 +106,7 @@ impl Created {
                     cgroup: running.cgroup,
                     root: running.root,
                     external: None,
+                    filter,
                 })
             }
             By::Them { pid, pidfd, cgroup, external } => {
@@ -110,7 +114,7 @@ impl Created {
                     external.delete();
                     return Err(failure(Stage::Start, error));
                 }
-                Ok(Task { pid, pidfd, cgroup, root: None, external: Some(external) })
+                Ok(Task { pid, pidfd, cgroup, root: None, external: Some(external), filter: None })
             }
         }
     }
@@ -139,6 +143,7 @@ impl Task {
             pidfd: self.pidfd.as_fd(),
             spec: &spec,
             cgroup: &self.cgroup,
+            filter: self.filter.as_ref(),
             preserve_fds: 0,
         };
         let executed = runtime::exec(&target, process, streams.into())?;

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use api::exec::CreateBody;
 use oci::runtime::{
     BlockIo, Capabilities, DeviceRule, Linux, Mount, Namespace, NamespaceType, Process, Resources,
-    Rlimit, Root, Spec, User,
+    Rlimit, Root, Seccomp, Spec, User,
 };
 use stdx::{Error, Result};
 
 use super::mounts::Recursive;
-use super::plan::{Cgroupns, DevicePlan, Ipc, Network, Pid, Plan, SeccompPlan, Uts};
+use super::plan::{Cgroupns, DevicePlan, Ipc, Network, Pid, Plan, Uts};
 
 /// What a container finds around it, taken before the spec is written.
 #[derive(Clone, Debug, Default)]
@@ -30,6 +30,8 @@ pub struct Surroundings {
     pub shares_shm: bool,
     /// Hybrid and v1 hosts share their cgroup namespace by default, pure v2 hosts do not (Docker's rule).
     pub cgroup_v2: bool,
+    /// The profile, for a runtime that has to compile it.
+    pub seccomp: Option<Seccomp>,
 }
 
 /// A mount whose source exists.
@@ -150,10 +152,7 @@ pub fn spec(plan: &Plan, around: &Surroundings) -> Spec {
             around.devices.iter().map(|d| d.node.clone()).collect()
         },
         sysctl: plan.sysctls.clone(),
-        seccomp: match &plan.seccomp {
-            SeccompPlan::Unconfined => None,
-            SeccompPlan::Profile(profile) => Some((**profile).clone()),
-        },
+        seccomp: around.seccomp.clone(),
         masked_paths: plan.masked_paths.iter().map(PathBuf::from).collect(),
         readonly_paths: plan.readonly_paths.iter().map(PathBuf::from).collect(),
         rootfs_propagation: propagation(around),

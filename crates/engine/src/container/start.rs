@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use api::network::EndpointSettings;
 use network::{Attachment, PublishedPort};
 use oci::runtime::NamespaceType;
+use runtime::seccomp::Compiled;
 use shim::{Launch, LaunchError, Launched};
 use stdx::{Context, Error, Kind, Result};
 use tokio::sync::MutexGuard;
 
 use super::Container;
-use super::plan::{Ipc, Network, Pid, Plan};
+use super::plan::{Ipc, Network, Pid, Plan, SeccompPlan};
 use super::record::Record;
 use super::spec::{self, Surroundings};
 use super::state::{Event, Phase};
@@ -131,7 +133,7 @@ impl Container {
         let joined = self.resolve_joins(&plan)?;
         let plan = self.with_identity_of_others(plan)?;
         let mut held = Vec::new();
-        let surroundings = Surroundings {
+        let mut surroundings = Surroundings {
             id: record.id.to_string(),
             hostname: plan.hostname(&record.id),
             files: self.write_files(record, &plan, &attachment)?,
@@ -142,7 +144,15 @@ impl Container {
             block_io: block_io::look_up(&plan.block_devices)?,
             cgroup_parent: plan.cgroup_parent.clone(),
             cgroup_v2: runtime::cgroup::Mode::detect()? == runtime::cgroup::Mode::V2,
+            seccomp: None,
         };
+        let mut filter = self.filter(&plan)?;
+        // Other runtimes have only the document; so has a supervisor that is told of a filter.
+        if let Some(compiled) =
+            filter.take_if(|filter| plan.runtime.is_some() || filter.program.notifies())
+        {
+            surroundings.seccomp = Some(compiled.profile.clone());
+        }
         let endpoints = Self::connected(record, &attachment, &rooms.networks);
         let ports = super::connect::published(&attachment);
         let mut spec = spec::spec(&plan, &surroundings);
@@ -160,6 +170,7 @@ impl Container {
             size: size(record.host().console_size),
             attach: std::mem::take(&mut self.cell.live().waiting_attaches),
             init: plan.init,
+            filter: filter.map(|filter| filter.program.clone()),
             cgroup_parent: None,
             runtime: plan.runtime.clone(),
             dir,
@@ -172,6 +183,15 @@ impl Container {
         // It runs, whether we can hear of its end already or not.
         let watch = self.shim().and_then(|shim| shim.watch());
         Ok(Running { launched, endpoints, ports, watch })
+    }
+
+    fn filter(&self, plan: &Plan) -> Result<Option<Arc<Compiled>>> {
+        let profile = match &plan.seccomp {
+            SeccompPlan::Unconfined => return Ok(None),
+            SeccompPlan::Default => None,
+            SeccompPlan::Profile(text) => Some(text.as_str()),
+        };
+        self.rooms.seccomp.compile(profile, plan.capabilities.iter().cloned()).map(Some)
     }
 
     fn acquire_network(&self, record: &Record, plan: &Plan) -> Result<Attachment> {

@@ -68,6 +68,7 @@ fn execute(global: &Global, flags: &Flags) -> Result<u8> {
         pidfd: pidfd.as_fd(),
         spec: &container.record.spec,
         cgroup: &cgroup,
+        filter: None,
         preserve_fds: flags.number("preserve-fds")?.unwrap_or(0),
     };
     let stdio = if process.terminal { Stdio::Terminal } else { Stdio::Inherit };

@@ -35,7 +35,12 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    pub(crate) fn of(process: &Process, linux: &Linux) -> Result<Self> {
+    /// `filter` is the document's seccomp profile where somebody has compiled it already.
+    pub(crate) fn of(
+        process: &Process,
+        linux: &Linux,
+        filter: Option<&seccomp::Program>,
+    ) -> Result<Self> {
         if process.args.is_empty() {
             return Err(Error::invalid("args must not be empty"));
         }
@@ -68,7 +73,10 @@ impl Plan {
             argv: strings("argument", &process.args)?,
             env,
             capabilities,
-            seccomp: linux.seccomp.as_ref().map(seccomp::compile).transpose()?,
+            seccomp: match filter {
+                Some(compiled) => Some(compiled.clone()),
+                None => linux.seccomp.as_ref().map(seccomp::compile).transpose()?,
+            },
             scheduling: schedule::Scheduling::of(process, linux)?,
             process: process.clone(),
             warnings,
@@ -160,7 +168,7 @@ mod tests {
     #[test]
     fn what_cannot_be_run_is_refused() {
         let refusal =
-            |process: Process| Plan::of(&process, &Linux::default()).unwrap_err().to_string();
+            |process: Process| Plan::of(&process, &Linux::default(), None).unwrap_err().to_string();
         let process = Process { args: vec!["sh".into()], cwd: "/".into(), ..Process::default() };
         assert_eq!(refusal(Process { args: vec![], ..process.clone() }), "args must not be empty");
         assert_eq!(

@@ -2,10 +2,11 @@
 //!
 //! Sits on sys and oci. A profile that cannot be compiled or installed is an error, never a weaker filter: the container
 //! does not start. Read [`profile`] (what is allowed), [`compile`](compile()) (what it means call by call), `emit` (how
-//! that becomes a program).
+//! that becomes a program), [`Compiler`] (so that it happens once and not at each start).
 
 mod assembler;
 mod compile;
+mod compiler;
 mod emit;
 #[cfg(test)]
 mod interpret;
@@ -16,17 +17,56 @@ mod tests;
 
 use std::os::fd::OwnedFd;
 
+use serde::{Deserialize, Serialize};
 use stdx::{Context, Result};
 use sys::seccomp::{Flags, Instruction};
 
 pub use compile::compile;
+pub use compiler::{Compiled, Compiler};
 pub use profile::Profile;
 
-/// A filter, ready to be installed.
-#[derive(Clone, Debug)]
+/// A filter, ready to be installed. It travels to whoever installs it as plain numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(into = "Travelling", from = "Travelling")]
 pub struct Program {
     instructions: Vec<Instruction>,
     flags: Flags,
+}
+
+/// A program on its way: an instruction is one number, the code in its lowest 16 bits.
+#[derive(Serialize, Deserialize)]
+struct Travelling {
+    flags: u32,
+    instructions: Vec<u64>,
+}
+
+impl From<Program> for Travelling {
+    fn from(program: Program) -> Self {
+        let number = |one: &Instruction| {
+            u64::from(one.code)
+                | u64::from(one.jt) << 16
+                | u64::from(one.jf) << 24
+                | u64::from(one.k) << 32
+        };
+        Self {
+            flags: program.flags.0,
+            instructions: program.instructions.iter().map(number).collect(),
+        }
+    }
+}
+
+impl From<Travelling> for Program {
+    fn from(travelling: Travelling) -> Self {
+        let instruction = |number: &u64| {
+            let [c0, c1, jt, jf, k0, k1, k2, k3] = number.to_le_bytes();
+            let (code, k) = (u16::from_le_bytes([c0, c1]), u32::from_le_bytes([k0, k1, k2, k3]));
+            Instruction { code, jt, jf, k }
+        };
+        Self {
+            flags: Flags(travelling.flags),
+            instructions: travelling.instructions.iter().map(instruction).collect(),
+        }
+    }
 }
 
 impl Program {

@@ -294,6 +294,7 @@ fn exec(running: &Running, spec: &Spec, process: &Process) -> Outcome {
         pidfd: running.pidfd.as_fd(),
         spec,
         cgroup: &running.cgroup,
+        filter: None,
         preserve_fds: 0,
     };
     match runtime::exec(&target, process, stdio) {

@@ -196,3 +196,21 @@ fn one_whose_time_is_over_ends_with_all_it_has_begun() {
         container.client.processes().unwrap().len() == 1
     });
 }
+
+#[test]
+fn a_compiled_filter_is_over_the_first_process_and_over_execs() {
+    let Some(house) = House::open() else { return };
+    let profile = r#"{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [
+        {"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO", "errnoRet": 42}]}"#;
+    let compiled = runtime::seccomp::Compiler::default().compile(Some(profile), []).unwrap();
+    let try_it = "busybox mkdir /tmp/made 2>&1";
+    let mut launch = house.shell(&format!("{try_it}; exec sleep 1000"));
+    launch.filter = Some(compiled.program.clone());
+    let (mut output, theirs) = stream();
+    launch.attach.push((OUTPUT, theirs));
+    let container = house.launch(launch);
+    // ENOMSG, which nobody else answers here.
+    let refused = "mkdir: can't create directory '/tmp/made': No message of desired type\n";
+    assert!(output.until("\n").ends_with(refused));
+    assert_eq!(exec(&container, "one", try_it, OUTPUT).frames().0, refused);
+}

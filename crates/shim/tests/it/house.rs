@@ -74,6 +74,7 @@ impl House {
             size: None,
             attach: Vec::new(),
             init: false,
+            filter: None,
             cgroup_parent: None,
             runtime: self.runtime.clone(),
             id,

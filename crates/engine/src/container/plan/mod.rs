@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
 use api::container::{Config, DeviceRequest, HostConfig, Ulimit};
-use oci::runtime::{DeviceRule, Resources, Seccomp};
+use oci::runtime::{DeviceRule, Resources};
 use runtime::cgroup::Mode;
 use stdx::{Error, Id, Result};
 
@@ -130,10 +130,13 @@ pub enum Cgroupns {
     Host,
 }
 
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SeccompPlan {
     Unconfined,
-    Profile(Box<Seccomp>),
+    /// Docker's.
+    Default,
+    /// The text of somebody's own.
+    Profile(String),
 }
 
 /// A device of the host, by path.
@@ -251,7 +254,7 @@ impl Plan {
             privileged: host.privileged,
             no_new_privileges: security.no_new_privileges,
             writable_cgroups: security.writable_cgroups,
-            seccomp: seccomp(&security.seccomp, &capabilities, host.privileged)?,
+            seccomp: seccomp(&security.seccomp, host.privileged)?,
             masked_paths: paths(&host.masked_paths, spec::masked_paths),
             readonly_paths: paths(&host.readonly_paths, spec::readonly_paths),
             capabilities,
@@ -507,7 +510,7 @@ mod tests {
         assert_eq!(plan.network, Network::Named("bridge".to_owned()));
         assert_eq!(plan.capabilities.len(), 14);
         assert_eq!(plan.shm_size, 64 << 20);
-        assert!(matches!(plan.seccomp, SeccompPlan::Profile(_)));
+        assert_eq!(plan.seccomp, SeccompPlan::Default);
         assert!(plan.masked_paths.contains(&"/proc/kcore".to_owned()));
     }
 

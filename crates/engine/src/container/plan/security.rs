@@ -1,7 +1,5 @@
 //! `--security-opt`: what is confined, and how.
 
-use std::collections::BTreeSet;
-
 use api::container::HostConfig;
 use stdx::{Error, Result};
 
@@ -57,28 +55,14 @@ impl Security {
 }
 
 /// A profile that cannot be understood stops the container, it does not weaken it.
-pub(super) fn seccomp(
-    wanted: &str,
-    capabilities: &BTreeSet<String>,
-    privileged: bool,
-) -> Result<SeccompPlan> {
-    use runtime::seccomp::profile::{Profile, Surroundings};
-    if wanted == "unconfined" || privileged && wanted.is_empty() {
-        return Ok(SeccompPlan::Unconfined);
+pub(super) fn seccomp(wanted: &str, privileged: bool) -> Result<SeccompPlan> {
+    match wanted {
+        "unconfined" => Ok(SeccompPlan::Unconfined),
+        "" if privileged => Ok(SeccompPlan::Unconfined),
+        "" => Ok(SeccompPlan::Default),
+        text => {
+            runtime::seccomp::Profile::parse(text)?;
+            Ok(SeccompPlan::Profile(text.to_owned()))
+        }
     }
-    let profile = match wanted {
-        "" => Profile::default_profile(),
-        text => Profile::parse(text)?,
-    };
-    let names: Vec<String> = capabilities.iter().cloned().collect();
-    let around = Surroundings { capabilities: &names, kernel: running_kernel() };
-    Ok(SeccompPlan::Profile(Box::new(profile.resolve(around))))
-}
-
-/// Version and patch level; 0.0 never satisfies a rule, so what cannot be read is stricter, not laxer.
-fn running_kernel() -> (u32, u32) {
-    let name = rustix::system::uname();
-    let release = name.release().to_string_lossy();
-    let mut numbers = release.split(['.', '-']).map(|part| part.parse().unwrap_or(0));
-    (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
