@@ -48,11 +48,10 @@ impl Containers {
         let mut host_config = body.host_config.unwrap_or_default();
         let bindings = host_config.port_bindings.take().unwrap_or_default();
         host_config.port_bindings = Some(super::plan::port_bindings(bindings)?);
-        let support = runtime::cgroup::Support::detect()?;
-        let mut warnings = super::plan::discard(&mut host_config.resources, &support)?;
+        let mut warnings = super::plan::discard_here(&mut host_config.resources)?;
         let plan = Plan::of(&config, &host_config, &rooms.settings)?;
         plan.check_process()?;
-        super::plan::fill_in(&mut host_config, &rooms.settings, support.mode);
+        super::plan::fill_in(&mut host_config, &rooms.settings, runtime::cgroup::Mode::detect()?);
         let endpoints =
             connect::endpoints(&plan, &host_config, body.networking_config, &rooms.networks)?;
         warnings.extend(plan.warnings.iter().cloned());

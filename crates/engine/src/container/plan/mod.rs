@@ -25,7 +25,7 @@ use self::ports::Publish;
 pub(crate) use self::ports::{Ports, port_bindings};
 pub use self::resources::BlockDevices;
 use self::resources::{block_devices, device_rules, devices, ulimits};
-pub(crate) use self::resources::{check_alone, discard, resources};
+pub(crate) use self::resources::{check_alone, discard, discard_here, resources};
 use self::security::{Security, seccomp};
 use self::text::{Dns, extra_hosts};
 pub(crate) use self::text::{check_env, check_words, exposed_ports};

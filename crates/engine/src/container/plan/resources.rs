@@ -77,7 +77,14 @@ pub(super) fn device_rules(wanted: &Wanted) -> Result<Vec<DeviceRule>> {
         .collect()
 }
 
-/// Takes away the limits that this host cannot keep, and says so.
+/// Takes away the limits that this host cannot keep, and says so. Looks at the host only if there are any.
+pub(crate) fn discard_here(wanted: &mut Wanted) -> Result<Vec<String>> {
+    match *wanted == Wanted::default() {
+        true => Ok(Vec::new()),
+        false => discard(wanted, &Support::detect()?),
+    }
+}
+
 pub(crate) fn discard(wanted: &mut Wanted, host: &Support) -> Result<Vec<String>> {
     let mut warnings = Vec::new();
     let mut lacks = |what: &str, then: &str| {
