@@ -3,6 +3,8 @@
 //! First [`Sets::apply_bounding`] while the process still has CAP_SETPCAP; then, after the change of user,
 //! [`Sets::apply_final`].
 
+use std::sync::OnceLock;
+
 use oci::runtime::Capabilities;
 use stdx::{Context, Result};
 use sys::caps;
@@ -80,7 +82,9 @@ pub fn names_of(set: u64) -> Vec<&'static str> {
 /// What can be given here at all: the calling thread's own permitted set, as far as its bounding set allows it.
 pub fn available() -> Result<u64> {
     let own = caps::get().context(|| "cannot read our own capabilities".to_owned())?;
-    Ok(own.permitted & caps::bounding_set())
+    static BOUNDING: OnceLock<u64> = OnceLock::new();
+    // Forty questions to the kernel. A process that gives some up becomes another program and never asks again.
+    Ok(own.permitted & *BOUNDING.get_or_init(caps::bounding_set))
 }
 
 /// All there are: every kernel that is new enough for us has them.

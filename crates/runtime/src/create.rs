@@ -90,6 +90,8 @@ pub enum Wait {
     /// From whoever holds [`Created`]; if that one dies, the process ends.
     #[default]
     Parent,
+    /// Not at all: it goes on as soon as everything is in place. [`Created::start`] only hears how that went.
+    Nobody,
     /// Through files in the state directory, from anyone who may open them ([`start_detached`](crate::start_detached)).
     StateDir,
 }
@@ -115,6 +117,8 @@ pub struct Created {
 #[derive(Debug)]
 enum Starter {
     Socket(Parent),
+    /// None is needed.
+    Nobody(Parent),
     StateDir(PathBuf),
 }
 
@@ -142,7 +146,7 @@ pub fn create(create: Create) -> Result<Created> {
     };
     let root = sources.as_ref().map(Sources::share_root).transpose()?;
     let gates = match create.options.wait {
-        Wait::Parent => None,
+        Wait::Parent | Wait::Nobody => None,
         Wait::StateDir => Some(gate::make(create.state_dir)?),
     };
     let linux = create.spec.linux_or_default();
@@ -198,6 +202,7 @@ pub fn create(create: Create) -> Result<Created> {
             warnings: [plan.process.warnings, warnings].concat(),
             starter: match create.options.wait {
                 Wait::Parent => Starter::Socket(birth.parent),
+                Wait::Nobody => Starter::Nobody(birth.parent),
                 Wait::StateDir => Starter::StateDir(create.state_dir.to_owned()),
             },
             poststart: hooks.poststart,
@@ -384,7 +389,8 @@ impl Created {
         let Self { pid, pidfd, terminal, cgroup, root, .. } = self;
         let Self { starter, poststart, poststop, state, .. } = self;
         let started = match starter {
-            Starter::Socket(parent) => start_by(&parent),
+            Starter::Socket(parent) => parent.go().and_then(|()| hear_start(&parent)),
+            Starter::Nobody(parent) => hear_start(&parent),
             Starter::StateDir(dir) => gate::start(&dir),
         };
         let running = State { status: Status::Running, ..state };
@@ -408,8 +414,8 @@ impl Created {
     }
 }
 
-fn start_by(parent: &Parent) -> Result<()> {
-    parent.go()?;
+/// Until it has become another program, or says why not.
+fn hear_start(parent: &Parent) -> Result<()> {
     loop {
         match parent.next()? {
             None => return Ok(()),

@@ -38,6 +38,12 @@ pub use create::{Create, Created, Options, Pivot, RootfsIds, Running, Stdio, Wai
 pub use exec::{Executed, Target, exec};
 pub use user::user_in;
 
+/// Looks at what never changes on a host, once: for a process whose copies will all need it.
+pub fn look_around() {
+    // Who needs an answer that there is none to now asks again, and is told why.
+    let _later = (cgroup::Mode::detect(), capabilities::available());
+}
+
 /// Lets a container start that was created to wait in its state directory ([`Wait::StateDir`]); answers once `execve` has
 /// succeeded.
 pub fn start_detached(state_dir: &Path) -> Result<()> {

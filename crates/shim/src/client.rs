@@ -121,9 +121,12 @@ impl Client {
         self.call(Request::ReopenLogs, DEADLINE)
     }
 
-    /// Of a container that has ended: the shim removes its directory and leaves.
-    pub fn delete(&self) -> Result<()> {
-        self.call(Request::Delete, DEADLINE)
+    /// Of a container that has ended: the shim removes its directory and leaves. The mounts go after the answer.
+    pub fn delete(&self) -> Result<Leaving> {
+        let mut answers = self.connection(DEADLINE)?;
+        answers.send(&frame(&Call::new(Request::Delete))?, &[])?;
+        answers.next::<Reply<()>>()?.into_result()?;
+        Ok(Leaving(answers.stream))
     }
 
     fn call<T: DeserializeOwned>(&self, request: Request, deadline: Duration) -> Result<T> {
@@ -214,7 +217,7 @@ impl Answers {
             && fds[0].revents().intersects(PollFlags::HUP | PollFlags::RDHUP)
     }
 
-    fn into_watch(self) -> Result<Watch> {
+    pub(crate) fn into_watch(self) -> Result<Watch> {
         self.stream.set_read_timeout(None).context(|| "cannot take a deadline away".to_owned())?;
         Ok(Watch { stream: self.stream, decoder: self.decoder })
     }
@@ -236,6 +239,18 @@ pub(crate) fn words_of(err: io::Error) -> Error {
 impl From<Failure> for ExecFailure {
     fn from(failure: Failure) -> Self {
         Self { exit_code: failure.exit_code, error: failure.into() }
+    }
+}
+
+/// A shim that takes the last of its container apart. The connection ends when nothing is mounted any more: until then the
+/// container's file system is no other run's.
+#[derive(Debug)]
+pub struct Leaving(UnixStream);
+
+impl Leaving {
+    /// For whoever waits in another way than by blocking: reads nothing, and then the end.
+    pub fn into_stream(self) -> UnixStream {
+        self.0
     }
 }
 

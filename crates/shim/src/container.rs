@@ -542,6 +542,11 @@ impl Container {
         }
     }
 
+    /// Its mounts go. Takes as long as the disk takes to be written to.
+    pub(crate) fn let_go(&mut self) {
+        self.task.let_go();
+    }
+
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let own = match &self.phase {
             Phase::Running => None,

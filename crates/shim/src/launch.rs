@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -17,7 +17,7 @@ use rustix::process::{
 use stdx::time::Timestamp;
 use stdx::{Context, Error, Result};
 
-use crate::client::Answers;
+use crate::client::{Answers, Watch};
 pub use crate::protocol::Stage;
 use crate::protocol::{
     AttachOptions, Failure, Hello, LaunchCall, LaunchReply, Reply, Size, VERSION, frame,
@@ -57,11 +57,13 @@ pub struct Launch {
 }
 
 /// A container that runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Launched {
     pub pid: u32,
     pub shim_pid: u32,
     pub started_at: Timestamp,
+    /// Everything that happens to it, from its first moment.
+    pub watch: Watch,
 }
 
 /// A container that does not: nothing of it is left but its directory.
@@ -126,18 +128,18 @@ impl Launcher {
         passed.extend(launch.netns.iter().chain(&launch.shm).map(AsFd::as_fd));
         passed.extend(launch.attach.iter().map(|(_, stream)| stream.as_fd()));
 
-        let (mut answers, hello) = match self.fork_shim() {
-            Err(Unborn(_)) => self.fork_shim().map_err(|Unborn(error)| error)?,
+        let Born { mut answers, hello, sent } = match self.fork_shim(&request, &passed) {
+            Err(Unborn(_)) => self.fork_shim(&request, &passed).map_err(|Unborn(error)| error)?,
             Ok(born) => born,
         };
-        let outcome = answers
-            .send(&request, &passed)
+        let outcome = sent
             .and_then(|()| answers.next::<Reply<LaunchReply>>())
             .context(|| format!("cannot launch container {}", launch.id));
         match outcome {
             Ok(reply) => {
                 let LaunchReply { pid, started_at } = reply.into_result()?;
-                Ok(Launched { pid, shim_pid: hello.shim_pid, started_at })
+                let watch = answers.into_watch()?;
+                Ok(Launched { pid, shim_pid: hello.shim_pid, started_at, watch })
             }
             Err(error) => {
                 give_up(&answers, hello.shim_pid);
@@ -146,15 +148,17 @@ impl Launcher {
         }
     }
 
-    /// A new shim that waits for its launch request. A failure means that nothing has happened.
-    fn fork_shim(&self) -> Result<(Answers, Hello), Unborn> {
+    /// A new shim with its launch request, which waits for it in its socket. A shim that has not said hello has not read
+    /// it: a failure means that nothing has happened.
+    fn fork_shim(&self, request: &[u8], passed: &[BorrowedFd]) -> Result<Born, Unborn> {
         let (ours, theirs) =
             UnixStream::pair().context(|| "cannot make a socket".to_owned()).map_err(Unborn)?;
         self.hand_over(&theirs).map_err(Unborn)?;
         drop(theirs);
         let mut answers = Answers::over(ours, DEADLINE).map_err(Unborn)?;
+        let sent = answers.send(request, passed);
         match answers.next::<Hello>() {
-            Ok(hello) => Ok((answers, hello)),
+            Ok(hello) => Ok(Born { answers, hello, sent }),
             Err(error) => {
                 self.lose_the_dead();
                 Err(Unborn(
@@ -189,6 +193,13 @@ impl Launcher {
             dead.bury();
         }
     }
+}
+
+/// A shim, and whether it has all of its request.
+struct Born {
+    answers: Answers,
+    hello: Hello,
+    sent: Result<()>,
 }
 
 /// Why there is no shim.

@@ -43,6 +43,8 @@ fn run() -> io::Result<()> {
     // A terminal's signals are for the daemon. Shims inherit this: whoever ends them ends a container, and does it by name.
     let blocked = sys::signal::Set::of(&[SIGHUP, SIGINT, SIGTERM, SIGCHLD]);
     sys::signal::set_mask(&blocked)?;
+    // Every shim needs to know it, and has it from us.
+    runtime::look_around();
     let children = sys::signal::Fd::new(&sys::signal::Set::of(&[SIGCHLD]))?;
     let socket = rustix::stdio::stdin();
     loop {

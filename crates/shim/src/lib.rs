@@ -26,7 +26,7 @@ mod stdio;
 mod task;
 mod tty;
 
-pub use client::{Client, Watch};
+pub use client::{Client, Leaving, Watch};
 pub use exit::Exit;
 pub use launch::{Launch, LaunchError, Launched, Launcher, Stage};
 pub use protocol::{

@@ -53,10 +53,12 @@ pub(crate) fn run(socket: UnixStream) -> Result<()> {
     match outcome {
         Ok((listener, container)) => {
             let reply = LaunchReply { pid: container.pid(), started_at: container.started_at() };
+            let mut server = Server::new(listener, container)?;
             // A daemon that has died meanwhile learns of the container from its successor.
-            let _died = descriptors::send(&socket, &frame(&Reply::Done(reply))?, &[]);
-            drop(socket);
-            Server::new(listener, container)?.run()
+            if descriptors::send(&socket, &frame(&Reply::Done(reply))?, &[]).is_ok() {
+                server.welcome_launcher(socket)?;
+            }
+            server.run()
         }
         Err(failure) => {
             forget_files(&dir);
@@ -137,6 +139,13 @@ impl Server {
         })
     }
 
+    /// Whoever has launched the container watches it from the first moment.
+    fn welcome_launcher(&mut self, socket: UnixStream) -> Result<()> {
+        socket.set_nonblocking(true).context(|| "cannot talk to the daemon".to_owned())?;
+        self.connections.push(Connection { watching: true, ..Connection::new(0, socket) });
+        Ok(())
+    }
+
     fn run(&mut self) -> Result<()> {
         self.container.reap();
         sys::memory::trim();
@@ -174,6 +183,11 @@ impl Server {
         self.tell_news();
         self.container.after_telling();
         self.connections.retain(|connection| !connection.is_over());
+        if self.listener.is_none() && self.connections.iter().all(Connection::is_sent) {
+            // Deleted, and who asked has the answer. That all is gone is told by the connection's end.
+            self.container.let_go();
+            self.connections.clear();
+        }
     }
 
     fn tell_news(&mut self) {
@@ -320,7 +334,7 @@ impl Server {
         }
         if self.listener.is_none() {
             // Deleted: stay only until the answer is out.
-            return self.connections.iter().all(Connection::is_sent);
+            return self.connections.is_empty();
         }
         if !self.connections.is_empty() {
             self.idle_since = None;

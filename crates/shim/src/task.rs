@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use oci::runtime::{NamespaceType, Process, Spec};
-use runtime::{cgroup, seccomp};
+use runtime::{Wait, cgroup, seccomp};
 use rustix::process::Pid;
 use stdx::{Context, Error, Result};
 
@@ -16,8 +16,9 @@ pub(crate) struct Task {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) cgroup: cgroup::Handle,
-    /// Held until everybody has been told of the end: see [`runtime::Running`].
-    root: Option<OwnedFd>,
+    /// The root file system and the mount namespace, held until everybody has been told of the end: who lets go of them
+    /// last waits for the kernel to take the mounts apart, and for an overlay to be written to disk.
+    mounts: Vec<OwnedFd>,
     external: Option<External>,
     /// What every process of the container is put under: execs come years later.
     filter: Option<seccomp::Program>,
@@ -53,7 +54,7 @@ pub(crate) struct Created {
 
 #[derive(Debug)]
 enum By {
-    Us { created: runtime::Created, filter: Option<seccomp::Program> },
+    Us { created: runtime::Created, filter: Option<seccomp::Program>, owns_mounts: bool },
     Them { pid: Pid, pidfd: OwnedFd, cgroup: cgroup::Handle, external: External },
 }
 
@@ -90,21 +91,28 @@ impl Created {
                 reaper: call.init,
                 die_with_parent: true,
                 filter: call.filter.clone(),
+                // A terminal is given its size first.
+                wait: if call.tty { Wait::Parent } else { Wait::Nobody },
                 ..runtime::Options::default()
             },
         })?;
-        Ok(Self { terminal: created.terminal.take(), by: By::Us { created, filter: call.filter.clone() } })
+        Ok(Self {
+            terminal: created.terminal.take(),
+            by: By::Us { created, filter: call.filter.clone(), owns_mounts: owns_mounts(call) },
+        })
     }
 
     pub(crate) fn start(self) -> Result<Task, Failure> {
         match self.by {
-            By::Us { created, filter } => {
+            By::Us { created, filter, owns_mounts } => {
                 let running = created.start().map_err(|error| failure(Stage::Start, error))?;
+                // Where the kernel has no such question (before 6.11), the end takes longer.
+                let namespace = owns_mounts.then(|| sys::ns::mounts_of(running.pidfd.as_fd()).ok());
                 Ok(Task {
+                    mounts: running.root.into_iter().chain(namespace.flatten()).collect(),
                     pid: running.pid,
                     pidfd: running.pidfd,
                     cgroup: running.cgroup,
-                    root: running.root,
                     external: None,
                     filter,
                 })
@@ -114,7 +122,14 @@ impl Created {
                     external.delete();
                     return Err(failure(Stage::Start, error));
                 }
-                Ok(Task { pid, pidfd, cgroup, root: None, external: Some(external), filter: None })
+                Ok(Task {
+                    pid,
+                    pidfd,
+                    cgroup,
+                    mounts: Vec::new(),
+                    external: Some(external),
+                    filter: None,
+                })
             }
         }
     }
@@ -150,10 +165,14 @@ impl Task {
         Ok(Executed { pid: executed.pid, terminal: executed.terminal })
     }
 
-    /// What remains of it in the kernel after its end.
+    /// Lets go of the mounts.
+    pub(crate) fn let_go(&mut self) {
+        self.mounts.clear();
+    }
+
+    /// What remains of it in the kernel after its end, but for the mounts.
     pub(crate) fn clean_up(&mut self) -> Result<()> {
         let emptied = self.cgroup.kill_all();
-        self.root = None;
         if let Some(external) = &self.external {
             external.delete();
         }
@@ -168,6 +187,21 @@ impl From<Streams> for runtime::Stdio {
             Streams::Terminal => Self::Terminal,
         }
     }
+}
+
+/// Whether everything that is mounted was made for this container. What is the host's must be free again, to be unmounted
+/// or removed, when the container's end is told.
+fn owns_mounts(call: &LaunchCall) -> bool {
+    let linux = call.spec.linux_or_default();
+    let own_namespace =
+        linux.namespace(NamespaceType::Mount).is_some_and(|mounts| mounts.path.is_none());
+    let is_bind = |mount: &oci::runtime::Mount| {
+        mount.kind == "bind" || mount.options.iter().any(|word| word == "bind" || word == "rbind")
+    };
+    let made_for_it = |mount: &oci::runtime::Mount| {
+        mount.source.as_ref().is_some_and(|source| source.starts_with(&call.dir))
+    };
+    own_namespace && call.spec.mounts.iter().all(|mount| !is_bind(mount) || made_for_it(mount))
 }
 
 /// The spec's own path first; else below the parent asked for.

@@ -16,8 +16,9 @@ use super::record::Record;
 use super::restart_policy::{RestartPolicy, pause_after};
 use super::state::{Event, Phase};
 use super::{Container, spec};
-use crate::container::remove::RemoveRequest;
 
+/// How long an overlay may take to be written to disk before the next start does not wait for it any more.
+const LEAVING: Duration = Duration::from_secs(30);
 /// When to try again to write an exit down.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -117,22 +118,17 @@ impl Container {
             "die",
             &[("exitCode", exit.code.to_string()), ("execDuration", seconds.to_string())],
         );
-        self.release().await;
-        drop(gate);
         match next {
-            Next::Rest => Ok(()),
-            Next::Remove => {
-                match self.remove(RemoveRequest { force: false, volumes: true, link: false }).await
-                {
-                    Err(error) if matches!(error.kind(), Kind::NotFound | Kind::Conflict) => Ok(()),
-                    outcome => outcome,
-                }
-            }
+            Next::Rest => self.release().await,
+            // Gives everything back, and more.
+            Next::Remove => self.remove_held(true).await?,
             Next::Restart(pause) => {
+                self.release().await;
                 self.restart_after(pause);
-                Ok(())
             }
         }
+        drop(gate);
+        Ok(())
     }
 
     fn what_next(&self, record: &Record) -> Next {
@@ -179,36 +175,54 @@ impl Container {
     /// and found by recovery.
     pub(crate) async fn release(&self) {
         let this = self.clone();
-        tokiox::blocking(move || {
-            let id = &this.cell.id;
-            if let Err(error) = this.rooms.networks.detach(id) {
-                tracing::warn!(container = %id, error = %error.chain(), "cannot take the network back");
-            }
-            if this.record().mounts.iter().any(super::volumes::is_foreign)
-                && let Err(error) = this.rooms.unmount_foreign(id)
-            {
-                tracing::warn!(container = %id, error = %error.chain(), "cannot give volumes back");
-            }
-            let dir = this.rooms.exec_dir(id);
-            match shim::Client::connect(&dir) {
-                // Its record is ours now; a shim that has gone already has nothing to be told.
-                Ok(shim) => drop(shim.delete()),
-                Err(error) if error.kind() == Kind::NotFound && dir.exists() => {
-                    if let Err(error) = this.take_cgroup_back() {
-                        tracing::warn!(container = %id, error = %error.chain(), "cannot remove the cgroup");
-                    }
-                }
-                Err(_) => {}
-            }
-            match std::fs::remove_dir_all(&dir) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    tracing::warn!(container = %id, %error, "cannot remove the run directory");
-                }
-                _ => {}
-            }
-        })
-        .await;
+        if let Some(leaving) = tokiox::blocking(move || this.release_blocking()).await {
+            let gone = tokio::spawn(until_gone(leaving));
+            self.cell.live().leaving = Some(gone);
+        }
     }
+
+    /// As [`Self::release`], on a thread that may wait. Answers the shim that still takes the mounts apart: the next start
+    /// waits for it.
+    pub(super) fn release_blocking(&self) -> Option<shim::Leaving> {
+        let id = &self.cell.id;
+        if let Err(error) = self.rooms.networks.detach(id) {
+            tracing::warn!(container = %id, error = %error.chain(), "cannot take the network back");
+        }
+        if self.record().mounts.iter().any(super::volumes::is_foreign)
+            && let Err(error) = self.rooms.unmount_foreign(id)
+        {
+            tracing::warn!(container = %id, error = %error.chain(), "cannot give volumes back");
+        }
+        let dir = self.rooms.exec_dir(id);
+        let mut leaving = None;
+        match shim::Client::connect(&dir) {
+            // Its record is ours now; a shim that has gone already has nothing to be told.
+            Ok(shim) => leaving = shim.delete().ok(),
+            Err(error) if error.kind() == Kind::NotFound && dir.exists() => {
+                if let Err(error) = self.take_cgroup_back() {
+                    tracing::warn!(container = %id, error = %error.chain(), "cannot remove the cgroup");
+                }
+            }
+            Err(_) => {}
+        }
+        match std::fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(container = %id, %error, "cannot remove the run directory");
+            }
+            _ => {}
+        }
+        leaving
+    }
+}
+
+/// Until a shim is done, or can be waited for no longer.
+async fn until_gone(leaving: shim::Leaving) {
+    let end = async {
+        let stream = leaving.into_stream();
+        stream.set_nonblocking(true)?;
+        tokio::net::UnixStream::from_std(stream)?.read(&mut [0]).await
+    };
+    let _gone_or_late = tokio::time::timeout(LEAVING, end).await;
 }
 
 impl Container {

@@ -73,6 +73,8 @@ pub(crate) struct Live {
     pub(crate) last_pause: Option<Duration>,
     /// It is going down to come up again at once: `--rm` must not strike in between.
     pub(crate) restarting_by_hand: bool,
+    /// Ends when nothing of the last run is mounted any more.
+    pub(crate) leaving: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Cell {

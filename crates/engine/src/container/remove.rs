@@ -81,10 +81,14 @@ impl Container {
     /// What follows once it is written down that it goes. Each step may be repeated: when a daemon dies in here, the next
     /// one finishes.
     pub(crate) async fn finish_removal(&self) -> Result<()> {
-        self.release().await;
         let record = self.record();
         let this = self.clone();
-        let outcome = tokiox::blocking(move || this.remove_things(&record)).await;
+        let outcome = tokiox::blocking(move || {
+            // Its mounts are nobody's any more: they may go in their own time.
+            drop(this.release_blocking());
+            this.remove_things(&record)
+        })
+        .await;
         if let Err(error) = outcome {
             self.apply(Event::RemovalFailed)?;
             return Err(error);

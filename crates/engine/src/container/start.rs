@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use api::network::EndpointSettings;
 use network::{Attachment, PublishedPort};
-use oci::runtime::NamespaceType;
+use oci::runtime::{NamespaceType, Rootfs};
 use runtime::seccomp::Compiled;
 use shim::{Launch, LaunchError, Launched};
 use stdx::{Context, Error, Kind, Result};
@@ -56,19 +56,21 @@ impl Container {
             }
             Phase::Created | Phase::Exited | Phase::Restarting => {}
         }
+        let leaving = self.cell.live().leaving.take();
+        if let Some(leaving) = leaving {
+            // It only fails by being aborted, which nobody does.
+            leaving.await.unwrap_or_default();
+        }
         let this = self.clone();
         let outcome = tokiox::blocking(move || this.acquire_and_launch(&record)).await;
         match outcome {
-            Ok(Running { launched, endpoints, ports, watch }) => {
+            Ok(Running { launched, endpoints, ports }) => {
                 if let Err(error) = self.write_down(&launched, endpoints, ports) {
-                    self.take_back(watch).await;
+                    self.take_back(launched.watch).await;
                     return Err(error);
                 }
                 self.rooms.images.set_running(self.cell.id.as_str(), true);
-                match watch {
-                    Ok(watch) => self.follow(watch),
-                    Err(error) => self.lose(&error),
-                }
+                self.follow(launched.watch);
                 self.event("start", &[]);
                 Ok(())
             }
@@ -110,13 +112,11 @@ impl Container {
     }
 
     /// What could not be written down does not run on.
-    async fn take_back(&self, watch: Result<shim::Watch>) {
+    async fn take_back(&self, watch: shim::Watch) {
         if let Err(error) = self.with_shim(|shim| shim.kill(9, shim::Whom::All)).await {
             tracing::warn!(container = %self.cell.id, error = %error.chain(), "cannot take a start back");
         }
-        if let Ok(watch) = watch {
-            let _exit_or_late = tokio::time::timeout(super::stop::DEATH, self.listen(watch)).await;
-        }
+        let _exit_or_late = tokio::time::timeout(super::stop::DEATH, self.listen(watch)).await;
         self.release().await;
     }
 
@@ -160,7 +160,7 @@ impl Container {
         let launched = rooms.launcher.launch(Launch {
             id: record.id.to_string(),
             spec,
-            rootfs: rooms.storage.snapshots.rootfs(record.id.as_str())?,
+            rootfs: self.rootfs(record)?,
             netns: attachment.netns,
             shm: joined.shm,
             logs: self.log_config(record)?,
@@ -180,9 +180,16 @@ impl Container {
             error: words("failed to create task for container: failed to create shim task: OCI runtime create failed", failure.exit_code, failure.error),
             ..failure
         })?;
-        // It runs, whether we can hear of its end already or not.
-        let watch = self.shim().and_then(|shim| shim.watch());
-        Ok(Running { launched, endpoints, ports, watch })
+        Ok(Running { launched, endpoints, ports })
+    }
+
+    /// What goes with the container's end need not be written to disk by then.
+    fn rootfs(&self, record: &Record) -> Result<Rootfs> {
+        let mut rootfs = self.rooms.storage.snapshots.rootfs(record.id.as_str())?;
+        if let Rootfs::Overlay { volatile, .. } = &mut rootfs {
+            *volatile = record.host().auto_remove;
+        }
+        Ok(rootfs)
     }
 
     fn filter(&self, plan: &Plan) -> Result<Option<Arc<Compiled>>> {
@@ -299,7 +306,6 @@ struct Running {
     launched: Launched,
     endpoints: BTreeMap<String, EndpointSettings>,
     ports: Vec<PublishedPort>,
-    watch: Result<shim::Watch>,
 }
 
 /// Height and width as clients send them; zeros mean that they do not know.

@@ -16,7 +16,7 @@ use stdx::{Context, Error, Result};
 use sys::process::{CloneFlags, exit_now};
 
 use crate::channel::{Child, Message, wait_for_go};
-use crate::create::{Options, Stdio};
+use crate::create::{Options, Stdio, Wait};
 use crate::process::{self, Program};
 use crate::rootfs::{Assembly, Sources};
 use crate::spawn::Namespaces;
@@ -118,9 +118,10 @@ impl Init<'_> {
 
         self.parent.tell(&Message::Ready)?;
         *ready = true;
-        match &self.gate {
-            Some(gate) => wait_for_go(gate.start.as_fd())?,
-            None => self.parent.wait()?,
+        match (&self.gate, self.options.wait) {
+            (Some(gate), _) => wait_for_go(gate.start.as_fd())?,
+            (None, Wait::Nobody) => {}
+            (None, _) => self.parent.wait()?,
         }
         self.run_start_hooks()?;
         if self.options.reaper {

@@ -99,7 +99,8 @@ mod tests {
 
     #[test]
     fn a_program_travels() {
-        let program = Compiler::default().compile(None, names("CAP_CHOWN")).unwrap().program.clone();
+        let program =
+            Compiler::default().compile(None, names("CAP_CHOWN")).unwrap().program.clone();
         let text = serde_json::to_string(&program).unwrap();
         assert_eq!(serde_json::from_str::<Program>(&text).unwrap(), program);
     }

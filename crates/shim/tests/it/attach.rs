@@ -105,6 +105,6 @@ fn an_attached_client_that_vanishes_harms_nobody() {
         client.until("x\n");
     }
     let descriptors =
-        std::fs::read_dir(format!("/proc/{}/fd", container.launched.shim_pid)).unwrap().count();
+        std::fs::read_dir(format!("/proc/{}/fd", container.shim_pid)).unwrap().count();
     assert!(descriptors < 24, "{descriptors} descriptors are open");
 }

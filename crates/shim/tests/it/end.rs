@@ -1,5 +1,6 @@
 //! How containers end.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -69,4 +70,44 @@ fn a_client_that_does_not_take_its_output_does_not_delay_the_exit() {
     container.client.delete().unwrap();
     // The shim waits for it, deleted or not.
     assert_eq!(client.frames().0.len(), 600 << 10);
+}
+
+#[test]
+fn mounts_are_held_to_the_end_unless_the_host_shares_them() {
+    let Some(house) = House::open() else { return };
+    let own = rustix::process::pidfd_open(
+        rustix::process::getpid(),
+        rustix::process::PidfdFlags::empty(),
+    );
+    if sys::ns::mounts_of(own.unwrap().as_fd()).is_err() {
+        eprintln!("skipped: the kernel has no such descriptors");
+        return;
+    }
+    let holds_them = |launch| {
+        let container = house.launch(launch);
+        let fds = std::fs::read_dir(format!("/proc/{}/fd", container.shim_pid)).unwrap();
+        let mut names = fds.map(|fd| std::fs::read_link(fd.unwrap().path()).unwrap());
+        names.any(|name| name.to_string_lossy().starts_with("mnt:["))
+    };
+    assert!(holds_them(house.shell("exec sleep 1000")));
+    let mut launch = house.shell("exec sleep 1000");
+    launch.spec.mounts.push(oci::runtime::Mount {
+        destination: "/tmp".into(),
+        kind: "bind".to_owned(),
+        source: Some(house.dir.path().to_owned()),
+        options: vec!["rbind".to_owned()],
+        ..Default::default()
+    });
+    assert!(!holds_them(launch));
+}
+
+#[test]
+fn the_connection_ends_when_all_is_gone() {
+    let Some(house) = House::open() else { return };
+    let mut container = house.launch(house.shell("exit 3"));
+    assert_eq!(container.wait().code, 3);
+    let mut leaving = container.client.delete().unwrap().into_stream();
+    assert!(!container.dir.exists());
+    leaving.set_read_timeout(Some(crate::house::PATIENCE)).unwrap();
+    assert_eq!(std::io::Read::read(&mut leaving, &mut [0]).unwrap(), 0);
 }

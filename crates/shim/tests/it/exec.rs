@@ -109,7 +109,7 @@ fn an_exec_that_takes_its_time_holds_up_nobody() {
     std::thread::scope(|scope| {
         let exec = scope.spawn(|| exec(&container, "slow", "exit 3", OUTPUT).raw());
         let helper = || {
-            let shim = container.launched.shim_pid;
+            let shim = container.shim_pid;
             let children = std::fs::read_to_string(format!("/proc/{shim}/task/{shim}/children"));
             children.unwrap().split_whitespace().count() == 2
         };

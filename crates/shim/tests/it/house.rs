@@ -89,10 +89,9 @@ impl House {
     pub(crate) fn try_launch(&self, launch: Launch) -> Result<Container, LaunchError> {
         let dir = launch.dir.clone();
         let log = launch.logs.clone();
-        let launched = self.launcher.launch(launch)?;
+        let Launched { pid, shim_pid, watch, .. } = self.launcher.launch(launch)?;
         let client = Client::connect(&dir).unwrap();
-        let watch = client.watch().unwrap();
-        Ok(Container { launched, client, watch, dir, log, exit: None })
+        Ok(Container { pid, shim_pid, client, watch, dir, log, exit: None })
     }
 }
 
@@ -162,7 +161,8 @@ pub(crate) fn process(args: &[&str]) -> Process {
 }
 
 pub(crate) struct Container {
-    pub(crate) launched: Launched,
+    pub(crate) pid: u32,
+    pub(crate) shim_pid: u32,
     pub(crate) client: Client,
     pub(crate) watch: Watch,
     pub(crate) dir: PathBuf,

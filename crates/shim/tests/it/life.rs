@@ -23,9 +23,9 @@ fn parent(number: u32) -> u32 {
 fn the_launcher_may_die() {
     let Some(house) = House::open() else { return };
     let mut first = house.launch(house.shell("read x < /tmp/none; exec sleep 1000"));
-    let launcher = parent(first.launched.shim_pid);
+    let launcher = parent(first.shim_pid);
     kill_process(pid(launcher), Signal::KILL).unwrap();
-    eventually("the shim is orphaned", || parent(first.launched.shim_pid) != launcher);
+    eventually("the shim is orphaned", || parent(first.shim_pid) != launcher);
     let mut second = house.launch(house.shell("exit 5"));
     assert_eq!(second.wait().code, 5);
     assert_eq!(first.client.state().unwrap().status, Status::Running);
@@ -63,19 +63,20 @@ fn a_container_that_runs_cannot_be_deleted() {
 fn a_killed_shim_takes_its_container_along() {
     let Some(house) = House::open() else { return };
     let mut container = house.launch(house.shell("exec sleep 1000"));
-    let init = container.launched.pid;
-    kill_process(pid(container.launched.shim_pid), Signal::KILL).unwrap();
+    let init = container.pid;
+    kill_process(pid(container.shim_pid), Signal::KILL).unwrap();
     while container.watch.next().unwrap().is_some() {}
     eventually("init is killed", || !Path::new(&format!("/proc/{init}")).exists());
     assert_eq!(shim::exit::read(&container.dir).unwrap(), None);
-    assert_eq!(container.client.state().unwrap_err().kind(), Kind::NotFound);
+    let gone = shim::Client::connect(&container.dir).unwrap_err();
+    assert_eq!(gone.kind(), Kind::NotFound);
 }
 
 #[test]
 fn a_stopped_shim_is_unresponsive_and_nothing_else() {
     let Some(house) = House::open() else { return };
     let container = house.launch(house.shell("exec sleep 1000"));
-    let shim = pid(container.launched.shim_pid);
+    let shim = pid(container.shim_pid);
     kill_process(shim, Signal::STOP).unwrap();
     let refused = container.client.state().unwrap_err();
     kill_process(shim, Signal::CONT).unwrap();
@@ -91,7 +92,7 @@ fn signals_of_a_terminal_do_not_reach_it() {
     let Some(house) = House::open() else { return };
     let container = house.launch(house.shell("exec sleep 1000"));
     for signal in [Signal::HUP, Signal::INT, Signal::TERM, Signal::PIPE] {
-        kill_process(pid(container.launched.shim_pid), signal).unwrap();
+        kill_process(pid(container.shim_pid), signal).unwrap();
     }
     assert_eq!(container.client.state().unwrap().status, Status::Running);
 }
@@ -121,7 +122,7 @@ fn processes_and_stats() {
     let Some(house) = House::open() else { return };
     let container = house.launch(house.shell("sleep 1000 & sleep 1000; true"));
     eventually("all are there", || container.client.processes().unwrap().len() == 3);
-    assert!(container.client.processes().unwrap().contains(&container.launched.pid));
+    assert!(container.client.processes().unwrap().contains(&container.pid));
     container.client.stats().unwrap();
 }
 
@@ -138,11 +139,11 @@ fn the_shim_is_small() {
         };
         (of("Private_Dirty:"), of("Pss:"))
     };
-    eventually("it rests", || pss(container.launched.shim_pid).0 < 1024);
+    eventually("it rests", || pss(container.shim_pid).0 < 1024);
     eprintln!(
         "shim: private dirty {} kB, PSS {} kB",
-        pss(container.launched.shim_pid).0,
-        pss(container.launched.shim_pid).1
+        pss(container.shim_pid).0,
+        pss(container.shim_pid).1
     );
     container.client.kill(9, shim::Whom::Init).unwrap();
     container.wait();

@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use oci::ChainId;
 use oci::runtime::Rootfs;
-use rustix::fs::{FileType, Mode, OFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags};
 use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags};
 use stdx::{Context, Error, Result};
 use sys::mount::{Attr, Reach, mount_setattr};
@@ -73,7 +73,7 @@ impl Overlay {
         let at = staged.path();
         let upper = (&*at.join(UPPER), &*at.join(WORK));
         let mounted = mount(&[at.join("lower")], Some(upper))?;
-        rustix::fs::unlinkat(&mounted, "file", rustix::fs::AtFlags::empty()).on_disk()?;
+        rustix::fs::unlinkat(&mounted, "file", AtFlags::empty()).on_disk()?;
         let upper = durable::open_directory(staged.tree.as_fd(), UPPER)?;
         match beneath::stat(upper.as_fd(), b"file").on_disk()? {
             Some(stat) if stat.st_rdev == 0 => Ok(()),
@@ -165,8 +165,23 @@ impl Overlay {
             let directory = self.containers.restore(&snapshot.name)?;
             self.furnish(&directory, &snapshot.parent)?;
         }
+        self.forgive(&snapshot.name)?;
         let path = self.containers.path(&snapshot.name);
         Ok((path.join(UPPER), path.join(WORK)))
+    }
+
+    /// An overlay that need not be written to disk leaves a mark, against those who would use it again after a loss of
+    /// power. Whoever has had none since may.
+    fn forgive(&self, name: &str) -> Result<()> {
+        let Some(directory) = self.containers.directory(name)? else { return Ok(()) };
+        let doing = || format!("cannot use the files of container {name} again");
+        let mark = "work/work/incompat/volatile";
+        match rustix::fs::unlinkat(&directory, format!("{mark}/dirty"), AtFlags::empty()) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            Err(errno) => return Err(errno).on_disk().context(doing),
+        }
+        rustix::fs::unlinkat(&directory, mark, AtFlags::REMOVEDIR).on_disk().context(doing)
     }
 
     /// Makes the upper directory, its root like that of the topmost layer, and then the work directory.

@@ -280,3 +280,26 @@ fn what_is_not_built_says_so() {
         (501, Some("HostConfig.VolumesFrom is not supported yet"))
     );
 }
+
+#[test]
+fn what_ends_with_the_container_need_not_reach_the_disk() {
+    let house = house();
+    let volatile = |name: &str| {
+        let pid = house.ok(&["inspect", "-f", "{{.State.Pid}}", name]);
+        let mounts = std::fs::read_to_string(format!("/proc/{}/mountinfo", pid.trim()));
+        mounts
+            .expect("it runs")
+            .lines()
+            .any(|line| line.contains(" / / ") && line.contains("volatile"))
+    };
+    house.ok(&["run", "-d", "--name", "kept", "busybox", "sleep", "1000"]);
+    house.ok(&["run", "-d", "--rm", "--name", "brief", "busybox", "sleep", "1000"]);
+    assert_eq!((volatile("kept"), volatile("brief")), (false, true));
+    // It may all the same be started again, with what it had.
+    house.ok(&["exec", "brief", "touch", "/made"]);
+    house.ok(&["restart", "-t", "0", "brief"]);
+    house.ok(&["exec", "brief", "ls", "/made"]);
+    assert!(volatile("brief"));
+    house.ok(&["rm", "-f", "kept", "brief"]);
+    house.check();
+}
