@@ -191,6 +191,7 @@ impl Core {
         let mut wanted = BTreeSet::new();
         for one in living {
             let endpoints = self.model().of(&one.request.container);
+            self.hold_firewall(&endpoints);
             for endpoint in &endpoints {
                 for port in &endpoint.ports {
                     let Some(place) = place(port) else { continue };

@@ -128,6 +128,9 @@ impl Core {
                     if !bridge.icc {
                         batch.isolate_port(&name);
                     }
+                    if !endpoint.ports.is_empty() {
+                        batch.turn_port_back(&name);
+                    }
                 }
             }
         }

@@ -257,6 +257,7 @@ impl Networks {
         let mut endpoints = self.core.take(request).inspect_err(|_| {
             request.networks.iter().for_each(|wish| self.core.give_back(&wish.leases));
         })?;
+        self.core.hold_firewall(&endpoints);
         let negotiated = self.core.negotiate(&mut endpoints);
         match negotiated.and_then(|()| self.core.furnish(request, &mut endpoints)) {
             Ok(netns) => {

@@ -8,6 +8,7 @@ use stdx::Result;
 use crate::firewall::view::{Choices, Localhost, Port, Rules, View, ports_of};
 use crate::firewall::{Firewall, Monitor};
 use crate::forwarding::{self, Family};
+use crate::netlink::Batch;
 use crate::networks::Core;
 use crate::records::{Endpoint, Network};
 use crate::sysctl;
@@ -31,15 +32,58 @@ impl Core {
     }
 
     /// Opens the ports of these endpoints, and closes those.
-    pub(crate) fn publish(&self, gone: &[Arc<Endpoint>], new: &[Arc<Endpoint>]) -> Result<()> {
-        let (gone, new) = (self.ports(gone), self.ports(new));
+    pub(crate) fn publish(
+        &self,
+        gone: &[Arc<Endpoint>],
+        new_endpoints: &[Arc<Endpoint>],
+    ) -> Result<()> {
+        let (gone, new) = (self.ports(gone), self.ports(new_endpoints));
         if gone.is_empty() && new.is_empty() {
             return Ok(());
         }
         let mut firewall = self.firewall();
         let choices = self.choices(&firewall)?;
         firewall.publish(&gone, &new, || self.view(choices.clone()))?;
+        self.turn_back(new_endpoints)?;
         route_localhost(&View { ports: new.into_iter().collect(), choices, ..View::default() })
+    }
+
+    /// Has netd hold the firewall from the first container on that it guards. Without netd it is the daemon's alone.
+    pub(crate) fn hold_firewall(&self, endpoints: &[Arc<Endpoint>]) {
+        let guarded = |endpoint: &Arc<Endpoint>| {
+            let model = self.model();
+            model.networks.get(&endpoint.network_id).is_some_and(|network| network.bridge.is_some())
+        };
+        if !endpoints.iter().any(guarded) {
+            return;
+        }
+        if let Err(err) = self.firewall().hold(self.netd.keeper()) {
+            tracing::warn!(err = %err.chain(), "nobody holds the firewall while no daemon runs");
+        }
+    }
+
+    /// Lets a container reach itself by a port of the host: where bridges' frames are filtered as packets, they are
+    /// translated before they leave the bridge, and have to go back by the port that they came by.
+    fn turn_back(&self, endpoints: &[Arc<Endpoint>]) -> Result<()> {
+        let filtered = |family: &str| -> Result<bool> {
+            Ok(sysctl::get(&format!("bridge/bridge-nf-call-{family}"))?.as_deref() == Some("1"))
+        };
+        if !filtered("iptables")? && !filtered("ip6tables")? {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        {
+            let model = self.model();
+            let bridged = |endpoint: &&Arc<Endpoint>| {
+                let network = model.networks.get(&endpoint.network_id);
+                !endpoint.ports.is_empty()
+                    && network.is_some_and(|network| network.bridge.is_some())
+            };
+            for endpoint in endpoints.iter().filter(bridged) {
+                batch.turn_port_back(&endpoint.host_device());
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { self.host.route().execute(batch) }
     }
 
     /// Closes the ports of endpoints that go. Where that fails, the firewall is set anew when next it is looked at.

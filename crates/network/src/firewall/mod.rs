@@ -56,6 +56,8 @@ struct Told {
 struct Kernel {
     socket: Socket,
     ownership: Ownership,
+    /// Somebody else has the socket, too.
+    kept: bool,
 }
 
 impl Firewall {
@@ -89,6 +91,16 @@ impl Firewall {
         self.choices.clone()
     }
 
+    /// Has somebody who outlives the daemon hold our table, now that there is something to guard.
+    pub(crate) fn hold(&mut self, keeper: Option<&dyn Keeper>) -> Result<()> {
+        let (Some(Ok(kernel)), Some(keeper)) = (&mut self.kernel, keeper) else { return Ok(()) };
+        if !kernel.kept && kernel.ownership != Ownership::Shared {
+            keeper.keep(KEPT, kernel.socket.as_fd())?;
+            kernel.kept = true;
+        }
+        Ok(())
+    }
+
     /// Watches for changes by others, where we have rules.
     pub(crate) fn watch(&self, changed: impl Fn() + Send + 'static) -> Result<Option<Monitor>> {
         let Some(Ok(kernel)) = &self.kernel else { return Ok(None) };
@@ -97,7 +109,7 @@ impl Firewall {
 
     /// Makes the rules be as they should, whatever the kernel has; touches nothing where they are.
     pub(crate) fn ensure(&mut self, view: &View) -> Result<()> {
-        let Some(Kernel { socket, ownership }) = guarding(&mut self.kernel, view)? else {
+        let Some(Kernel { socket, ownership, .. }) = guarding(&mut self.kernel, view)? else {
             return Ok(());
         };
         let ruleset = rules::render(&self.table, view);
@@ -155,7 +167,7 @@ impl Firewall {
 
     /// How the kernel's table differs from what it should be.
     pub(crate) fn difference(&mut self, view: &View) -> Result<Vec<String>> {
-        let Some(Kernel { socket, ownership }) = guarding(&mut self.kernel, view)? else {
+        let Some(Kernel { socket, ownership, .. }) = guarding(&mut self.kernel, view)? else {
             return Ok(Vec::new());
         };
         nft::difference(socket, &rules::render(&self.table, view), *ownership)
@@ -185,6 +197,7 @@ fn guarding<'a>(
 impl Kernel {
     fn open(keeper: Option<&dyn Keeper>) -> Result<Self> {
         let kept = keeper.map(|keeper| keeper.take(KEPT)).transpose()?.flatten();
+        let found = kept.is_some();
         let mut socket = match kept {
             Some(kept) => Socket::adopt(kept),
             None => Socket::netfilter()?,
@@ -194,10 +207,7 @@ impl Kernel {
             (Ownership::Owned, None) => Ownership::Shared,
             (ownership, _) => ownership,
         };
-        if let Some(keeper) = keeper {
-            keeper.keep(KEPT, socket.as_fd())?;
-        }
-        Ok(Self { socket, ownership })
+        Ok(Self { socket, ownership, kept: found })
     }
 }
 

@@ -41,6 +41,7 @@ const IFLA_IPVLAN_FLAGS: u16 = 2;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+const IFLA_BRPORT_HAIRPIN: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 /// Without it the kernel takes `IFLA_PROTINFO` for the old form, a single number.
 const NLA_F_NESTED: u16 = 0x8000;
@@ -233,11 +234,20 @@ impl Batch {
     }
 
     pub(crate) fn isolate_port(&mut self, name: &str) {
+        self.switch_port(name, IFLA_BRPORT_ISOLATED);
+    }
+
+    /// Lets frames leave a port of a bridge by which they came.
+    pub(crate) fn turn_port_back(&mut self, name: &str) {
+        self.switch_port(name, IFLA_BRPORT_HAIRPIN);
+    }
+
+    fn switch_port(&mut self, name: &str, switch: u16) {
         let mut header = link_header(0, 0, 0);
         header[0] = AF_BRIDGE;
         self.push(RTM_NEWLINK, 0, &header, |link| {
             link.text(IFLA_IFNAME, name);
-            link.nest(IFLA_PROTINFO | NLA_F_NESTED, |port| port.u8(IFLA_BRPORT_ISOLATED, 1));
+            link.nest(IFLA_PROTINFO | NLA_F_NESTED, |port| port.u8(switch, 1));
         });
     }
 
