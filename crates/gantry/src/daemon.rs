@@ -286,6 +286,7 @@ fn networking(config: &Config, identity: &str) -> Result<NetworkConfig> {
         host_binding: config.ip,
         // Whatever has been put in our program's place meanwhile: this is what we are.
         netd: Some(NetdConfig { program: "/proc/self/exe".into(), dir: config.exec_root.clone() }),
+        namespaces: Some(config.exec_root.join("netns")),
         plugins: None,
         table: None,
     })

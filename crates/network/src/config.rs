@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
@@ -52,6 +53,9 @@ pub struct NetworkConfig {
     pub host_binding: Ipv4Addr,
     /// What serves published ports and names; without it there are none.
     pub netd: Option<NetdConfig>,
+    /// Where the namespaces of overlay networks have their names: a directory that is gone after a reboot. Without it there
+    /// are no such networks.
+    pub namespaces: Option<PathBuf>,
     /// Where drivers come from that are not ours.
     pub plugins: Option<Arc<Plugins>>,
     /// The name of our nftables table; `None` derives it from the bridge's, so that daemons with different bridges live
@@ -84,6 +88,7 @@ impl Default for NetworkConfig {
             accept_fwmark: None,
             host_binding: Ipv4Addr::UNSPECIFIED,
             netd: None,
+            namespaces: None,
             plugins: None,
             table: None,
         }

@@ -113,7 +113,7 @@ impl Core {
         };
         self.close(std::slice::from_ref(endpoint));
         let shared = self.model().networks.get(&endpoint.network_id).is_some_and(|network| {
-            matches!(network.driver, DriverKind::Macvlan | DriverKind::Ipvlan)
+            matches!(network.driver, DriverKind::Macvlan | DriverKind::Ipvlan | DriverKind::Overlay)
         });
         let furnished = namespace.filter(|_| !endpoint.ifname.is_empty());
         if let Some(namespace) = furnished.filter(|_| shared) {

@@ -131,6 +131,8 @@ impl Model {
         endpoint.mac = match network.driver {
             // Those of ipvlan all have their parent's.
             DriverKind::Ipvlan => None,
+            // The peers know it without being told.
+            DriverKind::Overlay => endpoint.ip.map(|ip| Mac::of(ip.into())),
             // A plugin's device has one already.
             DriverKind::Plugin => wish.mac,
             _ => Some(wish.mac.unwrap_or_else(|| self.mac(&network, &endpoint))),
@@ -175,6 +177,11 @@ fn check(network: &Network, wish: &EndpointRequest) -> Result<()> {
     if network.is_predefined() && !wish.aliases.is_empty() {
         return Err(Error::invalid(
             "network-scoped alias is supported only for containers in user defined networks",
+        ));
+    }
+    if network.driver == DriverKind::Overlay && wish.mac.is_some() {
+        return Err(Error::invalid(
+            "containers on an overlay network with static peers cannot choose their MAC addresses",
         ));
     }
     for wanted in [wish.ip.map(IpAddr::from), wish.ip6.map(IpAddr::from)].into_iter().flatten() {

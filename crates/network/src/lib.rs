@@ -48,7 +48,7 @@ pub use netns::{namespace_at, namespace_of};
 pub use networks::{Attachment, Networks};
 pub use records::{
     BridgeDevice, DriverKind, Endpoint, GatewayMode, Ipam, IpamPool, IpvlanFlag, IpvlanMode, Lease,
-    Link, Mac, MacvlanMode, Network, ParentDevice, ParentOrigin, Protocol, PublishedPort,
-    RemoteEndpoint, RemoteRoute, Scope, ShareMode,
+    Link, Mac, MacvlanMode, Network, OverlayDevice, ParentDevice, ParentOrigin, Peer, Protocol,
+    PublishedPort, RemoteEndpoint, RemoteRoute, Scope, ShareMode,
 };
 pub use words::listed;

@@ -95,7 +95,7 @@ impl Networks {
             firewall: Mutex::new(Firewall::open(&config, netd.keeper())),
             netd,
             ports: Ports::default(),
-            drivers: Drivers::new(&host, config.plugins.as_ref()),
+            drivers: Drivers::new(&host, &config),
             ipam: RemoteIpam::new(config.plugins.clone()),
             store: store.clone(),
             journal: journal.clone(),

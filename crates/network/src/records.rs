@@ -40,6 +40,9 @@ pub struct Network {
     pub ipam: Ipam,
     pub options: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
+    /// What it is to other hosts, for networks of that driver.
+    #[serde(default)]
+    pub overlay: Option<OverlayDevice>,
     /// The name of the plugin that is its driver; empty for our own.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub plugin: String,
@@ -74,6 +77,7 @@ impl Network {
             ipam: Ipam::default(),
             options: BTreeMap::new(),
             labels: BTreeMap::new(),
+            overlay: None,
             plugin: String::new(),
             bridge: None,
             parent: None,
@@ -154,6 +158,25 @@ pub enum GatewayMode {
     Isolated,
 }
 
+/// A network on several hosts, as this one sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OverlayDevice {
+    /// The number that all hosts know it by.
+    pub vni: u32,
+    /// The address of this host that the others send to.
+    pub local: Ipv4Addr,
+    /// What is left of the underlay's when nobody chose one.
+    pub mtu: Option<u32>,
+    pub peers: Vec<Peer>,
+}
+
+/// Another host, and the addresses of the containers on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Peer {
+    pub vtep: Ipv4Addr,
+    pub range: Ipv4Net,
+}
+
 /// A device of the host whose wire containers are put on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParentDevice {
@@ -215,6 +238,7 @@ pub enum DriverKind {
     Null,
     Macvlan,
     Ipvlan,
+    Overlay,
     /// A program beside us.
     Plugin,
 }
@@ -228,6 +252,7 @@ impl DriverKind {
             Self::Null => "null",
             Self::Macvlan => "macvlan",
             Self::Ipvlan => "ipvlan",
+            Self::Overlay => "overlay",
             Self::Plugin => "plugin",
         }
     }

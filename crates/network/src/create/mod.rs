@@ -2,6 +2,7 @@
 //! kernel; what it has is told in [`Surroundings`].
 
 mod bridge;
+mod overlay;
 mod parent;
 mod pools;
 
@@ -128,6 +129,11 @@ pub(crate) fn plan(request: &CreateRequest, around: &Surroundings) -> Result<Net
             network.ipam.config = pools::complete(&network, asked, gateways, around)?;
             network.parent = Some(parent);
         }
+        DriverKind::Overlay => {
+            let gateways = Gateways { v4: false, v6: false };
+            network.ipam.config = pools::complete(&network, asked, gateways, around)?;
+            network.overlay = Some(overlay::device(&network, around)?);
+        }
         DriverKind::Plugin => {
             network.plugin.clone_from(&request.driver);
             network.scope = around.plugin.unwrap_or_default();
@@ -175,6 +181,7 @@ fn driver(request: &CreateRequest, around: &Surroundings) -> Result<DriverKind> 
         name @ ("host" | "null") => {
             Err(Error::forbidden(format!("only one instance of \"{name}\" network is allowed")))
         }
+        "overlay" if request.options.contains_key(overlay::PEERS) => Ok(DriverKind::Overlay),
         "overlay" => Err(Error::forbidden(
             "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to connect this node to swarm and try again.",
         )),

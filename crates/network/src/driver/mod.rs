@@ -4,14 +4,15 @@ pub(crate) mod bridge;
 mod furnish;
 mod host;
 mod none;
+mod overlay;
 mod share;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
 
-use plugin::Plugins;
 use stdx::Result;
 
+use crate::config::NetworkConfig;
 use crate::host::Host;
 use crate::netlink::Socket;
 use crate::records::{DriverKind, Endpoint, Network};
@@ -61,17 +62,19 @@ pub(crate) struct Drivers {
     host: host::HostDriver,
     none: none::NoneDriver,
     share: share::ShareDriver,
+    overlay: overlay::OverlayDriver,
     pub(crate) remote: RemoteDriver,
 }
 
 impl Drivers {
-    pub(crate) fn new(host: &Arc<Host>, plugins: Option<&Arc<Plugins>>) -> Self {
+    pub(crate) fn new(host: &Arc<Host>, config: &NetworkConfig) -> Self {
         Self {
             bridge: bridge::BridgeDriver::new(Arc::clone(host)),
             host: host::HostDriver,
             none: none::NoneDriver,
             share: share::ShareDriver::new(Arc::clone(host)),
-            remote: RemoteDriver::new(plugins.cloned(), Arc::clone(host)),
+            overlay: overlay::OverlayDriver::new(Arc::clone(host), config.namespaces.clone()),
+            remote: RemoteDriver::new(config.plugins.clone(), Arc::clone(host)),
         }
     }
 
@@ -81,6 +84,7 @@ impl Drivers {
             DriverKind::Host => &self.host,
             DriverKind::Null => &self.none,
             DriverKind::Macvlan | DriverKind::Ipvlan => &self.share,
+            DriverKind::Overlay => &self.overlay,
             DriverKind::Plugin => &self.remote,
         }
     }

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use super::ruleset::{Connection, Element, Field, Hook, Ip, Is, Rule, Set, Term, Value};
 use super::view::Mark;
 use crate::netlink::Attributes;
+use crate::netlink::route::VXLAN_PORT;
 use crate::records::Protocol;
 
 pub(super) const FAMILY_IPV4: u8 = 2;
@@ -78,7 +79,7 @@ fn kind(fields: &[Field]) -> u32 {
     fields.iter().fold(0, |kinds, field| {
         kinds << BITS
             | match field {
-                Field::Ipv4 | Field::Subnet4 => 7,
+                Field::Ipv4 | Field::Subnet4 | Field::Network => 7,
                 Field::Ipv6 | Field::Subnet6 => 8,
                 Field::Protocol => 12,
                 Field::Port => 13,
@@ -90,7 +91,7 @@ fn kind(fields: &[Field]) -> u32 {
 fn length(field: Field) -> u32 {
     match field {
         Field::Device => IFNAMSIZ as u32,
-        Field::Ipv4 | Field::Subnet4 => 4,
+        Field::Ipv4 | Field::Subnet4 | Field::Network => 4,
         Field::Ipv6 | Field::Subnet6 => 16,
         Field::Protocol => 1,
         Field::Port => 2,
@@ -139,6 +140,7 @@ fn bytes(values: &[Value], end: impl Fn(&IpNet) -> IpAddr) -> Vec<u8> {
             Value::Address(address) => bytes.extend(octets(*address)),
             Value::Protocol(protocol) => bytes.push(number(*protocol)),
             Value::Port(port) => bytes.extend(port.to_be_bytes()),
+            Value::Network(vni) => bytes.extend((vni << 8).to_be_bytes()),
         }
         bytes.resize(bytes.len().next_multiple_of(4), 0);
     }
@@ -261,6 +263,22 @@ fn term_of(list: &mut Attributes, term: &Term, family: &mut Option<Ip>) {
             only(list, *ip, family);
             target_protocol_port(list, *ip);
             lookup(list, set, Is::Yes, None);
+        }
+        Term::Vxlan => {
+            meta(list, META_L4PROTO, REGISTER_1);
+            compare(list, EQUAL, &[number(Protocol::Udp)]);
+            payload(list, TRANSPORT_HEADER, 2, 2, REGISTER_1);
+            compare(list, EQUAL, &VXLAN_PORT.to_be_bytes());
+        }
+        Term::NetworkIn(set) => {
+            payload(list, TRANSPORT_HEADER, 12, 4, REGISTER_1);
+            lookup(list, set, Is::Yes, None);
+        }
+        Term::SourceNetworkIn(is, set) => {
+            only(list, Ip::V4, family);
+            address(list, source(Ip::V4));
+            payload(list, TRANSPORT_HEADER, 12, 4, PART_1);
+            lookup(list, set, *is, None);
         }
         Term::ToHost => {
             fib(list, FIB_DESTINATION, FIB_TYPE);

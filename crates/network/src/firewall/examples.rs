@@ -9,7 +9,7 @@ use sys::process::CloneFlags;
 use super::nft::{self, Change, Ownership};
 use super::rules::{of_port, render};
 use super::ruleset::Ruleset;
-use super::view::{Bridge, Choices, Family, Localhost, Mark, Port, Rules, View};
+use super::view::{Bridge, Choices, Family, Localhost, Mark, Overlay, Port, Rules, View};
 use crate::netlink::Socket;
 use crate::records::{GatewayMode, Protocol};
 
@@ -76,7 +76,18 @@ fn published(localhost: Localhost) -> View {
         bridges: vec![both("br-1", "172.18.0.0/16", "fd00:18::/64")],
         ports: ports.into(),
         choices: Choices { localhost, ..Choices::default() },
+        ..View::default()
     }
+}
+
+fn of_several_hosts() -> View {
+    let overlay = |vni, peers: &[[u8; 4]]| Overlay {
+        vni,
+        peers: peers.iter().map(|peer| (*peer).into()).collect(),
+    };
+    let overlays =
+        vec![overlay(4096, &[[192, 0, 2, 2], [192, 0, 2, 3]]), overlay(4097, &[[192, 0, 2, 3]])];
+    View { overlays, ..gantry0(|_| {}) }
 }
 
 fn routed() -> View {
@@ -147,6 +158,14 @@ fn check(view: &View, expected: Expect) {
 fn the_default_bridge_in_full() {
     expect![[r#"
         table inet gantry {
+        	set overlays {
+        		type ipv4_addr
+        	}
+
+        	set peers {
+        		type ipv4_addr . ipv4_addr
+        	}
+
         	set bridges {
         		type ifname
         		elements = { "gantry0" }
@@ -271,6 +290,7 @@ fn the_default_bridge_in_full() {
         		iifname @without4 meta nfproto ipv4 drop
         		iifname @without6 meta nfproto ipv6 drop
         		iifname @internal fib daddr type local fib daddr . iif type != local drop
+        		udp dport 4789 @th,96,32 @overlays ip saddr . @th,96,32 != @peers drop
         	}
 
         	chain spoof {
@@ -450,6 +470,19 @@ fn several_networks() {
         masquerade4: 172.17.0.0/16, 172.18.0.0/16
         masquerade6: fd00:18::/64
     "#]],
+    );
+    check(
+        &of_several_hosts(),
+        expect![[r#"
+            overlays: 0.16.0.0, 0.16.1.0
+            peers: 192.0.2.2 . 0.16.0.0, 192.0.2.3 . 0.16.0.0, 192.0.2.3 . 0.16.1.0
+            bridges: "gantry0"
+            icc: "gantry0" . "gantry0"
+            without6: "gantry0"
+            addressed4: "gantry0"
+            home4: 172.17.0.0/16 . "gantry0"
+            masquerade4: 172.17.0.0/16
+        "#]],
     );
     check(
         &only_ipv6(),
@@ -680,6 +713,7 @@ fn examples() -> Vec<View> {
         gantry0(|bridge| bridge.trusted = vec!["eth1".to_owned()]),
         several(),
         only_ipv6(),
+        of_several_hosts(),
         routed(),
         isolated(),
         mode(GatewayMode::NatUnprotected),

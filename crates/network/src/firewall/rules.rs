@@ -4,14 +4,17 @@
 //! are, a packet meets the same few, and one port more or less is one message to the kernel.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use super::ruleset::{
     Chain, Connection, Element, Field, Hook, Ip, Is, Rule, Ruleset, Set, Term, Value, is_localhost,
 };
-use super::view::{Bridge, Choices, Family, Localhost, Port, Rules, View};
+use super::view::{Bridge, Choices, Family, Localhost, Overlay, Port, Rules, View};
 use crate::records::GatewayMode;
 
+/// Our networks of several hosts, and who may send for which.
+const OVERLAYS: &str = "overlays";
+const PEERS: &str = "peers";
 /// Our bridges.
 const BRIDGES: &str = "bridges";
 /// Pairs of one bridge and itself, where containers may talk to each other.
@@ -50,17 +53,20 @@ const ASKED: &str = "asked";
 pub(crate) fn render(table: &str, view: &View) -> Ruleset {
     let table = table.to_owned();
     let choices = &view.choices;
-    if view.bridges.is_empty() || (choices.ipv4, choices.ipv6) == (Rules::Nobodys, Rules::Nobodys) {
+    if view.bridges.is_empty() && view.overlays.is_empty()
+        || (choices.ipv4, choices.ipv6) == (Rules::Nobodys, Rules::Nobodys)
+    {
         return Ruleset { table, ..Ruleset::default() };
     }
     let mut ruleset = Ruleset { table, sets: sets(), chains: chains(choices) };
+    let overlays = view.overlays.iter().flat_map(of_overlay);
     let bridges = view.bridges.iter().flat_map(|bridge| of_bridge(bridge, choices));
     let ports = view.ports.iter().flat_map(|port| of_port(port, choices));
     let strangers = STRANGERS
         .into_iter()
         .zip(&choices.strangers)
         .flat_map(|(set, names)| names.iter().map(move |name| (set, Element::of([device(name)]))));
-    for (set, element) in bridges.chain(ports).chain(strangers) {
+    for (set, element) in bridges.chain(overlays).chain(ports).chain(strangers) {
         ruleset.set_mut(set).expect("every set is there").add(element);
     }
     ruleset
@@ -94,6 +100,14 @@ pub(crate) fn of_port(port: &Port, choices: &Choices) -> Vec<(&'static str, Elem
         _ if is_localhost(host) => Vec::new(),
         _ => vec![published, (PORTS[family], at(host))],
     }
+}
+
+fn of_overlay(overlay: &Overlay) -> Vec<(&'static str, Element)> {
+    let network = || Value::Network(overlay.vni);
+    let mut elements = vec![(OVERLAYS, Element::of([network()]))];
+    let peer = |vtep: &Ipv4Addr| Element::of([Value::Address((*vtep).into()), network()]);
+    elements.extend(overlay.peers.iter().map(peer).map(|element| (PEERS, element)));
+    elements
 }
 
 fn of_bridge(bridge: &Bridge, choices: &Choices) -> Vec<(&'static str, Element)> {
@@ -145,8 +159,10 @@ fn device(name: &str) -> Value {
 }
 
 fn sets() -> Vec<Set> {
-    use Field::{Device, Ipv4, Ipv6, Port, Protocol, Subnet4, Subnet6};
-    let tables: [(&'static str, &'static [Field], &'static [Field]); 26] = [
+    use Field::{Device, Ipv4, Ipv6, Network, Port, Protocol, Subnet4, Subnet6};
+    let tables: [(&'static str, &'static [Field], &'static [Field]); 28] = [
+        (OVERLAYS, &[Network], &[]),
+        (PEERS, &[Ipv4, Network], &[]),
         (BRIDGES, &[Device], &[]),
         (ICC, &[Device, Device], &[]),
         (INTERNAL, &[Device], &[]),
@@ -222,6 +238,13 @@ fn guard() -> Vec<Vec<Term>> {
         vec![Term::InputIn(WITHOUT[1]), Term::Family(Ip::V6), Term::Drop],
         // An internal network sees its own gateway and no other address of the host.
         vec![Term::InputIn(INTERNAL), Term::ToHost, Term::ToInputDevice(Is::Not), Term::Drop],
+        // VXLAN believes whoever knows the number of a network.
+        vec![
+            Term::Vxlan,
+            Term::NetworkIn(OVERLAYS),
+            Term::SourceNetworkIn(Is::Not, PEERS),
+            Term::Drop,
+        ],
     ]
 }
 

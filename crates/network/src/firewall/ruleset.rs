@@ -7,6 +7,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use ipnet::IpNet;
 
 use super::view::Mark;
+use crate::netlink::route::VXLAN_PORT;
 use crate::records::Protocol;
 
 /// Our table. Without bridges there is nothing to say, and no table.
@@ -37,6 +38,9 @@ pub(crate) enum Field {
     Subnet6,
     Protocol,
     Port,
+    /// VXLAN's identifier of a network, with the byte behind it. To nft(8) an address: it cannot print what it has no
+    /// name for.
+    Network,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,6 +56,7 @@ pub(crate) enum Value {
     Address(IpAddr),
     Protocol(Protocol),
     Port(u16),
+    Network(u32),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -96,6 +101,12 @@ pub(crate) enum Term {
     SourceOutputIn(Ip, Is, &'static str),
     /// Destination address, protocol and port together are an element of the set.
     TargetIn(Ip, &'static str),
+    /// To where VXLAN listens.
+    Vxlan,
+    /// VXLAN's identifier is an element of the set.
+    NetworkIn(&'static str),
+    /// Source address and VXLAN's identifier together are an element of the set.
+    SourceNetworkIn(Is, &'static str),
     /// Destination is an address of this host.
     ToHost,
     /// Destination is an address of the device it came in by.
@@ -217,7 +228,7 @@ impl fmt::Display for Field {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Device => "ifname",
-            Self::Ipv4 | Self::Subnet4 => "ipv4_addr",
+            Self::Ipv4 | Self::Subnet4 | Self::Network => "ipv4_addr",
             Self::Ipv6 | Self::Subnet6 => "ipv6_addr",
             Self::Protocol => "inet_proto",
             Self::Port => "inet_service",
@@ -243,6 +254,7 @@ impl fmt::Display for Value {
             Self::Address(address) => write!(f, "{address}"),
             Self::Protocol(protocol) => f.write_str(protocol.as_str()),
             Self::Port(port) => write!(f, "{port}"),
+            Self::Network(vni) => write!(f, "{}", Ipv4Addr::from(vni << 8)),
         }
     }
 }
@@ -296,6 +308,11 @@ impl fmt::Display for Term {
                 write!(f, "{ip} saddr . oifname {}@{set}", not(is))
             }
             Self::TargetIn(ip, set) => write!(f, "{ip} daddr . meta l4proto . th dport @{set}"),
+            Self::Vxlan => write!(f, "udp dport {VXLAN_PORT}"),
+            Self::NetworkIn(set) => write!(f, "@th,96,32 @{set}"),
+            Self::SourceNetworkIn(is, set) => {
+                write!(f, "ip saddr . @th,96,32 {}@{set}", not(is))
+            }
             Self::ToHost => f.write_str("fib daddr type local"),
             Self::ToInputDevice(is) => write!(f, "fib daddr . iif type {}local", not(is)),
             Self::NoWayBack => f.write_str("fib saddr . iif oif missing"),

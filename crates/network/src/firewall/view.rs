@@ -1,7 +1,7 @@
 //! What the firewall has to know, and nothing else: bridges, and what is published where.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -13,6 +13,7 @@ use crate::records::{Endpoint, GatewayMode, Network, Protocol, PublishedPort};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct View {
     pub(crate) bridges: Vec<Bridge>,
+    pub(crate) overlays: Vec<Overlay>,
     pub(crate) ports: BTreeSet<Port>,
     pub(crate) choices: Choices,
 }
@@ -79,6 +80,13 @@ impl FromStr for Mark {
     }
 }
 
+/// A network of several hosts: who may send for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Overlay {
+    pub(crate) vni: u32,
+    pub(crate) peers: Vec<Ipv4Addr>,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Bridge {
     pub(crate) name: String,
@@ -141,7 +149,8 @@ impl View {
             .flatten()
             .collect();
         let bridges = networks.iter().filter_map(|network| Bridge::of(network)).collect();
-        Self { bridges, ports, choices }
+        let overlays = networks.iter().filter_map(|network| Overlay::of(network)).collect();
+        Self { bridges, overlays, ports, choices }
     }
 }
 
@@ -166,6 +175,14 @@ pub(crate) fn ports_of<'a>(
             mode,
         })
     })
+}
+
+impl Overlay {
+    fn of(network: &Network) -> Option<Self> {
+        let device = network.overlay.as_ref()?;
+        let peers = device.peers.iter().map(|peer| peer.vtep).collect();
+        Some(Self { vni: device.vni, peers })
+    }
 }
 
 impl Bridge {

@@ -21,6 +21,7 @@ const RTM_GETADDR: u16 = 22;
 const RTM_NEWROUTE: u16 = 24;
 const RTM_DELROUTE: u16 = 25;
 const RTM_GETROUTE: u16 = 26;
+const RTM_NEWNEIGH: u16 = 28;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
@@ -39,6 +40,11 @@ const IFLA_MACVLAN_MODE: u16 = 1;
 const IFLA_IPVLAN_MODE: u16 = 1;
 const IFLA_IPVLAN_FLAGS: u16 = 2;
 const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VXLAN_ID: u16 = 1;
+const IFLA_VXLAN_LOCAL: u16 = 4;
+const IFLA_VXLAN_LEARNING: u16 = 7;
+const IFLA_VXLAN_PROXY: u16 = 11;
+const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFLA_BRPORT_HAIRPIN: u16 = 4;
@@ -51,6 +57,15 @@ const IFA_LOCAL: u16 = 2;
 const IFA_BROADCAST: u16 = 4;
 /// Usable at once: whoever gave the address knows that nobody else has it.
 const IFA_F_NODAD: u8 = 2;
+
+const NDA_DST: u16 = 1;
+const NDA_LLADDR: u16 = 2;
+const NUD_NOARP: u16 = 0x40;
+const NUD_PERMANENT: u16 = 0x80;
+const NTF_SELF: u8 = 2;
+
+/// Where VXLAN listens (RFC 7348).
+pub(crate) const VXLAN_PORT: u16 = 4789;
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -99,6 +114,15 @@ pub(crate) struct Pair<'a> {
     pub(crate) mtu: u32,
     /// May its frames reach other isolated ports of the bridge?
     pub(crate) isolated: bool,
+}
+
+/// The end of a network of several hosts.
+pub(crate) struct Vxlan<'a> {
+    pub(crate) name: &'a str,
+    pub(crate) vni: u32,
+    pub(crate) local: Ipv4Addr,
+    pub(crate) mtu: u32,
+    pub(crate) namespace: BorrowedFd<'a>,
 }
 
 /// A device of a container's on a device of the host's.
@@ -226,6 +250,44 @@ impl Batch {
                 message.ip(RTA_GATEWAY, by);
             }
             message.u32(RTA_OIF, link);
+        });
+    }
+
+    /// Makes a VXLAN device in another namespace; its packets are this one's. It learns nothing: it knows what it is told,
+    /// and answers for whom it knows.
+    pub(crate) fn add_vxlan(&mut self, vxlan: &Vxlan) {
+        self.push(RTM_NEWLINK, CREATE | EXCLUSIVE, &link_header(0, 0, 0), |link| {
+            link.text(IFLA_IFNAME, vxlan.name);
+            link.u32(IFLA_MTU, vxlan.mtu);
+            link.u32(IFLA_NET_NS_FD, vxlan.namespace.as_raw_fd() as u32);
+            link.nest(IFLA_LINKINFO, |info| {
+                info.text(IFLA_INFO_KIND, "vxlan");
+                info.nest(IFLA_INFO_DATA, |data| {
+                    data.u32(IFLA_VXLAN_ID, vxlan.vni);
+                    data.bytes(IFLA_VXLAN_LOCAL, &vxlan.local.octets());
+                    data.u8(IFLA_VXLAN_LEARNING, 0);
+                    data.u8(IFLA_VXLAN_PROXY, 1);
+                    data.bytes(IFLA_VXLAN_PORT, &VXLAN_PORT.to_be_bytes());
+                });
+            });
+        });
+    }
+
+    /// An address on a device, and whose it is.
+    pub(crate) fn add_neighbour(&mut self, link: u32, address: Ipv4Addr, mac: Mac) {
+        let header = neighbour_header(AF_INET, link, NUD_PERMANENT, 0);
+        self.push(RTM_NEWNEIGH, CREATE | REPLACE, &header, |entry| {
+            entry.ip(NDA_DST, address.into());
+            entry.bytes(NDA_LLADDR, &mac.0);
+        });
+    }
+
+    /// Where a VXLAN device sends the frames for a hardware address.
+    pub(crate) fn add_forwarding(&mut self, link: u32, mac: Mac, to: Ipv4Addr) {
+        let header = neighbour_header(AF_BRIDGE, link, NUD_PERMANENT | NUD_NOARP, NTF_SELF);
+        self.push(RTM_NEWNEIGH, CREATE | REPLACE, &header, |entry| {
+            entry.ip(NDA_DST, to.into());
+            entry.bytes(NDA_LLADDR, &mac.0);
         });
     }
 
@@ -447,6 +509,14 @@ fn address_header(link: u32, address: &IpNet) -> [u8; 8] {
     };
     let mut header = [family, address.prefix_len(), flags, 0, 0, 0, 0, 0];
     header[4..8].copy_from_slice(&link.to_ne_bytes());
+    header
+}
+
+/// `struct ndmsg`
+fn neighbour_header(family: u8, link: u32, state: u16, flags: u8) -> [u8; 12] {
+    let mut header = [family, 0, 0, 0, 0, 0, 0, 0, 0, 0, flags, 0];
+    header[4..8].copy_from_slice(&link.to_ne_bytes());
+    header[8..10].copy_from_slice(&state.to_ne_bytes());
     header
 }
 

@@ -6,6 +6,7 @@ mod create;
 mod firewall;
 #[cfg(test)]
 mod lab;
+mod overlay;
 mod recover;
 mod remote;
 mod speed;
