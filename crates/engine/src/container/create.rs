@@ -202,13 +202,16 @@ pub(super) fn merge(mut wanted: Config, theirs: &RunConfig) -> Config {
     for (key, value) in &theirs.labels {
         labels.entry(key.clone()).or_insert_with(|| value.clone());
     }
-    let env = wanted.env.get_or_insert_default();
+    let mut env = wanted.env.take().unwrap_or_default();
     let name_of = |pair: &str| pair.split('=').next().unwrap_or_default().to_owned();
     for pair in &theirs.env {
         if !env.iter().any(|own| name_of(own) == name_of(pair)) {
             env.push(pair.clone());
         }
     }
+    // Nothing is null, for Docker.
+    wanted.env = given(&env);
+    wanted.volumes = wanted.volumes.filter(|volumes| !volumes.is_empty());
     if wanted.entrypoint.as_deref().is_none_or(<[String]>::is_empty) {
         if wanted.cmd.as_deref().is_none_or(<[String]>::is_empty) {
             wanted.cmd = given(&theirs.cmd);
@@ -268,5 +271,8 @@ mod tests {
     fn variables_are_joined() {
         let merged = merge(Config { env: words("B=x"), ..Config::default() }, &image());
         assert_eq!(merged.env, words("B=x A=1"));
+        let empty = Config { env: Some(Vec::new()), volumes: Some([].into()), ..Config::default() };
+        let merged = merge(empty, &RunConfig::default());
+        assert_eq!((merged.env, merged.volumes), (None, None));
     }
 }

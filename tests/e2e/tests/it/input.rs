@@ -160,6 +160,16 @@ fn a_wrong_container_is_refused_in_dockers_words() {
             host("RestartPolicy", json!({"Name": "sometimes"})),
             "invalid restart policy: unknown policy 'sometimes'; use one of 'no', 'always', 'on-failure', or 'unless-stopped'",
         ),
+        (
+            host("Sysctls", json!({"kernel.panic": "1"})),
+            "sysctl \"kernel.panic\" is not in a separate kernel namespace",
+        ),
+        (
+            json!({"Image": "busybox", "HostConfig": {
+                "NetworkMode": "host", "Sysctls": {"net.core.somaxconn": "5"},
+            }}),
+            "sysctl \"net.core.somaxconn\" not allowed in host network namespace",
+        ),
         (host("CapAdd", json!(["NOPE"])), "invalid CapAdd: unknown capability: \"CAP_NOPE\""),
     ];
     for (body, words) in requests {

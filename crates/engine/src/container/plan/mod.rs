@@ -389,18 +389,18 @@ fn sysctls(host: &HostConfig) -> Result<BTreeMap<String, String>> {
         let net = name.starts_with("net.");
         if ipc && host.ipc_mode == "host" {
             return Err(Error::invalid(format!(
-                "sysctl '{name}' is not allowed because it is in the host's IPC namespace"
+                "sysctl {name:?} is not allowed in the hosts ipc namespace"
             )));
         }
         if net && host.network_mode == "host" {
             return Err(Error::invalid(format!(
-                "sysctl '{name}' is not allowed in the host's network namespace"
+                "sysctl {name:?} not allowed in host network namespace"
             )));
         }
         let uts = matches!(name.as_str(), "kernel.domainname" | "kernel.hostname");
         if !(ipc || net || uts) || name.contains("..") || name.contains('/') {
             return Err(Error::invalid(format!(
-                "sysctl '{name}' is not allowed: it is not namespaced"
+                "sysctl {name:?} is not in a separate kernel namespace"
             )));
         }
     }
