@@ -79,34 +79,3 @@ impl Record {
         self.config.tty
     }
 }
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use super::*;
-
-    /// A container that nobody has made.
-    pub(crate) fn record() -> Record {
-        let digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
-        Record {
-            id: Id::random(),
-            name: "web".to_owned(),
-            created: Timestamp::NEVER,
-            image: digest.parse().unwrap(),
-            chain: Vec::new(),
-            config: Config::default(),
-            host_config: HostConfig::default(),
-            platform: "linux".to_owned(),
-            driver: "overlay2".to_owned(),
-            mounts: Vec::new(),
-            own_volumes: Vec::new(),
-            endpoints: BTreeMap::new(),
-            state: State::default(),
-            health: None,
-            restart_count: 0,
-            limits_pending: false,
-            stopped_by_hand: false,
-            removes_volumes: false,
-            gone: false,
-        }
-    }
-}

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use api::container::WaitResponse;
+use stdx::time::Timestamp;
 use tokio::sync::watch;
 
 use super::Container;
 use super::record::Record;
-use super::state::Phase;
+use super::state::{Phase, State};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WaitCondition {
@@ -22,7 +23,7 @@ pub enum WaitCondition {
 pub struct Waiting {
     condition: WaitCondition,
     /// When the last run had ended as the wait began.
-    finished: stdx::time::Timestamp,
+    finished: Timestamp,
     records: watch::Receiver<Arc<Record>>,
 }
 
@@ -40,43 +41,40 @@ impl Waiting {
     pub async fn done(mut self) -> WaitResponse {
         loop {
             let record = Arc::clone(&self.records.borrow_and_update());
-            if self.holds(&record) {
-                return answer(&record);
+            if record.gone || self.condition.holds(&record.state, self.finished) {
+                return answer(&record.state);
             }
             if self.records.changed().await.is_err() {
-                return answer(&record);
+                return answer(&record.state);
             }
-        }
-    }
-
-    fn holds(&self, record: &Record) -> bool {
-        let phase = record.state.phase;
-        // Though it may be up again: a restart can be quicker than this look.
-        let exited = record.state.finished_at != self.finished;
-        if record.gone {
-            return true;
-        }
-        match self.condition {
-            // An exit is one for Docker also when a restart follows.
-            WaitCondition::NotRunning => exited || !phase.is_up() && phase != Phase::Restarting,
-            WaitCondition::NextExit => exited,
-            // A removal that failed is over too.
-            WaitCondition::Removed => phase == Phase::Dead,
         }
     }
 }
 
-fn answer(record: &Record) -> WaitResponse {
-    let state = &record.state;
+impl WaitCondition {
+    /// Whether it has come true since a moment when the last run had ended at `finished`.
+    fn holds(self, state: &State, finished: Timestamp) -> bool {
+        // Though it may be up again: a restart can be quicker than this look.
+        let exited = state.finished_at != finished;
+        match self {
+            // An exit is one for Docker also when a restart follows.
+            Self::NotRunning => exited || !state.phase.is_up() && state.phase != Phase::Restarting,
+            Self::NextExit => exited,
+            // A removal that failed is over too.
+            Self::Removed => state.phase == Phase::Dead,
+        }
+    }
+}
+
+fn answer(state: &State) -> WaitResponse {
     let code = if state.phase.is_up() { state.last_exit_code } else { state.exit_code };
     WaitResponse { status_code: i64::from(code), ..WaitResponse::default() }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::state::{Event, State};
+    use super::super::state::Event;
     use super::*;
-    use stdx::time::Timestamp;
 
     fn at(seconds: i128) -> Timestamp {
         Timestamp::from_unix_nanos(seconds * 1_000_000_000)
@@ -86,24 +84,24 @@ mod tests {
         events.iter().fold(state.clone(), |state, event| state.after(event.clone()).unwrap())
     }
 
-    /// Whoever waits sees records as they are when it looks: a run may have ended and another begun since.
+    /// Whoever waits sees states as they are when it looks: a run may have ended and another begun since.
     #[test]
     fn an_exit_is_not_missed_because_a_start_followed() {
         let started = |second| Event::Started { pid: 7, at: at(second) };
         let exited = Event::Exited { code: 3, at: at(5), oom_killed: false, error: String::new() };
         let up = after(&State::default(), &[started(1)]);
-        let again = after(&up, &[exited.clone(), Event::RestartAwaited, started(6)]);
-        assert_eq!((again.exit_code, again.last_exit_code), (0, 3));
-        let mut record = crate::container::record::tests::record();
-        record.state = up;
-        let cell = super::super::Cell::new(record.clone());
+        let again = after(&up, &[exited, Event::RestartAwaited, started(6)]);
         for condition in [WaitCondition::NotRunning, WaitCondition::NextExit] {
-            let records = cell.subscribe();
-            let waiting = Waiting { condition, finished: record.state.finished_at, records };
-            assert!(!waiting.holds(&record));
-            let now = Record { state: again.clone(), ..record.clone() };
-            assert!(waiting.holds(&now), "{condition:?}");
-            assert_eq!(answer(&now).status_code, 3);
+            assert!(!condition.holds(&up, up.finished_at));
+            assert!(condition.holds(&again, up.finished_at), "{condition:?}");
         }
+        assert_eq!((again.exit_code, answer(&again).status_code), (0, 3));
+    }
+
+    #[test]
+    fn one_that_never_ran_is_not_running() {
+        let state = State::default();
+        assert!(WaitCondition::NotRunning.holds(&state, state.finished_at));
+        assert!(!WaitCondition::NextExit.holds(&state, state.finished_at));
     }
 }

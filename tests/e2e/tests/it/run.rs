@@ -265,7 +265,7 @@ fn a_terminal_and_an_init() {
 #[test]
 fn what_is_not_built_says_so() {
     let house = house();
-    let out = run(&house, &["-p", "8080:80", "busybox", "true"]);
+    let out = run(&house, &["--storage-opt", "size=1g", "busybox", "true"]);
     assert_eq!(out.status.code(), Some(125));
     assert!(shown(&out).contains("is not supported yet"), "{}", shown(&out));
     let answer = house.api(
