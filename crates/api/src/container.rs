@@ -154,6 +154,17 @@ pub struct HostConfig {
     pub readonly_paths: Option<Vec<String>>,
     #[serde(skip_serializing_if = "is_default")]
     pub init: Option<bool>,
+    /// Podman's: shown by `inspect`, not asked for.
+    #[serde(rename = "IDMappings", skip_deserializing, skip_serializing_if = "is_default")]
+    pub id_mappings: Option<IdMappings>,
+}
+
+/// Who the users inside are outside, each line `inside:outside:count`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct IdMappings {
+    pub uid_map: Vec<String>,
+    pub gid_map: Vec<String>,
 }
 
 /// What the container may use; also the part that `update` can change.

@@ -16,7 +16,7 @@ use crate::Containers;
 use crate::container::plan::Plan;
 use crate::container::record::Record;
 use crate::container::state::{Event, Phase};
-use crate::container::{Cell, Container, exit};
+use crate::container::{Cell, Container, exit, userns};
 
 /// What a container that ran when the host went down is said to have exited with, as Docker says it.
 const LOST_WITH_THE_HOST: i32 = 255;
@@ -32,6 +32,7 @@ impl Containers {
             if let Err(error) = self.rooms.registry.reserve(&record.name, &record.id) {
                 tracing::error!(container = %record.id, error = %error.chain(), "two records share a name");
             }
+            userns::enter(&record, &self.rooms);
             self.rooms.registry.insert(Arc::new(Cell::new(record)));
         }
         Ok(())

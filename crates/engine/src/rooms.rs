@@ -11,6 +11,7 @@ use state::{Actor, EventKind, Journal, Store};
 use stdx::Id;
 use storage::Storage;
 
+use crate::container::ids::{Range, Ranges, Userns};
 use crate::registry::Registry;
 
 /// What the daemon's configuration says about containers.
@@ -47,6 +48,10 @@ pub struct Settings {
     pub insecure_registries: Vec<String>,
     /// Where specs of devices are looked for.
     pub cdi_spec_dirs: Vec<PathBuf>,
+    /// Whose users those of containers are that do not say.
+    pub userns: Userns,
+    /// Where the ranges come from that containers get of their own.
+    pub id_pool: Range,
 }
 
 /// The parts that [`crate::Containers::open`] is given.
@@ -70,6 +75,7 @@ pub(crate) struct Rooms {
     pub(crate) networks: Networks,
     pub(crate) launcher: Arc<Launcher>,
     pub(crate) registry: Registry,
+    pub(crate) ids: Ranges,
     pub(crate) execs: crate::container::exec::Execs,
     /// Filters of containers, compiled once.
     pub(crate) seccomp: runtime::seccomp::Compiler,
@@ -81,7 +87,7 @@ pub(crate) struct Rooms {
 impl Rooms {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { settings, store, journal, storage, images, networks, launcher } = parts;
-        let (registry, execs, seccomp, creations, foreign) = Default::default();
+        let (registry, ids, execs, seccomp, creations, foreign) = Default::default();
         Self {
             settings,
             store,
@@ -91,6 +97,7 @@ impl Rooms {
             networks,
             launcher,
             registry,
+            ids,
             execs,
             seccomp,
             creations,

@@ -12,6 +12,7 @@ use serde::Serialize;
 use stdx::Result;
 use stdx::time::Timestamp;
 
+use crate::container::ids::Userns;
 use crate::container::state::Phase;
 use crate::rooms::Rooms;
 use crate::{Containers, ListOptions};
@@ -185,10 +186,15 @@ impl System {
                 .collect(),
             init_binary: "gantry".to_owned(),
             containerd_commit: Commit::default(),
-            security_options: if v2 {
-                names(&["name=seccomp,profile=builtin", "name=cgroupns"])
-            } else {
-                names(&["name=seccomp,profile=builtin"])
+            security_options: {
+                let mut options = names(&["name=seccomp,profile=builtin"]);
+                if settings.userns != Userns::Host {
+                    options.push("name=userns".to_owned());
+                }
+                if v2 {
+                    options.push("name=cgroupns".to_owned());
+                }
+                options
             },
             warnings: (!warnings.is_empty()).then_some(warnings),
             ..Info::default()

@@ -56,6 +56,10 @@ pub(crate) struct Config {
     pub(crate) default_runtime: String,
     pub(crate) runtimes: BTreeMap<String, PathBuf>,
     pub(crate) init: bool,
+    /// `--userns`, `--userns-pool`, `--userns-remap`, as given.
+    pub(crate) userns: String,
+    pub(crate) userns_pool: String,
+    pub(crate) userns_remap: String,
     pub(crate) no_new_privileges: bool,
     pub(crate) seccomp_profile: String,
     pub(crate) shm_size: u64,
@@ -118,6 +122,9 @@ impl Default for Config {
             default_runtime: "gantry".to_owned(),
             runtimes: BTreeMap::new(),
             init: false,
+            userns: String::new(),
+            userns_pool: String::new(),
+            userns_remap: String::new(),
             no_new_privileges: false,
             seccomp_profile: String::new(),
             shm_size: 64 << 20,
@@ -344,6 +351,9 @@ const SETTINGS: &[Setting] = &[
         Switch,
         "Accepted for compatibility; there is no userland proxy",
     ),
+    setting("userns", "userns", One, "User namespaces of containers that do not say: auto or host"),
+    setting("userns-pool", "userns-pool", One, "Host ids for --userns auto, as first:count"),
+    setting("userns-remap", "userns-remap", One, "User whose subordinate ids all containers share"),
 ];
 
 /// What a command line asks for.
@@ -571,6 +581,9 @@ impl Config {
             ),
             "icc" => self.icc = switch(value)?,
             "init" => self.init = switch(value)?,
+            "userns" => self.userns = text(),
+            "userns-pool" => self.userns_pool = text(),
+            "userns-remap" => self.userns_remap = text(),
             "insecure-registry" => self.insecure_registries.push(text()),
             "ip" => self.ip = address(value)?,
             "ip-forward" => self.ip_forward = switch(value)?,

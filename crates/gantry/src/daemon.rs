@@ -10,6 +10,8 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use engine::container::ids::{Range, Userns};
+use engine::container::userns;
 use engine::{Containers, Parts, Settings, System};
 use image::{Images, RegistryConfig};
 use network::netd::NetdConfig;
@@ -39,7 +41,7 @@ pub(crate) fn main(program: &str, args: Vec<OsString>) -> ExitCode {
         Ok(Asked::Help) => return say(&config::usage(program)),
         Ok(Asked::Version) => return say(&format!("Gantry version {}\n", engine::system::VERSION)),
         Ok(Asked::Validated(config)) => {
-            return match networking(&config, "") {
+            return match networking(&config, "").and_then(|_| settings(&config)) {
                 Ok(_) => say("configuration OK\n"),
                 Err(error) => complain(&error),
             };
@@ -138,7 +140,7 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
     let networking = NetworkConfig { plugins: Some(plugins), ..networking(config, &identity)? };
     let networks = Networks::open(networking, &store, &journal)?;
     let containers = Containers::open(Parts {
-        settings: settings(config),
+        settings: settings(config)?,
         store: store.clone(),
         journal: journal.clone(),
         storage: Arc::clone(&storage),
@@ -198,8 +200,11 @@ fn listen(config: &Config) -> Result<Vec<Listener>> {
     Ok(listeners)
 }
 
-fn settings(config: &Config) -> Settings {
-    Settings {
+fn settings(config: &Config) -> Result<Settings> {
+    let (userns, id_pool) = users(config)?;
+    Ok(Settings {
+        userns,
+        id_pool,
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
         data_root: config.data_root.clone(),
         exec_root: config.exec_root.clone(),
@@ -224,7 +229,24 @@ fn settings(config: &Config) -> Settings {
             [] => ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec(),
             dirs => dirs.to_vec(),
         },
+    })
+}
+
+/// Whose users those of containers are.
+fn users(config: &Config) -> Result<(Userns, Range)> {
+    let pool = match config.userns_pool.as_str() {
+        "" => Range::for_containers(),
+        text => Range::parse(text)?,
+    };
+    let userns = match (config.userns.as_str(), config.userns_remap.as_str()) {
+        (mode, "") => Userns::parse(mode, Userns::Host)?,
+        ("", user) => Userns::Shared(userns::remapped(user)?),
+        _ => return Err(Error::invalid("--userns and --userns-remap exclude each other")),
+    };
+    if matches!(userns, Userns::KeepId { .. }) {
+        return Err(Error::invalid("--userns keep-id is for single containers"));
     }
+    Ok((userns, pool))
 }
 
 fn registries(config: &Config) -> RegistryConfig {

@@ -1,7 +1,7 @@
 //! Network namespaces: made on a thread that ends with the act, kept alive by descriptors alone.
 
 use std::fs::{self, File};
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::thread;
 
@@ -22,16 +22,22 @@ pub(crate) enum Ipv6 {
     On,
 }
 
-/// Makes a namespace with loopback up and IPv6 on nothing but loopback, then has `work` done inside it.
+/// Makes a namespace with loopback up and IPv6 on nothing but loopback, or `given` so, then has `work` done inside it.
 ///
 /// Namespaces belong to threads; this one leaves the host's and never comes back, so nobody else's is touched.
 pub(crate) fn create<T: Send>(
+    given: Option<OwnedFd>,
     ipv6: Ipv6,
     work: impl FnOnce(&OwnedFd, Socket) -> Result<T> + Send,
 ) -> Result<(OwnedFd, T)> {
     thread::scope(|scope| {
         let inside = move || {
-            unshare(CloneFlags::NEWNET).context(|| "cannot make a network namespace".to_owned())?;
+            match given {
+                Some(given) => setns(given.as_fd(), CloneFlags::NEWNET)
+                    .context(|| "cannot enter a network namespace".to_owned())?,
+                None => unshare(CloneFlags::NEWNET)
+                    .context(|| "cannot make a network namespace".to_owned())?,
+            }
             let namespace = own()?;
             ipv6_on_loopback_only(ipv6);
             let mut socket = Socket::route()?;

@@ -251,6 +251,15 @@ impl Networks {
     ///
     /// Record first, kernel second: whatever fails or dies on the way is found by its record and released.
     pub fn attach(&self, request: &AttachRequest) -> Result<Attachment> {
+        self.attach_in(request, None)
+    }
+
+    /// As [`attach`](Self::attach), in a namespace of the caller's that nobody has used yet.
+    pub fn attach_in(
+        &self,
+        request: &AttachRequest,
+        namespace: Option<OwnedFd>,
+    ) -> Result<Attachment> {
         self.detach(&request.container)?;
         let request =
             &AttachRequest { networks: self.core.lease_all(&request.networks)?, ..request.clone() };
@@ -259,7 +268,7 @@ impl Networks {
         })?;
         self.core.hold_firewall(&endpoints);
         let negotiated = self.core.negotiate(&mut endpoints);
-        match negotiated.and_then(|()| self.core.furnish(request, &mut endpoints)) {
+        match negotiated.and_then(|()| self.core.furnish(request, &mut endpoints, namespace)) {
             Ok(netns) => {
                 endpoints.iter().for_each(|endpoint| self.core.tell("connect", endpoint));
                 Ok(Attachment { netns, endpoints })
@@ -277,7 +286,7 @@ impl Networks {
 
     /// A namespace with nothing but loopback, recorded nowhere: for builds without a network.
     pub fn none(&self) -> Result<Attachment> {
-        let (netns, _) = self.core.connect(&[])?;
+        let (netns, _) = self.core.connect(&[], None)?;
         Ok(Attachment { netns, endpoints: Vec::new() })
     }
 
@@ -409,8 +418,9 @@ impl Core {
         &self,
         request: &AttachRequest,
         endpoints: &mut [Arc<Endpoint>],
+        given: Option<OwnedFd>,
     ) -> Result<Option<OwnedFd>> {
-        let (netns, sockets) = self.connect(endpoints)?;
+        let (netns, sockets) = self.connect(endpoints, given)?;
         let mut changes = self.take_ports(endpoints, &request.ports)?;
         self.publish(&[], endpoints)?;
         changes.extend(self.introduce(request, endpoints, sockets));
@@ -419,7 +429,11 @@ impl Core {
     }
 
     /// Makes the namespace and what is in it.
-    fn connect(&self, endpoints: &[Arc<Endpoint>]) -> Result<(Option<OwnedFd>, Option<Sockets>)> {
+    fn connect(
+        &self,
+        endpoints: &[Arc<Endpoint>],
+        given: Option<OwnedFd>,
+    ) -> Result<(Option<OwnedFd>, Option<Sockets>)> {
         let mut connections = Vec::with_capacity(endpoints.len());
         for endpoint in endpoints {
             let network = self.model().network(&endpoint.network_id)?;
@@ -432,7 +446,7 @@ impl Core {
         let six = endpoints.iter().any(|endpoint| endpoint.ip6.is_some());
         let ipv6 = if six { netns::Ipv6::On } else { netns::Ipv6::Off };
         let gateways = gateway::choose(endpoints);
-        let (netns, sockets) = netns::create(ipv6, |namespace, socket| {
+        let (netns, sockets) = netns::create(given, ipv6, |namespace, socket| {
             let mut inside = Inside { namespace: namespace.as_fd(), socket };
             for (driver, network, endpoint) in &connections {
                 driver.connect(network, endpoint, &mut inside).context(|| {

@@ -139,8 +139,15 @@ pub fn create(create: Create) -> Result<Created> {
     let plan = Plan::of(&create)?;
     let namespaces = Namespaces::open(create.spec, create.namespaces)?;
     let mapping = mapping(create.spec, &namespaces)?;
+    let linux = create.spec.linux_or_default();
+    if namespaces.makes(NamespaceType::User) || namespaces.joins(NamespaceType::User) {
+        userns::give_streams(&linux, &create.stdio)?;
+    }
     let sources = match may_mount()? {
-        true => Some(Sources::open(&plan.rootfs, create.binds)?),
+        true => {
+            let joined = namespaces.joined(NamespaceType::User);
+            Some(Sources::open(&plan.rootfs, create.binds, joined)?)
+        }
         false if create.binds.is_empty() => None,
         false => return Err(Error::forbidden("only root can bind mounts by descriptor")),
     };
@@ -149,7 +156,6 @@ pub fn create(create: Create) -> Result<Created> {
         Wait::Parent | Wait::Nobody => None,
         Wait::StateDir => Some(gate::make(create.state_dir)?),
     };
-    let linux = create.spec.linux_or_default();
     let resources = linux.resources.clone().unwrap_or_default();
     let cgroup = cgroup::Handle::create(create.cgroup, &resources)?;
     let state = State {
@@ -192,7 +198,14 @@ pub fn create(create: Create) -> Result<Created> {
     };
     let state = State { pid: Some(birth.pid.as_raw_nonzero().get()), ..state };
     let hooks = create.spec.hooks.clone().unwrap_or_default();
-    match birth.bring_up(mapping.as_ref(), &plan, &hooks, &state, linux.seccomp.as_ref()) {
+    let outside = match namespaces.joins(NamespaceType::User) {
+        true => birth.set_oom_score(&plan),
+        false => Ok(()),
+    };
+    let brought_up = outside.and_then(|()| {
+        birth.bring_up(mapping.as_ref(), &plan, &hooks, &state, linux.seccomp.as_ref())
+    });
+    match brought_up {
         Ok((terminal, warnings)) => Ok(Created {
             pid: birth.pid,
             pidfd: birth.pidfd,
@@ -312,14 +325,7 @@ impl Birth {
     ) -> Result<(Option<OwnedFd>, Vec<String>)> {
         if let Some(mapping) = mapping {
             userns::write_mappings(self.pid, mapping)?;
-            if let Some(score) = plan.oom_score_adj {
-                // In its namespace it may not lower its own.
-                let path = format!("/proc/{}/oom_score_adj", self.pid.as_raw_nonzero());
-                match std::fs::write(path, score.to_string()) {
-                    Err(err) if err.kind() == std::io::ErrorKind::PermissionDenied => {}
-                    other => other.context(|| format!("cannot set oom_score_adj to {score}"))?,
-                }
-            }
+            self.set_oom_score(plan)?;
             self.parent.go()?;
         }
         let (mut terminal, mut warnings) = (None, Vec::new());
@@ -337,6 +343,16 @@ impl Birth {
                 Some(Message::Failed(error)) => return Err(error),
                 None => return Err(self.died()?),
             }
+        }
+    }
+
+    /// In its user namespace it may not lower its own.
+    fn set_oom_score(&self, plan: &Plan) -> Result<()> {
+        let Some(score) = plan.oom_score_adj else { return Ok(()) };
+        let path = format!("/proc/{}/oom_score_adj", self.pid.as_raw_nonzero());
+        match std::fs::write(path, score.to_string()) {
+            Err(err) if err.kind() == std::io::ErrorKind::PermissionDenied => Ok(()),
+            other => other.context(|| format!("cannot set oom_score_adj to {score}")),
         }
     }
 

@@ -18,6 +18,7 @@ use crate::process::{self, Program};
 use crate::seccomp;
 use crate::spawn::{self, flag};
 use crate::terminal::Terminal;
+use crate::userns;
 
 /// The container to enter.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +58,9 @@ pub fn exec(target: &Target, process: &Process, stdio: Stdio) -> Result<Executed
     let has_user = namespaces.contains(CloneFlags::NEWUSER);
     if for_good {
         namespaces = namespaces.without(CloneFlags::NEWUSER);
+    }
+    if has_user {
+        userns::give_streams(&linux, &stdio)?;
     }
     let joiner = target.cgroup.joiner()?;
     let pid_namespace = linux.namespace(NamespaceType::Pid).map(|_| target.pidfd);

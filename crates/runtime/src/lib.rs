@@ -27,7 +27,7 @@ mod spawn;
 mod sysctl;
 mod terminal;
 mod user;
-mod userns;
+pub mod userns;
 
 use std::path::Path;
 

@@ -102,7 +102,7 @@ impl Namespaces {
         Ok(())
     }
 
-    fn joined(&self, kind: NamespaceType) -> Option<BorrowedFd<'_>> {
+    pub(crate) fn joined(&self, kind: NamespaceType) -> Option<BorrowedFd<'_>> {
         self.join.iter().find(|(joined, _)| *joined == kind).map(|(_, fd)| fd.as_fd())
     }
 }
@@ -280,7 +280,20 @@ fn middle(
             other => other.context(|| format!("cannot join the {kind:?} namespace"))?,
         }
     }
+    let mut cgroup = cgroup;
     if let Some(user) = namespaces.joined(NamespaceType::User) {
+        // The container's root may not put anybody into a group of the host's: we go there, and the child is born there.
+        if let Some(group) = cgroup.take() {
+            let procs = rustix::fs::openat(
+                group,
+                "cgroup.procs",
+                OFlags::WRONLY | OFlags::CLOEXEC,
+                Mode::empty(),
+            );
+            procs
+                .and_then(|procs| rustix::io::write(&procs, b"0"))
+                .context(|| "cannot join the container's cgroup".to_owned())?;
+        }
         sys::ns::setns(user, CloneFlags::NEWUSER)
             .context(|| "cannot join the User namespace".to_owned())?;
         become_root()?;

@@ -98,12 +98,14 @@ impl Container {
     /// Brings it to life: answers when the user's program has been executed.
     pub(crate) fn launch(call: LaunchCall, mut passed: Vec<OwnedFd>) -> Result<Self, Failure> {
         let at = |stage| move |error| failure(stage, error);
-        if passed.len() != usize::from(call.netns) + usize::from(call.shm) + call.attach.len() {
+        let ours = [call.userns, call.netns, call.shm].map(usize::from).iter().sum::<usize>();
+        if passed.len() != ours + call.attach.len() {
             return Err(failure(
                 Stage::Create,
                 Error::invalid("descriptors are missing from the launch request"),
             ));
         }
+        let userns = call.userns.then(|| passed.remove(0));
         let netns = call.netns.then(|| passed.remove(0));
         let shm = call.shm.then(|| passed.remove(0));
         exit::forget(&call.dir).map_err(at(Stage::Create))?;
@@ -120,7 +122,7 @@ impl Container {
             stdio.attach(*options, UnixStream::from(stream)).map_err(at(Stage::Create))?;
         }
 
-        let mut created = Created::new(&call, Borrowed { netns, shm }, ends)?;
+        let mut created = Created::new(&call, Borrowed { userns, netns, shm }, ends)?;
         if let Some(master) = created.terminal.take() {
             stdio.set_master(master).map_err(at(Stage::Create))?;
             if let Some(size) = call.size {

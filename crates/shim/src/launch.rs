@@ -36,6 +36,8 @@ pub struct Launch {
     pub spec: Spec,
     pub rootfs: Rootfs,
     pub netns: Option<OwnedFd>,
+    /// The user namespace that the spec's mapping is of; its files are mounted with that mapping.
+    pub userns: Option<OwnedFd>,
     /// A detached mount to be bound at /dev/shm, where the spec binds something.
     pub shm: Option<OwnedFd>,
     pub logs: logs::Config,
@@ -124,8 +126,9 @@ impl Launcher {
     /// Brings a container to life and returns when the user's program has been executed, or has failed to.
     pub fn launch(&self, launch: Launch) -> Result<Launched, LaunchError> {
         let request = encode(&launch)?;
-        let mut passed = Vec::with_capacity(2 + launch.attach.len());
-        passed.extend(launch.netns.iter().chain(&launch.shm).map(AsFd::as_fd));
+        let mut passed = Vec::with_capacity(3 + launch.attach.len());
+        let ours = launch.userns.iter().chain(&launch.netns).chain(&launch.shm);
+        passed.extend(ours.map(AsFd::as_fd));
         passed.extend(launch.attach.iter().map(|(_, stream)| stream.as_fd()));
 
         let Born { mut answers, hello, sent } = match self.fork_shim(&request, &passed) {
@@ -244,7 +247,7 @@ impl Process {
 }
 
 fn encode(launch: &Launch) -> Result<Vec<u8>> {
-    if launch.attach.len() + 2 > sys::socket::MAX_FDS {
+    if launch.attach.len() + 3 > sys::socket::MAX_FDS {
         return Err(Error::invalid("too many clients attach to a container before it starts"));
     }
     frame(&LaunchCall {
@@ -253,6 +256,7 @@ fn encode(launch: &Launch) -> Result<Vec<u8>> {
         dir: launch.dir.clone(),
         spec: Box::new(launch.spec.clone()),
         rootfs: launch.rootfs.clone(),
+        userns: launch.userns.is_some(),
         netns: launch.netns.is_some(),
         shm: launch.shm.is_some(),
         logs: launch.logs.clone(),

@@ -82,8 +82,8 @@ pub(crate) enum Request {
     Delete,
 }
 
-/// All a shim needs in order to bring a container to life. Descriptors: the network namespace if `netns`, the shared memory if
-/// `shm`, then one stream per entry of `attach`.
+/// All a shim needs in order to bring a container to life. Descriptors: the user namespace if `userns`, the network namespace if
+/// `netns`, the shared memory if `shm`, then one stream per entry of `attach`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct LaunchCall {
     pub(crate) version: u32,
@@ -91,6 +91,8 @@ pub(crate) struct LaunchCall {
     pub(crate) dir: PathBuf,
     pub(crate) spec: Box<Spec>,
     pub(crate) rootfs: Rootfs,
+    #[serde(default)]
+    pub(crate) userns: bool,
     pub(crate) netns: bool,
     #[serde(default)]
     pub(crate) shm: bool,

@@ -41,6 +41,7 @@ pub(crate) struct Executed {
 /// What a container has from elsewhere, by descriptor.
 #[derive(Debug)]
 pub(crate) struct Borrowed {
+    pub(crate) userns: Option<OwnedFd>,
     pub(crate) netns: Option<OwnedFd>,
     pub(crate) shm: Option<OwnedFd>,
 }
@@ -70,6 +71,11 @@ impl Created {
     fn create(call: &LaunchCall, borrowed: Borrowed, streams: Streams) -> Result<Self> {
         let cgroup = location(call)?;
         if let Some(program) = &call.runtime {
+            if borrowed.userns.is_some() {
+                return Err(Error::not_implemented(
+                    "a user namespace of its own needs the built-in runtime",
+                ));
+            }
             let external = External::new(program, &call.dir, &call.id);
             let (pid, terminal) = external.create(call, &borrowed, streams)?;
             let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
@@ -77,6 +83,10 @@ impl Created {
             let cgroup = cgroup::Handle::open(&cgroup)?;
             return Ok(Self { terminal, by: By::Them { pid, pidfd, cgroup, external } });
         }
+        let rootfs_ids = match borrowed.userns {
+            Some(_) => runtime::RootfsIds::Container,
+            None => runtime::RootfsIds::Host,
+        };
         let mut created = runtime::create(runtime::Create {
             id: &call.id,
             bundle: &call.dir,
@@ -84,7 +94,13 @@ impl Created {
             rootfs: &call.rootfs,
             state_dir: &call.dir,
             stdio: streams.into(),
-            namespaces: borrowed.netns.map(|fd| (NamespaceType::Network, fd)).into_iter().collect(),
+            namespaces: [
+                (NamespaceType::User, borrowed.userns),
+                (NamespaceType::Network, borrowed.netns),
+            ]
+            .into_iter()
+            .filter_map(|(kind, fd)| Some((kind, fd?)))
+            .collect(),
             binds: borrowed.shm.map(|fd| ("/dev/shm".into(), fd)).into_iter().collect(),
             cgroup: &cgroup,
             options: runtime::Options {
@@ -93,6 +109,7 @@ impl Created {
                 filter: call.filter.clone(),
                 // A terminal is given its size first.
                 wait: if call.tty { Wait::Parent } else { Wait::Nobody },
+                rootfs_ids,
                 ..runtime::Options::default()
             },
         })?;

@@ -55,6 +55,28 @@ pub fn set(sets: &Sets) -> io::Result<()> {
     Ok(())
 }
 
+/// Does something as if the calling thread's files were somebody else's (`setfsuid`), with all the capabilities it has.
+///
+/// A file system keeps whoever mounted it, and acts in his name: an overlay whose upper layer knows a range of users
+/// can only be written by one of these.
+pub fn with_files_of<T>(uid: u32, gid: u32, act: impl FnOnce() -> T) -> io::Result<T> {
+    let sets = get()?;
+    let own = become_for_files(uid, gid);
+    // A change from root takes the capabilities that go with files out of the effective set.
+    let outcome = set(&sets).map(|()| act());
+    become_for_files(own.0, own.1);
+    set(&sets)?;
+    outcome
+}
+
+/// Who it was before. These calls have no other answer.
+fn become_for_files(uid: u32, gid: u32) -> (u32, u32) {
+    // SAFETY: both take an integer, and answer the one before.
+    let (gid, uid) =
+        unsafe { (libc::syscall(libc::SYS_setfsgid, gid), libc::syscall(libc::SYS_setfsuid, uid)) };
+    (uid as u32, gid as u32)
+}
+
 /// Whether a capability is in the bounding set; `None` where the kernel does not know it.
 pub fn bounding(capability: u32) -> Option<bool> {
     prctl(libc::PR_CAPBSET_READ, capability.into(), 0).ok().map(|answer| answer == 1)

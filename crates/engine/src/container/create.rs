@@ -74,6 +74,8 @@ impl Containers {
                 own_volumes: Vec::new(),
                 endpoints,
                 ports: Vec::new(),
+                ids: None,
+                id_range: None,
                 state: State::default(),
                 health: None,
                 restart_count: 0,
@@ -136,6 +138,7 @@ impl Container {
             .hold(&image.id, record.id.as_str())
             .and_then(|()| rooms.storage.snapshots.prepare(record.id.as_str(), &record.chain))
             .and_then(|_| self.make_mounts(record, plan, foreign))
+            .and_then(|()| super::userns::take(record, plan, rooms))
             .and_then(|()| self.save(record.clone()));
         match &made {
             Ok(()) => rooms.registry.insert(Arc::clone(&self.cell)),
@@ -147,6 +150,7 @@ impl Container {
     /// Takes a half-made container apart again.
     fn unmake(&self, record: &Record) {
         let rooms = &self.rooms;
+        rooms.ids.give_back(&record.id);
         let attempts = [
             rooms.storage.snapshots.remove(record.id.as_str()),
             rooms.images.drop_hold(&record.image, record.id.as_str()),

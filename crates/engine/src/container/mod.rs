@@ -4,6 +4,7 @@
 //! touching anything), then [`start`] and [`exit`]: the one way in and the one way out.
 
 pub mod capabilities;
+pub mod ids;
 pub mod mounts;
 pub mod plan;
 pub mod record;
@@ -37,6 +38,7 @@ pub(crate) mod stop;
 pub(crate) mod top;
 pub(crate) mod tree;
 pub(crate) mod update;
+pub mod userns;
 pub(crate) mod view;
 pub(crate) mod volumes;
 pub(crate) mod wait;

@@ -13,6 +13,8 @@ pub struct MountPlan {
     pub source: Source,
     /// Docker's mode column in `inspect`: what stood behind the second colon of `-v`.
     pub mode: String,
+    /// Whoever owns the source appears as this user and group inside (`uid=`, `gid=`).
+    pub owner: Option<(u32, u32)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,10 +89,16 @@ pub fn parse_bind(text: &str) -> Result<MountPlan> {
             "invalid volume specification: '{text}': invalid mount config for type \"bind\": invalid specification: destination can't be '/'"
         )));
     }
-    let mut plan =
-        MountPlan { target, read_only: false, source: Source::volume(), mode: mode.to_owned() };
+    let mut plan = MountPlan {
+        target,
+        read_only: false,
+        source: Source::volume(),
+        mode: mode.to_owned(),
+        owner: None,
+    };
     let mut propagation = String::new();
     let mut copy = true;
+    let mut owner = (None, None);
     for word in mode.split(',').filter(|word| !word.is_empty()) {
         match word {
             "ro" | "readonly" => plan.read_only = true,
@@ -101,12 +109,19 @@ pub fn parse_bind(text: &str) -> Result<MountPlan> {
             "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" => {
                 propagation = word.to_owned()
             }
-            other => {
-                return Err(Error::invalid(format!(
-                    "invalid volume specification: '{text}': invalid mode: {other}"
-                )));
-            }
+            other => match parse_owner(other) {
+                Some(("uid", id)) => owner.0 = Some(id),
+                Some((_, id)) => owner.1 = Some(id),
+                None => {
+                    return Err(Error::invalid(format!(
+                        "invalid volume specification: '{text}': invalid mode: {other}"
+                    )));
+                }
+            },
         }
+    }
+    if owner != (None, None) {
+        plan.owner = Some((owner.0.unwrap_or(0), owner.1.unwrap_or(0)));
     }
     plan.source = if let Some(path) = absolute(source) {
         Source::Bind { path, missing: Missing::Create, propagation, recursive: Recursive::Enabled }
@@ -118,6 +133,13 @@ pub fn parse_bind(text: &str) -> Result<MountPlan> {
         Source::Volume { name, copy_up: copy, subpath: None, making: Making::default() }
     };
     Ok(plan)
+}
+
+/// `uid=1000` or `gid=1000`.
+fn parse_owner(word: &str) -> Option<(&'static str, u32)> {
+    let (key, id) = word.split_once('=')?;
+    let key = ["uid", "gid"].into_iter().find(|known| *known == key)?;
+    Some((key, id.parse().ok()?))
 }
 
 /// Docker's rule and words for volume names.

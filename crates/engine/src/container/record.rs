@@ -11,6 +11,7 @@ use stdx::Id;
 use stdx::time::Timestamp;
 
 use super::health::Health;
+use super::ids::{Ids, Range};
 use super::state::State;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,6 +41,11 @@ pub struct Record {
     /// Of a container that is checked, since its first start.
     #[serde(default)]
     pub health: Option<Health>,
+    /// Who its users are on the host; nobody else has them as long as this record is there.
+    #[serde(default)]
+    pub ids: Option<Ids>,
+    #[serde(default)]
+    pub id_range: Option<Range>,
     pub restart_count: u32,
     /// The limits in `host_config` are newer than the kernel's.
     #[serde(default)]

@@ -98,6 +98,7 @@ impl Container {
         self.cell.live().waiting_attaches.clear();
         self.rooms.execs.forget(&self.cell.id);
         self.rooms.registry.remove(&self.cell.id);
+        self.rooms.ids.give_back(&self.cell.id);
         self.rooms.execs.forget(&self.cell.id);
         self.cell.bury();
         let record = self.record();

@@ -1,5 +1,6 @@
 //! A plan becomes an OCI runtime spec. Pure: what had to be looked up or taken first is in [`Surroundings`].
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use api::exec::CreateBody;
@@ -9,6 +10,7 @@ use oci::runtime::{
 };
 use stdx::{Error, Result};
 
+use super::ids::Ids;
 use super::mounts::Recursive;
 use super::plan::{Cgroupns, DevicePlan, Ipc, Network, Pid, Plan, Uts};
 
@@ -28,6 +30,8 @@ pub struct Surroundings {
     pub cgroup_parent: String,
     /// /dev/shm is another container's, handed over by descriptor (`--ipc container:`).
     pub shares_shm: bool,
+    /// Who the container's users are outside, unless they are the host's.
+    pub ids: Option<Ids>,
     /// Hybrid and v1 hosts share their cgroup namespace by default, pure v2 hosts do not (Docker's rule).
     pub cgroup_v2: bool,
     /// The profile, for a runtime that has to compile it.
@@ -40,6 +44,18 @@ pub struct ResolvedMount {
     pub target: String,
     pub read_only: bool,
     pub what: What,
+    pub ids: MountIds,
+}
+
+/// Whose the files of a bind are, seen from inside.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum MountIds {
+    /// Those of the host's users.
+    #[default]
+    Host,
+    /// As the container's own files: by the same numbers inside as on disk.
+    Container,
+    Given(Ids),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +167,9 @@ pub fn spec(plan: &Plan, around: &Surroundings) -> Spec {
         } else {
             around.devices.iter().map(|d| d.node.clone()).collect()
         },
-        sysctl: plan.sysctls.clone(),
+        sysctl: sysctls(plan, around),
+        uid_mappings: around.ids.as_ref().map(|ids| ids.uids.clone()).unwrap_or_default(),
+        gid_mappings: around.ids.as_ref().map(|ids| ids.gids.clone()).unwrap_or_default(),
         seccomp: around.seccomp.clone(),
         masked_paths: plan.masked_paths.iter().map(PathBuf::from).collect(),
         readonly_paths: plan.readonly_paths.iter().map(PathBuf::from).collect(),
@@ -264,7 +282,24 @@ fn namespaces(plan: &Plan, around: &Surroundings) -> Vec<Namespace> {
         Cgroupns::Default => around.cgroup_v2,
     };
     add(NamespaceType::Cgroup, private_cgroup);
+    // Handed over as a descriptor, too.
+    add(NamespaceType::User, around.ids.is_some());
     list
+}
+
+/// In a network of their own programs may listen on low ports and ping without being root, as in Docker's.
+fn sysctls(plan: &Plan, around: &Surroundings) -> BTreeMap<String, String> {
+    let mut all = plan.sysctls.clone();
+    if matches!(plan.network, Network::None | Network::Named(_)) {
+        // Not a range with numbers that nobody has.
+        let last = around.ids.as_ref().map_or(i32::MAX as u32, |ids| ids.groups_from_root() - 1);
+        let mut usual = |name: &str, value: String| {
+            all.entry(name.to_owned()).or_insert(value);
+        };
+        usual("net.ipv4.ip_unprivileged_port_start", "0".to_owned());
+        usual("net.ipv4.ping_group_range", format!("0 {last}"));
+    }
+    all
 }
 
 fn propagation(around: &Surroundings) -> String {
@@ -348,7 +383,12 @@ fn mounts(plan: &Plan, around: &Surroundings) -> Vec<Mount> {
     let files = around.files.iter().filter(|(_, target)| !taken(target));
     for (source, target) in files {
         let mode = if plan.read_only { "ro" } else { "rw" };
-        list.push(mount(target, "bind", &source.to_string_lossy(), &["rbind", "rprivate", mode]));
+        let mut file =
+            mount(target, "bind", &source.to_string_lossy(), &["rbind", "rprivate", mode]);
+        if around.ids.is_some() {
+            file.options.push("idmap".to_owned());
+        }
+        list.push(file);
     }
     list.extend(users.into_iter().map(user_mount));
     list
@@ -384,7 +424,16 @@ fn user_mount(wanted: &ResolvedMount) -> Mount {
                 (true, _) => options.push("ro"),
             }
             options.push(if propagation.is_empty() { "rprivate" } else { propagation });
-            mount(&wanted.target, "bind", &source.to_string_lossy(), &options)
+            let mut mount = mount(&wanted.target, "bind", &source.to_string_lossy(), &options);
+            match &wanted.ids {
+                MountIds::Host => {}
+                MountIds::Container => mount.options.push("idmap".to_owned()),
+                MountIds::Given(ids) => {
+                    mount.uid_mappings.clone_from(&ids.uids);
+                    mount.gid_mappings.clone_from(&ids.gids);
+                }
+            }
+            mount
         }
     }
 }
@@ -511,6 +560,7 @@ mod tests {
             target: "/t".to_owned(),
             read_only: false,
             what: What::Tmpfs { options: vec!["exec".to_owned(), "size=64k".to_owned()] },
+            ids: MountIds::Host,
         };
         assert_eq!(user_mount(&wanted).options, ["nosuid", "nodev", "size=64k"]);
     }

@@ -124,7 +124,9 @@ impl Container {
     fn acquire_and_launch(&self, record: &Record) -> Result<Running, LaunchError> {
         let rooms = &self.rooms;
         let plan = Plan::of(&record.config, record.host(), &rooms.settings)?;
-        let attachment = self.acquire_network(record, &plan)?;
+        let mut mapped = self.user_namespace(record, &plan)?;
+        let network = mapped.as_mut().and_then(|mapped| mapped.network.take());
+        let attachment = self.acquire_network(record, &plan, network)?;
         let data_dir = rooms.data_dir(&record.id);
         make_dir(&data_dir, 0o710)?;
         let dir = rooms.exec_dir(&record.id);
@@ -137,9 +139,10 @@ impl Container {
             id: record.id.to_string(),
             hostname: plan.hostname(&record.id),
             files: self.write_files(record, &plan, &attachment)?,
-            mounts: self.resolve_mounts(record, &plan, &mut held)?,
+            mounts: self.resolve_mounts(record, &plan, mapped.as_ref(), &mut held)?,
             join: joined.namespaces,
             shares_shm: joined.shm.is_some(),
+            ids: mapped.as_ref().map(|mapped| mapped.ids.clone()),
             devices: devices.concat(),
             block_io: block_io::look_up(&plan.block_devices)?,
             cgroup_parent: plan.cgroup_parent.clone(),
@@ -162,6 +165,7 @@ impl Container {
             spec,
             rootfs: self.rootfs(record)?,
             netns: attachment.netns,
+            userns: mapped.map(|mapped| mapped.user),
             shm: joined.shm,
             logs: self.log_config(record)?,
             open_stdin: record.config.open_stdin,
@@ -201,7 +205,13 @@ impl Container {
         self.rooms.seccomp.compile(profile, plan.capabilities.iter().cloned()).map(Some)
     }
 
-    fn acquire_network(&self, record: &Record, plan: &Plan) -> Result<Attachment> {
+    /// `own` is a namespace for it that belongs to the container's users.
+    fn acquire_network(
+        &self,
+        record: &Record,
+        plan: &Plan,
+        own: Option<OwnedFd>,
+    ) -> Result<Attachment> {
         let networks = &self.rooms.networks;
         match &plan.network {
             Network::Container(other) => {
@@ -214,7 +224,7 @@ impl Container {
             }
             Network::Host | Network::None | Network::Named(_) => self
                 .attach_request(record, plan)
-                .and_then(|request| networks.attach(&request))
+                .and_then(|request| networks.attach_in(&request, own))
                 .context(|| "failed to set up container networking".to_owned()),
         }
     }
@@ -258,7 +268,7 @@ impl Container {
         Ok(plan)
     }
 
-    fn namespace_of(&self, other: &str, kind: &str) -> Result<PathBuf> {
+    pub(crate) fn namespace_of(&self, other: &str, kind: &str) -> Result<PathBuf> {
         let other = self.rooms.registry.find(other)?;
         let state = &other.record().state;
         match state.phase {

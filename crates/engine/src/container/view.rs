@@ -74,7 +74,7 @@ impl Container {
     fn mounts_at_rest(&self, plan: &Plan) -> Result<Vec<(String, OwnedFd)>> {
         let mut held = Vec::new();
         let mut mounts = Vec::new();
-        for mount in self.resolve_mounts(&self.record(), plan, &mut held)? {
+        for mount in self.resolve_mounts(&self.record(), plan, None, &mut held)? {
             let What::Bind { source, recursive, .. } = mount.what else { continue };
             let words = || format!("cannot look into {}", source.display());
             let flags = OFlags::PATH | OFlags::CLOEXEC;

@@ -12,6 +12,7 @@ use super::mounts::{Missing, MountPlan, Source};
 use super::plan::Plan;
 use super::record::Record;
 use super::spec::{ResolvedMount, What};
+use super::userns::Mapped;
 use crate::volumes::LOCAL;
 use crate::volumes::foreign::Whose;
 
@@ -201,15 +202,17 @@ impl Container {
         &self,
         record: &Record,
         plan: &Plan,
+        ids: Option<&Mapped>,
         held: &mut Vec<OwnedFd>,
     ) -> Result<Vec<ResolvedMount>> {
-        plan.mounts.iter().map(|mount| self.resolve_mount(record, mount, held)).collect()
+        plan.mounts.iter().map(|mount| self.resolve_mount(record, mount, ids, held)).collect()
     }
 
     fn resolve_mount(
         &self,
         record: &Record,
         mount: &MountPlan,
+        ids: Option<&Mapped>,
         held: &mut Vec<OwnedFd>,
     ) -> Result<ResolvedMount> {
         use super::mounts::Recursive;
@@ -252,7 +255,8 @@ impl Container {
             }
             Source::Tmpfs { options } => What::Tmpfs { options: options.clone() },
         };
-        Ok(ResolvedMount { target: mount.target.clone(), read_only: mount.read_only, what })
+        let ids = self.mount_ids(ids, mount, &what)?;
+        Ok(ResolvedMount { target: mount.target.clone(), read_only: mount.read_only, what, ids })
     }
 }
 

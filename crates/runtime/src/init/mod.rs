@@ -96,7 +96,7 @@ impl Init<'_> {
 
         let sources = match self.sources.take() {
             Some(sources) => sources,
-            None => Sources::open(self.rootfs, Vec::new())?,
+            None => Sources::open(self.rootfs, Vec::new(), None)?,
         };
         let assembly = Assembly::new(self.rootfs, sources, self.location)?;
         self.name_host()?;

@@ -67,16 +67,13 @@ impl Assembly<'_> {
         Ok(made)
     }
 
-    /// Without a network namespace of its own a container in a user namespace may not mount sysfs; it gets the host's to
-    /// read, as the host sees it.
+    /// Without a network namespace that belongs to its user namespace a container may not mount sysfs; it gets the host's
+    /// to read, as the host sees it.
     fn mount_sysfs(&self, mount: &PlannedMount) -> Result<()> {
         let place = real_directory(&self.root, mount)?;
         match new_mount("sysfs", mount, &[], mount.options.fresh()) {
             Ok(made) => attach(&made, &place),
-            Err(err)
-                if err.errno() == Some(Errno::PERM.raw_os_error())
-                    && !self.plan.network_namespace =>
-            {
+            Err(err) if err.errno() == Some(Errno::PERM.raw_os_error()) => {
                 let host = clone_tree(Path::new("/sys"), Reach::Tree)
                     .context(|| "cannot copy /sys".to_owned())?;
                 let change = Change { set: Attr::RDONLY, ..Change::default() };

@@ -29,7 +29,6 @@ pub(crate) struct Plan {
     pub pivot: Pivot,
     /// The container has a cgroup namespace of its own.
     pub cgroup_namespace: bool,
-    pub network_namespace: bool,
     pub cwd: PathBuf,
 }
 
@@ -111,7 +110,6 @@ impl Plan {
             root_propagation: propagation,
             pivot,
             cgroup_namespace: linux.namespace(NamespaceType::Cgroup).is_some(),
-            network_namespace: linux.namespace(NamespaceType::Network).is_some(),
             cwd: process.map(|process| process.cwd.clone()).unwrap_or_default(),
         })
     }
@@ -209,6 +207,17 @@ impl Mapping {
     pub(crate) fn of(uids: &[IdMapping], gids: &[IdMapping]) -> Option<Self> {
         (!uids.is_empty() || !gids.is_empty())
             .then(|| Self { uids: uids.to_vec(), gids: gids.to_vec() })
+    }
+
+    /// Who root is outside.
+    pub(crate) fn root(&self) -> Option<(u32, u32)> {
+        let outside = |lines: &[IdMapping]| {
+            lines
+                .iter()
+                .find(|line| line.container_id == 0 && line.size > 0)
+                .map(|line| line.host_id)
+        };
+        Some((outside(&self.uids)?, outside(&self.gids)?))
     }
 }
 

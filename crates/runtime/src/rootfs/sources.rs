@@ -14,7 +14,7 @@ use rustix::mount::{FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags};
 use stdx::{Context, Error, Result};
 use sys::mount::{Change, Propagation, Reach, mount_setattr};
 
-use super::plan::{Kind, Plan, PlannedMount};
+use super::plan::{Kind, Mapping, Plan, PlannedMount};
 use super::root::{PROC_SUPER_MAGIC, quoted};
 use crate::userns::{self, in_initial_user_namespace};
 
@@ -29,15 +29,21 @@ pub(crate) struct Sources {
 }
 
 impl Sources {
-    /// `given` are detached mounts by the place where the plan binds something.
-    pub(crate) fn open(plan: &Plan, mut given: Vec<(PathBuf, OwnedFd)>) -> Result<Self> {
+    /// `given` are detached mounts by the place where the plan binds something; `user` is the namespace whose mapping the
+    /// plan has, if there is one already.
+    pub(crate) fn open(
+        plan: &Plan,
+        mut given: Vec<(PathBuf, OwnedFd)>,
+        user: Option<BorrowedFd>,
+    ) -> Result<Self> {
+        let whole = Whole { mapping: plan.rootfs_mapping.as_ref(), user };
         let mut mounts = Vec::with_capacity(plan.mounts.len());
         for mount in &plan.mounts {
             mounts.push(match mount.kind {
                 Kind::Bind => {
                     let found = given.iter().position(|(place, _)| *place == mount.destination);
                     let given = found.map(|index| given.swap_remove(index).1);
-                    Some(open_bind(mount, given, plan.default_propagation)?)
+                    Some(open_bind(mount, given, plan.default_propagation, &whole)?)
                 }
                 _ => {
                     mount.check_proc(false)?;
@@ -50,7 +56,7 @@ impl Sources {
                 }
             });
         }
-        Ok(Self { root: open_root(plan)?, mounts })
+        Ok(Self { root: open_root(plan, &whole)?, mounts })
     }
 
     /// The root once more, for whoever shall outlive the container.
@@ -59,10 +65,29 @@ impl Sources {
     }
 }
 
+/// The container's own mapping, and the namespace that has it.
+struct Whole<'a> {
+    mapping: Option<&'a Mapping>,
+    user: Option<BorrowedFd<'a>>,
+}
+
+impl Whole<'_> {
+    /// A namespace with this mapping: the container's where it is the same.
+    fn namespace(&self, mapping: &Mapping) -> Result<OwnedFd> {
+        match self.user {
+            Some(user) if self.mapping == Some(mapping) => {
+                user.try_clone_to_owned().context(|| "cannot hold the user namespace".to_owned())
+            }
+            _ => userns::with_mapping(mapping),
+        }
+    }
+}
+
 fn open_bind(
     mount: &PlannedMount,
     given: Option<OwnedFd>,
     default: Propagation,
+    whole: &Whole,
 ) -> Result<OwnedFd> {
     let words = || mount_error(mount);
     let reach = mount.options.bind.unwrap_or(Reach::Mount);
@@ -75,7 +100,7 @@ fn open_bind(
     };
     let is_procfs = rustix::fs::fstatfs(&tree).context(words)?.f_type == PROC_SUPER_MAGIC;
     mount.check_proc(is_procfs)?;
-    change_bind(&tree, mount, default).context(words)?;
+    change_bind(&tree, mount, default, whole).context(words)?;
     Ok(tree)
 }
 
@@ -109,7 +134,12 @@ fn long_overlay(mount: &PlannedMount) -> Option<sys::overlay::Overlay<'_>> {
     })
 }
 
-fn change_bind(tree: &OwnedFd, mount: &PlannedMount, default: Propagation) -> Result<()> {
+fn change_bind(
+    tree: &OwnedFd,
+    mount: &PlannedMount,
+    default: Propagation,
+    whole: &Whole,
+) -> Result<()> {
     let options = &mount.options;
     // Propagation first and for the whole tree: it is a copy of the host's mounts and must not talk back by accident.
     let spread = Change { propagation: Some(default), ..Change::default() };
@@ -122,7 +152,7 @@ fn change_bind(tree: &OwnedFd, mount: &PlannedMount, default: Propagation) -> Re
         set(tree, *reach, &Change { propagation: Some(*propagation), ..Change::default() })?;
     }
     if let Some(mapping) = &mount.mapping {
-        let userns = userns::with_mapping(mapping)?;
+        let userns = whole.namespace(mapping)?;
         let change = Change { idmap: Some(userns.as_fd()), ..Change::default() };
         set(tree, options.idmap.unwrap_or(Reach::Mount), &change)?;
     }
@@ -145,15 +175,18 @@ fn set(tree: &OwnedFd, reach: Reach, change: &Change) -> Result<()> {
     mount_setattr(tree, reach, change).context(|| "cannot change the mount".to_owned())
 }
 
-fn open_root(plan: &Plan) -> Result<OwnedFd> {
-    let userns = plan.rootfs_mapping.as_ref().map(userns::with_mapping).transpose()?;
+fn open_root(plan: &Plan, whole: &Whole) -> Result<OwnedFd> {
+    let userns = whole.mapping.map(|mapping| whole.namespace(mapping)).transpose()?;
     let root = match &plan.rootfs {
         Rootfs::Directory { path } => open_directory(path, userns.as_ref().map(AsFd::as_fd))?,
         Rootfs::Overlay { lowers, upper, work, volatile } => {
             let layers = Layers::open(lowers, upper, work, userns.as_ref().map(AsFd::as_fd))?;
-            layers
-                .mount(*volatile)
-                .context(|| "error mounting the container's layers".to_owned())?
+            let mounted = match whole.mapping.and_then(Mapping::root) {
+                // It writes its upper layer in our name, which that must know.
+                Some((uid, gid)) => sys::caps::with_files_of(uid, gid, || layers.mount(*volatile))?,
+                None => layers.mount(*volatile),
+            };
+            mounted.context(|| "error mounting the container's layers".to_owned())?
         }
     };
     let spread = Change { propagation: Some(plan.default_propagation), ..Change::default() };

@@ -66,6 +66,7 @@ impl House {
             spec: spec(&id, &["/bin/sh", "-c", script], rootfs.clone()),
             rootfs: Rootfs::Directory { path: rootfs },
             netns: None,
+            userns: None,
             shm: None,
             logs: logs::Config { path: dir.join("json.log"), ..logs::Config::default() },
             open_stdin: false,

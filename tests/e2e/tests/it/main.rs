@@ -19,5 +19,6 @@ mod runc;
 mod streams;
 mod transcript;
 mod uml;
+mod userns;
 mod volume_plugins;
 mod watching;

@@ -89,6 +89,19 @@ fn streams(flags: &Parsed, attachment: Attachment) -> Config {
     }
 }
 
+/// `keep-id` means the person who says it, whom the daemon may never have met.
+fn userns(mode: &str) -> String {
+    let options = mode.strip_prefix("keep-id").map(|rest| rest.trim_start_matches(':'));
+    match options {
+        Some(options) if !options.split(',').any(|option| option.starts_with("uid=")) => {
+            let (uid, gid) = (rustix::process::getuid(), rustix::process::getgid());
+            let rest = if options.is_empty() { String::new() } else { format!(",{options}") };
+            format!("keep-id:uid={},gid={}{rest}", uid.as_raw(), gid.as_raw())
+        }
+        _ => mode.to_owned(),
+    }
+}
+
 fn check_modes(flags: &Parsed) -> Result<()> {
     let container =
         |mode: &str| mode.strip_prefix("container:").is_some_and(|name| !name.is_empty());
@@ -100,8 +113,9 @@ fn check_modes(flags: &Parsed) -> Result<()> {
         return Err(Error::invalid("--uts: invalid UTS mode"));
     }
     let userns = flags.text("userns");
-    // `auto` is ours: a private range of users for the container.
-    if !["", "host", "auto"].contains(&userns) {
+    // `auto` and `keep-id` are ours: a private range of users for the container, and in it whoever asks.
+    let mode = userns.split(':').next().unwrap_or_default();
+    if !["", "host", "auto", "keep-id"].contains(&mode) || userns.starts_with("host:") {
         return Err(Error::invalid("--userns: invalid USER mode"));
     }
     if !["", "host", "private"].contains(&flags.text("cgroupns")) {
@@ -159,7 +173,7 @@ fn host_config(flags: &Parsed) -> Result<HostConfig> {
         storage_opt: storage_options(flags)?,
         tmpfs: tmpfs(flags),
         uts_mode: text("uts"),
-        userns_mode: text("userns"),
+        userns_mode: userns(flags.text("userns")),
         shm_size: flags.bytes("shm-size").unwrap_or(0),
         sysctls: pairs(flags, "sysctl"),
         runtime: text("runtime"),

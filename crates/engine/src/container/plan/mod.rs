@@ -10,6 +10,7 @@ mod ports;
 mod resources;
 mod security;
 mod text;
+mod userns;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
@@ -29,6 +30,7 @@ pub(crate) use self::resources::{check_alone, discard, discard_here, resources};
 use self::security::{Security, seccomp};
 use self::text::{Dns, extra_hosts};
 pub(crate) use self::text::{check_env, check_words, exposed_ports};
+use super::ids::Userns;
 use super::mounts::{MountPlan, absolute};
 use super::restart_policy::RestartPolicy;
 use super::{capabilities, health, signal, spec};
@@ -52,6 +54,7 @@ pub struct Plan {
     pub ipc: Ipc,
     pub uts: Uts,
     pub cgroupns: Cgroupns,
+    pub userns: Userns,
     pub mounts: Vec<MountPlan>,
     /// Bytes.
     pub shm_size: i64,
@@ -210,29 +213,33 @@ impl Plan {
         if matches!(network, Network::Container(_)) && !config.hostname.is_empty() {
             return Err(Error::invalid("conflicting options: hostname and the network mode"));
         }
+        let pid = match host.pid_mode.as_str() {
+            "" | "private" => Pid::Private,
+            "host" => Pid::Host,
+            other => Pid::Container(joined(other, "PID")?),
+        };
+        let ipc = match host.ipc_mode.as_str() {
+            "" | "private" => Ipc::Private,
+            "shareable" => Ipc::Shareable,
+            "none" => Ipc::None,
+            "host" => Ipc::Host,
+            other => Ipc::Container(joined(other, "IPC")?),
+        };
         let oom_score_adj =
             i32::try_from(host.oom_score_adj).ok().filter(|score| (-1000..=1000).contains(score));
+        let userns = userns::userns(host, settings.userns, (&network, &pid, &ipc))?;
         Ok(Self {
             args,
             env: list(&config.env),
             cwd: config.working_dir.clone(),
-            user: config.user.clone(),
+            user: userns::user(&config.user, userns),
             groups: list(&host.group_add),
             tty: config.tty,
             hostname: config.hostname.clone(),
             domainname: config.domainname.clone(),
-            pid: match host.pid_mode.as_str() {
-                "" | "private" => Pid::Private,
-                "host" => Pid::Host,
-                other => Pid::Container(joined(other, "PID")?),
-            },
-            ipc: match host.ipc_mode.as_str() {
-                "" | "private" => Ipc::Private,
-                "shareable" => Ipc::Shareable,
-                "none" => Ipc::None,
-                "host" => Ipc::Host,
-                other => Ipc::Container(joined(other, "IPC")?),
-            },
+            userns,
+            pid,
+            ipc,
             uts,
             cgroupns: match host.cgroupns_mode.as_str() {
                 "" => Cgroupns::Default,
@@ -310,11 +317,10 @@ impl Plan {
 /// Docker knows these and we do not, yet.
 fn refuse_unbuilt(config: &Config, host: &HostConfig) -> Result<()> {
     let given = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    let unbuilt: [(&str, bool); 7] = [
+    let unbuilt: [(&str, bool); 6] = [
         ("HostConfig.VolumesFrom", given(&host.volumes_from)),
         ("HostConfig.Links", given(&host.links)),
         ("HostConfig.StorageOpt", !host.storage_opt.is_empty()),
-        ("HostConfig.UsernsMode", !matches!(host.userns_mode.as_str(), "" | "host")),
         ("HostConfig.Cgroup", !host.cgroup.is_empty()),
         (
             "HostConfig.Mounts of type image, cluster or npipe",

@@ -34,7 +34,13 @@ pub(super) fn all_mounts(config: &Config, host: &HostConfig) -> Result<Vec<Mount
         let read_only = options.iter().any(|option| option == "ro");
         mounts::add(
             &mut all,
-            MountPlan { target, read_only, source: Source::Tmpfs { options }, mode: String::new() },
+            MountPlan {
+                target,
+                read_only,
+                source: Source::Tmpfs { options },
+                mode: String::new(),
+                owner: None,
+            },
         )?;
     }
     // The image's and `-v /path` volumes, where nothing else was asked for.
@@ -48,6 +54,7 @@ pub(super) fn all_mounts(config: &Config, host: &HostConfig) -> Result<Vec<Mount
                 read_only: false,
                 source: Source::volume(),
                 mode: String::new(),
+                owner: None,
             }));
         }
     }
@@ -142,7 +149,7 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
         }
         _ => return Err(bad("mount type unknown".to_owned())),
     };
-    Ok(MountPlan { target, read_only: mount.read_only, source, mode: String::new() })
+    Ok(MountPlan { target, read_only: mount.read_only, source, mode: String::new(), owner: None })
 }
 
 fn check_tmpfs_option(option: &str) -> Result<()> {
