@@ -138,7 +138,7 @@ impl Container {
         let path = self
             .rooms
             .mount_foreign(&self.cell.id, &point.name, &point.driver)
-            .context(|| format!("error while mounting volume '{}'", point.source))?;
+            .context(mounting)?;
         if is_empty(&path)? { self.copy_up(&mount.target, &path) } else { Ok(()) }
     }
 
@@ -238,7 +238,7 @@ impl Container {
                 let path = if is_foreign(point) {
                     self.rooms
                         .mount_foreign(&record.id, &point.name, &point.driver)
-                        .context(|| format!("error while mounting volume '{}'", point.source))?
+                        .context(mounting)?
                 } else {
                     self.rooms.storage.volumes.path(&point.name)?
                 };
@@ -273,6 +273,11 @@ pub(crate) fn is_foreign(point: &MountPoint) -> bool {
     point.r#type == "volume" && point.driver != LOCAL
 }
 
+/// Docker's, which has a place for a path here and never has one.
+fn mounting() -> String {
+    "error while mounting volume ''".to_owned()
+}
+
 fn volume_point(
     mount: &MountPlan,
     name: &str,
@@ -286,7 +291,8 @@ fn volume_point(
         source: source.to_string_lossy().into_owned(),
         destination: mount.target.clone(),
         driver: driver.to_owned(),
-        mode: match mount.mode.is_empty() && !anonymous {
+        // Relabelling is for what is ours.
+        mode: match mount.mode.is_empty() && !anonymous && driver == LOCAL {
             true => "z".to_owned(),
             false => mount.mode.clone(),
         },

@@ -357,7 +357,13 @@ impl Rooms {
             leaving: false,
         };
         self.store.put(&mounted)?;
-        let path = plugin.mount(volume, container.as_str())?;
+        let path = plugin.mount(volume, container.as_str()).or_else(|error| {
+            // What is not mounted is not unmounted: some count.
+            if error.kind() != Kind::Unavailable {
+                self.store.delete::<Mounted>(&key(container, volume))?;
+            }
+            Err(error.with_kind(Kind::Internal))
+        })?;
         mounted.mountpoint = Some(path.clone());
         self.store.put(&mounted)?;
         Ok(path)

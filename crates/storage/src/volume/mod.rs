@@ -29,7 +29,8 @@ pub trait Driver: Send + Sync {
 
     fn list(&self) -> Result<Vec<Volume>>;
 
-    /// A user (a container's id) begins to need it. Where it is from now on.
+    /// A user (a container's id) begins to need it. Where it is from now on. When nobody can tell whether it has been
+    /// mounted, the failure is `Kind::Unavailable`.
     fn mount(&self, name: &str, user: &str) -> Result<PathBuf>;
 
     /// The user needs it no more.

@@ -9,7 +9,7 @@ use ::plugin::{Failure, Patience, Plugin};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use stdx::{Error, Result};
+use stdx::{Error, Kind, Result};
 
 use super::{Driver, Scope, Volume};
 
@@ -149,7 +149,13 @@ impl Driver for PluginDriver {
     }
 
     fn mount(&self, name: &str, user: &str) -> Result<PathBuf> {
-        let answer = self.call("Mount", json!({"Name": name, "ID": user}), LONG)?;
+        let answer =
+            self.call("Mount", json!({"Name": name, "ID": user}), LONG).map_err(|failure| {
+                match failure {
+                    Failure::Refused(_, error) => error,
+                    Failure::Unheard(error) => error.with_kind(Kind::Unavailable),
+                }
+            })?;
         path(answer.mountpoint.unwrap_or_default())
     }
 

@@ -92,6 +92,7 @@ fn answer(shelf: &mut Shelf, root: &Path, method: &str, question: &Value) -> Val
     };
     match method {
         "VolumeDriver.Get" => json!({ "Volume": told(name) }),
+        "VolumeDriver.Mount" if name == "vbad" => json!({"Err": "will not mount"}),
         "VolumeDriver.Path" => json!({ "Mountpoint": place(name) }),
         "VolumeDriver.Mount" if !users.insert(id.to_owned()) => json!({"Err": "counted already"}),
         "VolumeDriver.Mount" => json!({ "Mountpoint": place(name) }),
@@ -174,6 +175,13 @@ fn refusals_in_dockers_words() {
         "create vb: driver 'shelf' already has volume 'vb': volume name must be unique",
     );
     says(&["volume", "inspect", "vx"], "get vx: no such volume");
+    house.ok(&["volume", "create", "-d", "shelf", "vbad"]);
+    let run = ["run", "--rm", "--network", "none", "-v", "vbad:/nothing", "busybox", "true"];
+    let said = lab.refused(&run);
+    let words =
+        "docker: Error response from daemon: error while mounting volume '': will not mount";
+    assert_eq!(said.lines().next(), Some(words));
+    assert_eq!(lab.plugin.asked("VolumeDriver.Unmount").len(), 0);
     let id = house.ok(&["create", "-v", "vb:/b", "busybox"]);
     says(&["volume", "rm", "vb"], &format!("remove vb: volume is in use - [{}]", id.trim()));
     house.ok(&["rm", id.trim()]);
@@ -215,6 +223,7 @@ fn mounted_once_for_each_container() {
     let point = house.ok(&["inspect", "-f", "{{json (index .Mounts 0)}}", "ca"]);
     let point: Value = serde_json::from_str(&point).expect("JSON");
     assert_eq!((&point["Driver"], &point["Source"]), (&json!("shelf"), &json!(lab.data("va"))));
+    assert_eq!(point["Mode"], json!(""));
     house.ok(&["stop", "-t", "0", "ca"]);
     assert_eq!(lab.users("va"), BTreeSet::from([cb.clone()]));
     house.ok(&["start", "ca"]);
