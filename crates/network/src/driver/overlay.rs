@@ -53,7 +53,7 @@ impl OverlayDriver {
         let context = || format!("cannot make the namespace {}", path.display());
         std::fs::create_dir_all(path.parent().expect("it is in a directory")).context(context)?;
         File::create(&path).context(context)?;
-        let (namespace, ()) = netns::create(netns::Ipv6::Off, |_, _| Ok(()))?;
+        let (namespace, ()) = netns::create(None, netns::Ipv6::Off, |_, _| Ok(()))?;
         let source = sys::fd::path_for_others(namespace.as_fd());
         rustix::mount::mount_bind(&source, &path).context(context)?;
         Ok(namespace)
