@@ -549,10 +549,10 @@ mod tests {
 
     #[test]
     fn what_is_not_built_is_named() {
-        let error = plan(|_, host| host.volume_driver = "nfs".to_owned()).unwrap_err();
+        let error = plan(|_, host| host.cgroup = "x".to_owned()).unwrap_err();
         assert_eq!(
             (error.kind(), error.to_string().as_str()),
-            (stdx::Kind::NotImplemented, "HostConfig.VolumeDriver is not supported yet")
+            (stdx::Kind::NotImplemented, "HostConfig.Cgroup is not supported yet")
         );
     }
 
