@@ -267,7 +267,7 @@ impl Networks {
             request.networks.iter().for_each(|wish| self.core.give_back(&wish.leases));
         })?;
         self.core.hold_firewall(&endpoints);
-        let negotiated = self.core.negotiate(&mut endpoints);
+        let negotiated = self.core.negotiate(&mut endpoints, &request.ports);
         match negotiated.and_then(|()| self.core.furnish(request, &mut endpoints, namespace)) {
             Ok(netns) => {
                 endpoints.iter().for_each(|endpoint| self.core.tell("connect", endpoint));

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use stdx::Result;
 
-use crate::endpoint::EndpointRequest;
+use crate::endpoint::{EndpointRequest, PortRequest};
 use crate::networks::Core;
 use crate::records::{Endpoint, Lease};
 
@@ -49,7 +49,11 @@ impl Core {
     }
 
     /// Has plugins make their endpoints. What they say of them is written down.
-    pub(crate) fn negotiate(&self, endpoints: &mut [Arc<Endpoint>]) -> Result<()> {
+    pub(crate) fn negotiate(
+        &self,
+        endpoints: &mut [Arc<Endpoint>],
+        ports: &[PortRequest],
+    ) -> Result<()> {
         for slot in endpoints {
             let endpoint = &*slot;
             if endpoint.remote.is_none() {
@@ -63,17 +67,18 @@ impl Core {
                 .filter(|other| other.endpoint_id != endpoint.endpoint_id)
                 .map(|other| other.ifname.clone())
                 .collect();
-            let (agreed, outcome) = match self.drivers.remote.join(&network, endpoint, &taken) {
-                Ok(agreed) => (agreed, Ok(())),
-                Err(error) => {
-                    // It has taken back what it had done.
-                    let mut untold = Endpoint::clone(endpoint);
-                    if let Some(remote) = &mut untold.remote {
-                        remote.told = false;
+            let (agreed, outcome) =
+                match self.drivers.remote.join(&network, endpoint, &taken, ports) {
+                    Ok(agreed) => (agreed, Ok(())),
+                    Err(error) => {
+                        // It has taken back what it had done.
+                        let mut untold = Endpoint::clone(endpoint);
+                        if let Some(remote) = &mut untold.remote {
+                            remote.told = false;
+                        }
+                        (untold, Err(error))
                     }
-                    (untold, Err(error))
-                }
-            };
+                };
             let agreed = Arc::new(agreed);
             self.store.put(&*agreed)?;
             self.model().endpoints.insert(agreed.endpoint_id.clone(), Arc::clone(&agreed));

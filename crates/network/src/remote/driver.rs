@@ -12,10 +12,13 @@ use stdx::{Context, Error, Result};
 
 use super::{ask, find};
 use crate::driver::{Driver, Inside, Namespace};
+use crate::endpoint::PortRequest;
 use crate::host::Host;
 use crate::ipam::Family;
 use crate::netlink::Batch;
-use crate::records::{Endpoint, IpamPool, Mac, Network, RemoteEndpoint, RemoteRoute, Scope};
+use crate::records::{
+    Endpoint, IpamPool, Mac, Network, Protocol, RemoteEndpoint, RemoteRoute, Scope,
+};
 
 const INTERFACE: &str = "NetworkDriver";
 /// Options of whoever made the network are in here.
@@ -110,6 +113,7 @@ impl RemoteDriver {
         network: &Network,
         endpoint: &Endpoint,
         taken: &[String],
+        ports: &[PortRequest],
     ) -> Result<Endpoint> {
         let plugin = self.plugin(&network.plugin, Patience::Long)?;
         let ids = ids(endpoint);
@@ -124,7 +128,11 @@ impl RemoteDriver {
             "AddressIPv6": interface.address6.as_deref().unwrap_or_default(),
             "MacAddress": interface.mac_address.as_deref().unwrap_or_default(),
         });
-        question["Options"] = json!(endpoint.driver_opts);
+        let ports = with_ports(ports);
+        question["Options"] = ports.clone();
+        for (name, value) in &endpoint.driver_opts {
+            question["Options"][name] = json!(value);
+        }
         let created: Created =
             ask(&plugin, "NetworkDriver.CreateEndpoint", &question, Patience::Long)?;
         let take_back = |method: &str| {
@@ -147,14 +155,14 @@ impl RemoteDriver {
             take_back("Leave");
             take_back("DeleteEndpoint");
         })?;
-        self.connected_outside(&plugin, &ids);
+        self.connected_outside(&plugin, &ids, ports);
         Ok(agreed)
     }
 
     /// Some plugins publish ports themselves; those that do not, do not know the question.
-    fn connected_outside(&self, plugin: &Plugin, ids: &Value) {
+    fn connected_outside(&self, plugin: &Plugin, ids: &Value, ports: Value) {
         let mut question = ids.clone();
-        question["Options"] = json!({});
+        question["Options"] = ports;
         let method = "NetworkDriver.ProgramExternalConnectivity";
         match ask::<Done>(plugin, method, &question, Patience::None) {
             Ok(Done {}) | Err(Failure::Refused(404, _)) => {}
@@ -282,6 +290,35 @@ impl Driver for RemoteDriver {
 
 fn ids(endpoint: &Endpoint) -> Value {
     json!({ "NetworkID": endpoint.network_id, "EndpointID": endpoint.endpoint_id })
+}
+
+/// What is to be published, as plugins are told.
+fn with_ports(ports: &[PortRequest]) -> Value {
+    let protocol = |port: &PortRequest| match port.protocol {
+        Protocol::Tcp => 6,
+        Protocol::Udp => 17,
+        Protocol::Sctp => 132,
+    };
+    let exposed: Vec<Value> = ports
+        .iter()
+        .map(|port| json!({ "Proto": protocol(port), "Port": port.container_port }))
+        .collect();
+    let map: Vec<Value> = ports
+        .iter()
+        .map(|port| {
+            let (first, last) =
+                port.host_ports.as_ref().map_or((0, 0), |range| (*range.start(), *range.end()));
+            json!({
+                "Proto": protocol(port), "IP": "", "Port": port.container_port,
+                "HostIP": port.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+                "HostPort": first, "HostPortEnd": last,
+            })
+        })
+        .collect();
+    json!({
+        "com.docker.network.endpoint.exposedports": exposed,
+        "com.docker.network.portmap": map,
+    })
 }
 
 fn cidr(endpoint: &Endpoint, family: Family) -> Option<String> {

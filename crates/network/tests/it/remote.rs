@@ -6,7 +6,9 @@ use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use network::{CreateRequest, EndpointRequest, NetworkConfig, PoolRequest, Scope};
+use network::{
+    CreateRequest, EndpointRequest, NetworkConfig, PoolRequest, PortRequest, Protocol, Scope,
+};
 use plugin::{Places, Plugins};
 use serde_json::{Value, json};
 use stdx::Id;
@@ -104,8 +106,21 @@ fn a_plugins_device_becomes_the_containers() {
             made["IPv4Data"],
             json!([{"AddressSpace": "LocalDefault", "Pool": "10.77.0.0/24", "Gateway": "10.77.0.1/24"}])
         );
-        let (container, one) = daemon.attach("red");
+        let container = Id::random();
+        let mut request = crate::lab::request(&container, "red");
+        request.ports.push(PortRequest {
+            protocol: Protocol::Tcp,
+            container_port: 80,
+            host_ip: None,
+            host_ports: Some(8080..=8090),
+        });
+        let one = daemon.networks.attach(&request).unwrap();
         let (_, other) = daemon.attach("red");
+        let outside = &plugin.asked("NetworkDriver.ProgramExternalConnectivity")[0]["Options"];
+        assert_eq!(
+            outside["com.docker.network.portmap"],
+            json!([{"Proto": 6, "IP": "", "Port": 80, "HostIP": "", "HostPort": 8080, "HostPortEnd": 8090}])
+        );
         let endpoint = &one.endpoints[0];
         assert_eq!((endpoint.ifname.as_str(), ip(&one)), ("wire0", Ipv4Addr::new(10, 77, 0, 2)));
         assert_eq!(endpoint.mac.unwrap().to_string(), "02:00:00:00:00:00");
