@@ -354,11 +354,6 @@ impl Networks {
         let needed = !self.core.model().endpoints.is_empty();
         if needed { self.core.netd.leave() } else { self.core.netd.retire() }
     }
-
-    /// The process that serves names and ports at this moment.
-    pub fn netd(&self) -> Option<u32> {
-        self.core.netd.pid()
-    }
 }
 
 impl Core {

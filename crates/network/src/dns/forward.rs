@@ -24,8 +24,8 @@ use crate::netd::protocol::Sandbox;
 const PATIENCE: Duration = Duration::from_millis(4500);
 /// How long a server may be silent before the next one is asked, too.
 const SILENCE: Duration = Duration::from_millis(600);
-/// How often each is asked: a datagram may be lost.
-const ROUNDS: usize = 3;
+/// How many times somebody is asked in all: datagrams may be lost.
+const ATTEMPTS: usize = 8;
 /// The longest answer by UDP, whatever the client said that it takes.
 const LONGEST: usize = u16::MAX as usize;
 
@@ -56,14 +56,22 @@ impl Forwarder {
         let upstreams = self.upstreams.of(sandbox);
         let mut refusal = None;
         let mut asked = JoinSet::new();
-        let mut attempts = upstreams.repeat(ROUNDS).into_iter();
+        // Everybody once; again only those who have been heard of, if there are any.
+        let (trusted, doubted) = self.upstreams.part(&upstreams);
+        let again = if trusted.is_empty() { doubted } else { trusted };
+        let mut attempts = upstreams.iter().chain(again.iter().cycle()).take(match again.len() {
+            0 => 0,
+            _ => ATTEMPTS,
+        });
+        let mut upcoming = attempts.next().copied();
         let end = Instant::now() + PATIENCE;
         let mut next = Instant::now();
         loop {
             tokio::select! {
                 () = sleep_until(end) => break,
-                () = sleep_until(next), if attempts.len() > 0 => {
-                    let upstream = attempts.next().expect("there is one more");
+                () = sleep_until(next), if upcoming.is_some() => {
+                    let upstream = upcoming.expect("it was looked at");
+                    upcoming = attempts.next().copied();
                     match self.open(upstream, question.transport, inside) {
                         Ok(way) => {
                             next = Instant::now() + SILENCE;

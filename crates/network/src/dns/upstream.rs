@@ -57,6 +57,12 @@ impl Upstreams {
         upstreams
     }
 
+    /// Those that have answered when they were asked, or were not, and the others.
+    pub(super) fn part(&self, upstreams: &[Upstream]) -> (Vec<Upstream>, Vec<Upstream>) {
+        let doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
+        upstreams.iter().partition(|one| !doubted.contains_key(one))
+    }
+
     /// It did not answer when it was asked.
     pub(super) fn doubt(&self, upstream: Upstream) {
         let mut doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);

@@ -109,14 +109,6 @@ impl Client {
         self.shared.state().held.values().map(|(change, _)| change.clone()).collect()
     }
 
-    /// The process that answers now.
-    pub(crate) fn pid(&self) -> Option<u32> {
-        match self.shared.state().link.as_ref()?.greet() {
-            Ok((_, pid)) => Some(pid),
-            Err(_) => None,
-        }
-    }
-
     /// Does netd hold what it should, and nothing else? One sentence for each difference.
     pub(crate) fn difference(&self) -> Result<Vec<String>> {
         let state = self.shared.state();
@@ -452,6 +444,11 @@ fn address(dir: &Path) -> io::Result<(std::fs::File, SocketAddrUnix)> {
     let path: PathBuf = sys::fd::path(dir.as_fd()).join(SOCKET);
     let address = SocketAddrUnix::new(&path)?;
     Ok((dir, address))
+}
+
+pub(super) fn pid(dir: &Path) -> Option<u32> {
+    let link = Link { socket: Arc::new(connect_to(dir).ok()?), child: None };
+    link.greet().ok().map(|(_, pid)| pid)
 }
 
 /// Ends whichever netd listens there, whatever it holds.

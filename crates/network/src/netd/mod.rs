@@ -33,6 +33,11 @@ pub struct NetdConfig {
     pub dir: PathBuf,
 }
 
+/// The process that serves a directory.
+pub fn pid(dir: &Path) -> Option<u32> {
+    client::pid(dir)
+}
+
 /// Ends the netd of a directory, whatever it holds: for tests that have no daemon any more.
 pub fn end(dir: &Path) -> Result<()> {
     client::end(dir)

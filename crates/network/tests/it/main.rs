@@ -6,7 +6,11 @@ mod create;
 mod firewall;
 #[cfg(test)]
 mod lab;
+#[cfg(test)]
+mod names;
 mod overlay;
+#[cfg(test)]
+mod ports;
 mod recover;
 mod remote;
 mod speed;
