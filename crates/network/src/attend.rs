@@ -124,13 +124,14 @@ impl Core {
     pub(crate) fn withdraw(&self, endpoints: &[Arc<Endpoint>], gone: Gone) {
         let mut changes = Changes::new();
         for endpoint in endpoints {
-            changes.extend(
-                endpoint
-                    .ports
-                    .iter()
-                    .filter_map(place)
-                    .map(|place| (Change::Unpublish(place), Vec::new())),
-            );
+            for port in &endpoint.ports {
+                let Some(place) = place(port) else { continue };
+                // Another's, by now, is not touched.
+                let own = Change::Publish(published(endpoint, place, port.container_port));
+                if self.netd.holds(&own) {
+                    changes.push((Change::Unpublish(place), Vec::new()));
+                }
+            }
             let leave = Change::Leave {
                 zone: endpoint.network_id.to_string(),
                 member: endpoint.endpoint_id.to_string(),

@@ -93,7 +93,14 @@ async fn streams(listener: TcpListener, target: SocketAddr, pipes: Arc<Mutex<Vec
 }
 
 async fn carry(client: TcpStream, target: SocketAddr, pipes: &Mutex<Vec<Pipe>>) -> io::Result<()> {
-    let server = timeout(CONNECTING, TcpStream::connect(target)).await??;
+    let server = match timeout(CONNECTING, TcpStream::connect(target)).await {
+        Ok(Ok(server)) => server,
+        refused => {
+            // As it would look without us in between.
+            set_socket_linger(&client, Some(Duration::ZERO))?;
+            return refused?.map(drop);
+        }
+    };
     for stream in [&client, &server] {
         stream.set_nodelay(true)?;
         set_socket_keepalive(stream, true)?;

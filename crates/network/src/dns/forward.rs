@@ -23,9 +23,9 @@ use crate::netd::protocol::Sandbox;
 /// Before a client gives up: resolvers wait for five seconds.
 const PATIENCE: Duration = Duration::from_millis(4500);
 /// How long a server may be silent before the next one is asked, too.
-const SILENCE: Duration = Duration::from_millis(600);
+const SILENCE: Duration = Duration::from_millis(400);
 /// How many times somebody is asked in all: datagrams may be lost.
-const ATTEMPTS: usize = 8;
+const ATTEMPTS: usize = 11;
 /// The longest answer by UDP, whatever the client said that it takes.
 const LONGEST: usize = u16::MAX as usize;
 
@@ -56,22 +56,16 @@ impl Forwarder {
         let upstreams = self.upstreams.of(sandbox);
         let mut refusal = None;
         let mut asked = JoinSet::new();
-        // Everybody once; again only those who have been heard of, if there are any.
-        let (trusted, doubted) = self.upstreams.part(&upstreams);
-        let again = if trusted.is_empty() { doubted } else { trusted };
-        let mut attempts = upstreams.iter().chain(again.iter().cycle()).take(match again.len() {
-            0 => 0,
-            _ => ATTEMPTS,
-        });
-        let mut upcoming = attempts.next().copied();
+        let mut tried = vec![0; upstreams.len()];
         let end = Instant::now() + PATIENCE;
         let mut next = Instant::now();
         loop {
             tokio::select! {
                 () = sleep_until(end) => break,
-                () = sleep_until(next), if upcoming.is_some() => {
-                    let upstream = upcoming.expect("it was looked at");
-                    upcoming = attempts.next().copied();
+                () = sleep_until(next), if may_ask(&tried) => {
+                    let index = self.upstreams.next(&upstreams, &tried);
+                    let upstream = upstreams[index];
+                    tried[index] += 1;
                     match self.open(upstream, question.transport, inside) {
                         Ok(way) => {
                             next = Instant::now() + SILENCE;
@@ -148,6 +142,10 @@ impl Forwarder {
             From::Container => self.entrance.within(inside, make),
         }
     }
+}
+
+fn may_ask(tried: &[usize]) -> bool {
+    !tried.is_empty() && tried.iter().sum::<usize>() < ATTEMPTS
 }
 
 enum Way {

@@ -97,9 +97,11 @@ struct Serving {
     tasks: [JoinHandle<()>; 2],
 }
 
-impl Drop for Serving {
-    fn drop(&mut self) {
+impl Serving {
+    /// Aborted: its sockets are closed when these have ended.
+    fn end(self) -> [JoinHandle<()>; 2] {
         self.tasks.iter().for_each(JoinHandle::abort);
+        self.tasks
     }
 }
 
@@ -151,15 +153,15 @@ impl NameServers {
         servers.values().map(one).collect()
     }
 
-    /// Serves a container on these sockets from now on.
+    /// Serves a container on these sockets from now on. What served it before is on its way out.
     pub(crate) fn serve(
         self: &Arc<Self>,
         sandbox: Sandbox,
         udp: OwnedFd,
         tcp: OwnedFd,
-    ) -> Result<()> {
+    ) -> Result<Vec<JoinHandle<()>>> {
         let failed = || format!("cannot serve container {}", sandbox.id);
-        self.servers().remove(&sandbox.id);
+        let before = self.close(&sandbox.id);
         let socket = udp.try_clone().map(std::net::UdpSocket::from).context(failed)?;
         let listener = tcp.try_clone().map(std::net::TcpListener::from).context(failed)?;
         socket.set_nonblocking(true).context(failed)?;
@@ -181,7 +183,7 @@ impl NameServers {
             tokio::spawn(Arc::clone(&client).answer_connections(listener)),
         ];
         self.servers().insert(id, Serving { client, sockets, tasks });
-        Ok(())
+        Ok(before)
     }
 
     /// The container has been connected or disconnected.
@@ -192,14 +194,14 @@ impl NameServers {
         }
     }
 
-    pub(crate) fn close(&self, id: &str) {
+    pub(crate) fn close(&self, id: &str) -> Vec<JoinHandle<()>> {
         let gone = self.servers().remove(id);
-        drop(gone);
+        gone.map(Serving::end).into_iter().flatten().collect()
     }
 
-    pub(crate) fn close_all(&self) {
+    pub(crate) fn close_all(&self) -> Vec<JoinHandle<()>> {
         let gone = std::mem::take(&mut *self.servers());
-        drop(gone);
+        gone.into_values().flat_map(Serving::end).collect()
     }
 }
 

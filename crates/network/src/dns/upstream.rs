@@ -57,10 +57,14 @@ impl Upstreams {
         upstreams
     }
 
-    /// Those that have answered when they were asked, or were not, and the others.
-    pub(super) fn part(&self, upstreams: &[Upstream]) -> (Vec<Upstream>, Vec<Upstream>) {
+    /// Whom to ask next: everybody once; then those who have not been silent to others, in turns.
+    pub(super) fn next(&self, upstreams: &[Upstream], tried: &[usize]) -> usize {
         let doubted = self.doubted.lock().unwrap_or_else(PoisonError::into_inner);
-        upstreams.iter().partition(|one| !doubted.contains_key(one))
+        let order = |index: &usize| {
+            let times = tried[*index];
+            (times > 0, doubted.contains_key(&upstreams[*index]), times, *index)
+        };
+        (0..upstreams.len()).min_by_key(order).unwrap_or(0)
     }
 
     /// It did not answer when it was asked.
@@ -119,6 +123,13 @@ mod tests {
         assert_eq!(order(), "10.0.0.2 10.0.0.3 10.0.0.1");
         upstreams.trust(first);
         assert_eq!(order(), "10.0.0.1 10.0.0.2 10.0.0.3");
+        let all = upstreams.of(&sandbox);
+        assert_eq!(upstreams.next(&all, &[1, 1, 0]), 2);
+        assert_eq!(upstreams.next(&all, &[2, 1, 1]), 1);
+        upstreams.doubt(all[1]);
+        assert_eq!(upstreams.next(&all, &[1, 0, 1]), 1);
+        assert_eq!(upstreams.next(&all, &[2, 1, 1]), 2);
+        upstreams.trust(all[1]);
         let inward = Sandbox { resolvers: Resolvers::Host, ..sandbox };
         assert_eq!(upstreams.of(&inward), Vec::new());
     }

@@ -1,7 +1,7 @@
 //! Doing it: a ruleset becomes one transaction of nf_tables, an element or two become a smaller one, and all is read back
 //! for comparison.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use stdx::{Context, Error, Result};
 
@@ -175,12 +175,13 @@ impl Change {
 pub(super) fn change(socket: &mut Socket, table: &str, change: &Change) -> Result<()> {
     socket.execute(transaction(|batch| {
         for (kind, elements) in [(DELETE_ELEMENT, &change.gone), (NEW_ELEMENT, &change.new)] {
-            let mut rest = elements.as_slice();
-            while let Some((set, _)) = rest.first() {
-                let same = rest.iter().take_while(|(other, _)| other == set).count();
-                let (these, others) = rest.split_at(same);
-                change_elements(batch, kind, table, set, these.iter().map(|(_, one)| one));
-                rest = others;
+            // Few messages: each is acknowledged, and there is only so much room for answers that nobody reads yet.
+            let mut by_set: BTreeMap<&str, Vec<&Element>> = BTreeMap::new();
+            for (set, element) in elements {
+                by_set.entry(set).or_default().push(element);
+            }
+            for (set, elements) in by_set {
+                change_elements(batch, kind, table, set, elements.into_iter());
             }
         }
     }))

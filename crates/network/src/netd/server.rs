@@ -66,18 +66,23 @@ struct Held {
     kept: HashMap<String, OwnedFd>,
     ports: HashMap<Place, Port>,
     retired: bool,
+    /// What was ended, and may still be on its way out: its socket is free when it has gone.
+    ending: Vec<JoinHandle<()>>,
+}
+
+impl Held {
+    fn end(&mut self, port: Option<Port>) {
+        if let Some(Port { task, .. }) = port {
+            task.abort();
+            self.ending.push(task);
+        }
+    }
 }
 
 struct Port {
     published: Published,
     socket: OwnedFd,
     task: JoinHandle<()>,
-}
-
-impl Drop for Port {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
 }
 
 async fn serve(listener: OwnedFd) -> Result<()> {
@@ -142,7 +147,13 @@ impl Desk {
             });
             let Some((call, descriptors)) = call.await? else { return Ok(()) };
             let last = matches!(call, Call::Retire);
-            for (reply, descriptors) in self.answer(call, descriptors) {
+            let replies = self.answer(call, descriptors);
+            let ending = std::mem::take(&mut self.held().ending);
+            for task in ending {
+                // Aborted, so it has nothing to say.
+                let _ended = task.await;
+            }
+            for (reply, descriptors) in replies {
                 let fds: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
                 connection
                     .async_io(Interest::WRITABLE, || protocol::send(&connection, &reply, &fds))
@@ -176,8 +187,13 @@ impl Desk {
                 vec![(reply, Vec::new())]
             }
             Call::Retire => {
-                *self.held() = Held { retired: true, ..Held::default() };
-                self.servers.close_all();
+                let mut held = self.held();
+                held.kept.clear();
+                for port in std::mem::take(&mut held.ports).into_values() {
+                    held.end(Some(port));
+                }
+                held.ending.extend(self.servers.close_all());
+                held.retired = true;
                 vec![(Reply::Done, Vec::new())]
             }
         }
@@ -203,6 +219,12 @@ impl Desk {
         Ok(replies)
     }
 
+    fn end(&self, place: Place) {
+        let mut held = self.held();
+        let port = held.ports.remove(&place);
+        held.end(port);
+    }
+
     fn change(&self, change: Change, descriptors: Vec<OwnedFd>) -> Result<()> {
         let mut descriptors = descriptors.into_iter();
         let mut descriptor =
@@ -211,7 +233,7 @@ impl Desk {
             Change::Publish(published) => {
                 let socket = descriptor()?;
                 // Not both at once: they would take connections from each other.
-                self.held().ports.remove(&published.place);
+                self.end(published.place);
                 let copy = socket.try_clone().context(|| "cannot serve a port".to_owned())?;
                 let task = self
                     .proxy
@@ -220,13 +242,17 @@ impl Desk {
                 let port = Port { socket, task, published };
                 self.held().ports.insert(port.published.place, port);
             }
-            Change::Unpublish(place) => drop(self.held().ports.remove(&place)),
+            Change::Unpublish(place) => self.end(place),
             Change::Serve(sandbox) => {
                 let (udp, tcp) = (descriptor()?, descriptor()?);
-                self.servers.serve(sandbox, udp, tcp)?;
+                let before = self.servers.serve(sandbox, udp, tcp)?;
+                self.held().ending.extend(before);
             }
             Change::Reseat(sandbox) => self.servers.reseat(sandbox),
-            Change::Close(id) => self.servers.close(&id),
+            Change::Close(id) => {
+                let ending = self.servers.close(&id);
+                self.held().ending.extend(ending);
+            }
             Change::Zone { id, name } => self.servers.zones().add(id, name),
             Change::ForgetZone(id) => self.servers.zones().forget(&id),
             Change::Join { zone, member } => self.servers.zones().join(&zone, member),
