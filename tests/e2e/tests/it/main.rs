@@ -13,7 +13,6 @@ mod images;
 mod input;
 mod inside;
 mod logging;
-mod names;
 mod publish;
 mod races;
 mod resources;
