@@ -61,6 +61,7 @@ impl Containers {
 
     pub async fn list(&self, options: ListOptions) -> Result<Vec<Summary>> {
         let wanted = Wanted::of(self, &options)?;
+        let links = self.rooms.registry.names_by_link();
         let mut summaries = Vec::new();
         for container in self.all() {
             if options.limit.is_some_and(|limit| summaries.len() >= limit) {
@@ -70,7 +71,11 @@ impl Containers {
                 match container.summary(options.size).await {
                     // What is being removed has no size any more.
                     Err(_) if container.record().state.phase == Phase::Removing => {}
-                    summary => summaries.push(summary?),
+                    summary => {
+                        let mut summary = summary?;
+                        summary.names.extend(links.get(&summary.id).into_iter().flatten().cloned());
+                        summaries.push(summary);
+                    }
                 }
             }
         }

@@ -11,6 +11,7 @@ pub mod container;
 mod containers;
 pub mod filters;
 mod names;
+mod networks;
 mod recover;
 mod registry;
 mod rooms;

@@ -293,6 +293,10 @@ impl Container {
             _ => {}
         }
         self.thaw_held().await?;
+        let this = self.clone();
+        if let Err(error) = tokiox::blocking(move || this.agree_on_networks()).await {
+            tracing::error!(container = %self.id(), error = %error.chain(), "cannot finish a change of networks");
+        }
         self.rooms.images.set_running(self.id().as_str(), true);
         if let Err(error) = self.finish_update().await {
             tracing::warn!(container = %self.id(), error = %error.chain(), "cannot finish an update");

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use stdx::{Context, Error, Id, Result};
 
+use crate::attend::Gone;
 use crate::driver::{Inside, Namespace};
 use crate::endpoint::EndpointRequest;
 use crate::networks::{Core, Networks};
@@ -22,8 +23,9 @@ impl Networks {
     ) -> Result<Arc<Endpoint>> {
         let core = &self.core;
         let wish = &core.lease(wish)?;
-        let (network, endpoint) =
-            core.take_one(container, name, wish).inspect_err(|_| core.give_back(&wish.leases))?;
+        let (network, endpoint) = self
+            .once_settled(|| core.take_one(container, name, wish))
+            .inspect_err(|_| core.give_back(&wish.leases))?;
         let mut endpoints = [endpoint];
         let negotiated = core.negotiate(&mut endpoints, &[]);
         let [endpoint] = endpoints;
@@ -59,6 +61,25 @@ impl Networks {
             })?;
         self.core.leave(&endpoint, namespace)?;
         self.core.tell("disconnect", &endpoint);
+        Ok(())
+    }
+
+    /// A container is called otherwise from now on, by others on its networks, too.
+    pub fn rename(&self, container: &Id, old: &str, new: &str) -> Result<()> {
+        let mut model = self.core.model();
+        let renamed = model.of(container).into_iter().map(|endpoint| {
+            let mut endpoint = Endpoint::clone(&endpoint);
+            new.clone_into(&mut endpoint.container_name);
+            if let Some(first) = endpoint.dns_names.iter_mut().find(|name| *name == old) {
+                new.clone_into(first);
+            }
+            Arc::new(endpoint)
+        });
+        let renamed: Vec<_> = renamed.collect();
+        self.core.store.transaction(|tx| renamed.iter().try_for_each(|one| tx.put(&**one)))?;
+        for endpoint in renamed {
+            model.endpoints.insert(endpoint.endpoint_id.clone(), endpoint);
+        }
         Ok(())
     }
 }
@@ -112,6 +133,7 @@ impl Core {
             gateway::choose(&model.of(&endpoint.container))
         };
         self.close(std::slice::from_ref(endpoint));
+        self.withdraw(std::slice::from_ref(endpoint), Gone::Endpoints);
         let shared = self.model().networks.get(&endpoint.network_id).is_some_and(|network| {
             matches!(network.driver, DriverKind::Macvlan | DriverKind::Ipvlan | DriverKind::Overlay)
         });

@@ -35,14 +35,45 @@ pub fn hosts(hosts: &Hosts) -> String {
     for (name, ip) in hosts.extra {
         line(ip, name);
     }
-    let names = match hosts.domain {
-        "" => hosts.hostname.to_owned(),
-        domain => format!("{0}.{domain} {0}", hosts.hostname),
-    };
+    let names = own_names(hosts.hostname, hosts.domain);
     for ip in hosts.addresses {
         line(ip, &names);
     }
     text
+}
+
+/// What a container's line of itself names.
+pub fn own_names(hostname: &str, domain: &str) -> String {
+    match domain {
+        "" => hostname.to_owned(),
+        domain => format!("{hostname}.{domain} {hostname}"),
+    }
+}
+
+/// The text of an `/etc/hosts` with the lines of these names leading to these addresses, and only these. They stand where
+/// they stood; other lines are whoever's wrote them.
+pub fn point(text: &str, names: &str, addresses: &[IpAddr]) -> String {
+    let is_theirs = |line: &&str| {
+        let mut words = line.split_whitespace();
+        words.next().is_some_and(|ip| ip.parse::<IpAddr>().is_ok())
+            && words.eq(names.split_whitespace())
+    };
+    let lines: Vec<&str> = text.lines().collect();
+    let place = lines.iter().position(is_theirs).unwrap_or(lines.len());
+    let mut changed = String::new();
+    for (number, line) in lines.iter().enumerate() {
+        if number == place {
+            changed.extend(addresses.iter().map(|ip| format!("{ip}\t{names}\n")));
+        }
+        if !is_theirs(line) {
+            changed.push_str(line);
+            changed.push('\n');
+        }
+    }
+    if place == lines.len() {
+        changed.extend(addresses.iter().map(|ip| format!("{ip}\t{names}\n")));
+    }
+    changed
 }
 
 /// `/etc/hostname`
@@ -280,6 +311,19 @@ mod tests {
         );
         assert_eq!(hosts(&Hosts { hostname: "web", ..Hosts::default() }), LOCALHOST);
         assert_eq!(hostname("web"), "web\n");
+    }
+
+    #[test]
+    fn hosts_that_move() {
+        let text = "127.0.0.1\tlocalhost\n10.0.0.2\tweb\n# mine\n10.0.0.9 other web\n";
+        let two = ["10.0.0.3".parse().unwrap(), "fd00::3".parse().unwrap()];
+        assert_eq!(
+            point(text, "web", &two),
+            "127.0.0.1\tlocalhost\n10.0.0.3\tweb\nfd00::3\tweb\n# mine\n10.0.0.9 other web\n"
+        );
+        let none = point(text, "web", &[]);
+        assert_eq!(none, "127.0.0.1\tlocalhost\n# mine\n10.0.0.9 other web\n");
+        assert_eq!(point(&none, "web", &two[..1]), none + "10.0.0.3\tweb\n");
     }
 
     #[track_caller]

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
 use state::{Actor, EventKind, Journal, Store};
-use stdx::{Context, Error, Id, Result};
+use stdx::{Context, Error, Id, Kind, Result};
 
 use crate::attend::{self, Gone, Living};
 use crate::config::NetworkConfig;
@@ -247,6 +247,13 @@ impl Networks {
         Ok(())
     }
 
+    /// Tells that unused networks were removed, each of which was told of before.
+    pub fn pruned(&self) {
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), "0".to_owned())]);
+        let actor = Actor { id: String::new(), attributes };
+        self.core.journal.append(EventKind::Network, "prune", actor);
+    }
+
     /// Connects a container: a namespace with its devices, addresses and routes, finished before any process is in it.
     ///
     /// Record first, kernel second: whatever fails or dies on the way is found by its record and released.
@@ -263,7 +270,7 @@ impl Networks {
         self.detach(&request.container)?;
         let request =
             &AttachRequest { networks: self.core.lease_all(&request.networks)?, ..request.clone() };
-        let mut endpoints = self.core.take(request).inspect_err(|_| {
+        let mut endpoints = self.once_settled(|| self.core.take(request)).inspect_err(|_| {
             request.networks.iter().for_each(|wish| self.core.give_back(&wish.leases));
         })?;
         self.core.hold_firewall(&endpoints);
@@ -330,6 +337,18 @@ impl Networks {
         }
         if !ours.is_empty() {
             self.releaser.release(&self.core, ids(&ours));
+        }
+    }
+
+    /// What is refused for want of an address is tried again when those who are leaving have left: a container that comes
+    /// back meets its own shadow.
+    pub(crate) fn once_settled<T>(&self, take: impl Fn() -> Result<T>) -> Result<T> {
+        match take() {
+            Err(err) if err.kind() == Kind::Forbidden && !self.core.model().leaving.is_empty() => {
+                self.settle();
+                take()
+            }
+            taken => taken,
         }
     }
 

@@ -84,6 +84,7 @@ fn collapse(path: &str) -> String {
 const V1_42: ApiVersion = ApiVersion::new(1, 42);
 const V1_44: ApiVersion = ApiVersion::new(1, 44);
 const V1_45: ApiVersion = ApiVersion::new(1, 45);
+const V1_48: ApiVersion = ApiVersion::new(1, 48);
 const V1_49: ApiVersion = ApiVersion::new(1, 49);
 const V1_50: ApiVersion = ApiVersion::new(1, 50);
 const V1_52: ApiVersion = ApiVersion::new(1, 52);
@@ -224,6 +225,17 @@ pub(crate) fn networks(networks: &mut [api::network::Network], version: ApiVersi
         network.status = None;
         network.containers = (version < V1_52).then(BTreeMap::new);
     }
+}
+
+/// What a client asks for: before 1.48 nobody could do without IPv4.
+pub(crate) fn network_body(
+    mut body: api::network::CreateBody,
+    version: ApiVersion,
+) -> api::network::CreateBody {
+    if version < V1_48 {
+        body.enable_ipv4 = None;
+    }
+    body
 }
 
 pub(crate) fn network(network: &mut api::network::Network, version: ApiVersion) {

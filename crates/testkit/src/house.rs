@@ -121,6 +121,11 @@ impl House {
         format!("10.{}.{}.1", 128 + self.subnet / 256, self.subnet % 256)
     }
 
+    /// Where its networks take their subnets from: sixteen, of fourteen addresses each.
+    fn pool(&self) -> String {
+        format!("100.{}.{}.0", 64 + self.subnet / 256, self.subnet % 256)
+    }
+
     /// The daemon's process id.
     pub fn pid(&self) -> u32 {
         self.daemon.as_ref().expect("the daemon runs").id()
@@ -152,6 +157,7 @@ impl House {
             .arg("--pidfile")
             .arg(self.path("pid"))
             .args(["--bridge", &self.bridge(), "--bip", &format!("{}/24", self.gateway())])
+            .args(["--default-address-pool", &format!("base={}/24,size=28", self.pool())])
             .args(["--cgroup-parent", &self.cgroup_parent()])
             .args(&self.flags)
             .env("NOTIFY_SOCKET", &notify)
@@ -294,6 +300,7 @@ impl Drop for House {
                     let id = container["Id"].as_str().unwrap_or_default();
                     self.api("DELETE", &format!("/containers/{id}?force=1&v=1"), None);
                 }
+                self.api("POST", "/networks/prune", None);
                 self.check();
                 self.stop();
             } else {
@@ -318,6 +325,16 @@ impl House {
                 .status();
         };
         quiet("ip", &["link", "delete", &self.bridge()]);
+        let pool = self.pool();
+        let addresses = Command::new("ip").args(["-o", "-4", "addr", "show"]).output();
+        let addresses = addresses.map(|output| output.stdout).unwrap_or_default();
+        for line in String::from_utf8_lossy(&addresses).lines() {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            let [_, device, "inet", address, ..] = words[..] else { continue };
+            if address.starts_with(pool.trim_end_matches('0')) {
+                quiet("ip", &["link", "delete", device]);
+            }
+        }
         quiet("nft", &["delete", "table", "inet", &format!("gantry-{}", self.bridge())]);
     }
 }

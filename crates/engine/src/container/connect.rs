@@ -1,119 +1,32 @@
 //! What ties a container to its networks: the request for a namespace, and the three files that name it inside.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use api::container::{HostConfig, NetworkingConfig};
 use api::network::EndpointSettings;
 use network::files::Dns;
-use network::{AttachRequest, Attachment, EndpointRequest, Mac, Networks, PublishedPort};
+use network::{AttachRequest, Attachment, PublishedPort};
 use stdx::{Context, Error, Result};
 
-use super::Container;
 use super::plan::{Network, Plan};
 use super::record::Record;
-
-/// The endpoints a new container will have, checked against the networks there are.
-pub(crate) fn endpoints(
-    plan: &Plan,
-    host: &HostConfig,
-    wanted: Option<NetworkingConfig>,
-    networks: &Networks,
-) -> Result<BTreeMap<String, EndpointSettings>> {
-    let mut asked: BTreeMap<String, EndpointSettings> = wanted
-        .and_then(|config| config.endpoints_config)
-        .unwrap_or_default()
-        .into_iter()
-        .map(|(name, settings)| {
-            (
-                if name == "default" { "bridge".to_owned() } else { name },
-                settings.unwrap_or_default(),
-            )
-        })
-        .collect();
-    let own = match &plan.network {
-        Network::None => "none".to_owned(),
-        Network::Host => "host".to_owned(),
-        Network::Container(_) => return Ok(BTreeMap::new()),
-        // One that is not there may be there by the time of the start, which looks again.
-        Network::Named(name) => {
-            networks.find(name).map_or_else(|_| name.clone(), |network| network.name.clone())
-        }
-    };
-    let mut endpoints = BTreeMap::new();
-    let mine = asked.remove(&own).or_else(|| asked.remove(&host.network_mode)).unwrap_or_default();
-    check_endpoint(&own, &mine)?;
-    endpoints.insert(own, mine);
-    for (name, settings) in asked {
-        let name = networks.find(&name).map_or(name, |network| network.name.clone());
-        check_endpoint(&name, &settings)?;
-        endpoints.insert(name, settings);
-    }
-    Ok(endpoints)
-}
-
-fn check_endpoint(network: &str, settings: &EndpointSettings) -> Result<()> {
-    let own_address = settings
-        .ipam_config
-        .as_ref()
-        .is_some_and(|ipam| !ipam.ipv4_address.is_empty() || !ipam.ipv6_address.is_empty());
-    if own_address && matches!(network, "bridge" | "host" | "none") {
-        return Err(Error::invalid(
-            "user specified IP address is supported on user defined networks only",
-        ));
-    }
-    let aliases = settings.aliases.as_ref().is_some_and(|aliases| !aliases.is_empty());
-    if aliases && matches!(network, "bridge" | "host" | "none") {
-        return Err(Error::invalid(
-            "network-scoped aliases are only supported for user-defined networks",
-        ));
-    }
-    if !settings.mac_address.is_empty() {
-        parse_mac(&settings.mac_address)?;
-    }
-    Ok(())
-}
-
-fn parse_mac(text: &str) -> Result<Mac> {
-    let bad = || Error::invalid(format!("invalid MAC address: {text}"));
-    let mut bytes = [0u8; 6];
-    let mut parts = text.split(':');
-    for byte in &mut bytes {
-        *byte = parts.next().and_then(|part| u8::from_str_radix(part, 16).ok()).ok_or_else(bad)?;
-    }
-    if parts.next().is_some() { Err(bad()) } else { Ok(Mac(bytes)) }
-}
+use super::{Container, endpoints};
 
 impl Container {
     /// What the network room is asked for.
     pub(crate) fn attach_request(&self, record: &Record, plan: &Plan) -> Result<AttachRequest> {
+        let bridge_links = self.resolve_links(record.host_config.links.as_deref())?;
         let one = |(name, settings): (&String, &EndpointSettings)| {
-            let ip = settings
-                .ipam_config
-                .as_ref()
-                .map(|ipam| ipam.ipv4_address.as_str())
-                .filter(|text| !text.is_empty());
-            let ip = ip
-                .map(|text| {
-                    text.parse::<Ipv4Addr>()
-                        .map_err(|_| Error::invalid(format!("invalid IPv4 address: {text}")))
-                })
-                .transpose()?;
-            let mac = match (settings.mac_address.as_str(), record.config.mac_address.as_str()) {
-                ("", "") => None,
-                ("", text) | (text, _) => Some(parse_mac(text)?),
+            let links = match name.as_str() {
+                "bridge" => bridge_links.clone(),
+                _ => self.resolve_links(settings.links.as_deref())?,
             };
-            Ok(EndpointRequest {
-                network: name.clone(),
-                aliases: settings.aliases.clone().unwrap_or_default(),
-                ip,
-                mac,
-                ..EndpointRequest::default()
-            })
+            endpoints::request(record, name, settings, links)
         };
         let mut networks = record.endpoints.iter().map(one).collect::<Result<Vec<_>>>()?;
-        // The one that gives the container its mode brings the default route.
+        // The one that gives the container its mode is `eth0`.
         networks.sort_by_key(|request| request.network != record.host_config.network_mode);
         Ok(AttachRequest {
             container: record.id.clone(),
@@ -125,33 +38,10 @@ impl Container {
         })
     }
 
-    /// The endpoints as `inspect` shows them of a container that runs.
-    pub(crate) fn connected(
-        record: &Record,
-        attachment: &Attachment,
-        networks: &Networks,
-    ) -> BTreeMap<String, EndpointSettings> {
-        let mut endpoints = record.endpoints.clone();
-        for (name, settings) in &mut endpoints {
-            if let Ok(network) = networks.find(name) {
-                settings.network_id = network.id.to_string();
-            }
-            let endpoint = attachment.endpoints.iter().find(|one| one.network == *name);
-            let Some(endpoint) = endpoint else { continue };
-            settings.endpoint_id = endpoint.endpoint_id.to_string();
-            settings.ip_address = endpoint.ip.map(|ip| ip.to_string()).unwrap_or_default();
-            settings.ip_prefix_len =
-                if endpoint.ip.is_some() { i64::from(endpoint.prefix) } else { 0 };
-            settings.gateway = endpoint.gateway.map(|ip| ip.to_string()).unwrap_or_default();
-            settings.mac_address = endpoint.mac.map(|mac| mac.to_string()).unwrap_or_default();
-        }
-        endpoints
-    }
-
-    /// As [`Container::connected`], from the network room's own records: for a container that is adopted.
+    /// The endpoints as `inspect` shows them, from the network room's own records: for a container that is adopted.
     pub(crate) fn connected_now(&self, record: &Record) -> BTreeMap<String, EndpointSettings> {
-        let endpoints = self.rooms.networks.connections(&record.id);
-        Self::connected(record, &Attachment { netns: None, endpoints }, &self.rooms.networks)
+        let networks = &self.rooms.networks;
+        endpoints::connected(record, &networks.connections(&record.id), networks)
     }
 
     /// What is bound on the host, from the network room's own records.
@@ -160,19 +50,42 @@ impl Container {
         published(&Attachment { netns: None, endpoints })
     }
 
-    /// Forgets what only a running container has.
-    pub(crate) fn disconnected(endpoints: &mut BTreeMap<String, EndpointSettings>) {
-        for settings in endpoints.values_mut() {
-            *settings = EndpointSettings {
-                ipam_config: settings.ipam_config.take(),
-                links: settings.links.take(),
-                aliases: settings.aliases.take(),
-                driver_opts: settings.driver_opts.take(),
-                gw_priority: settings.gw_priority,
-                network_id: std::mem::take(&mut settings.network_id),
-                ..EndpointSettings::default()
-            };
+    /// Has the files say what the networks are now, of a container that runs. What its programs wrote beside stays.
+    pub(crate) fn follow_networks(&self, record: &Record) -> Result<()> {
+        let plan = Plan::of(&record.config, record.host(), &self.rooms.settings)?;
+        if matches!(plan.network, Network::Host | Network::Container(_)) {
+            return Ok(());
         }
+        let dir = self.rooms.exec_dir(&record.id);
+        let read = |name: &str| {
+            let path = dir.join(name);
+            std::fs::read_to_string(&path).context(|| format!("cannot read {}", path.display()))
+        };
+        let connections = self.rooms.networks.connections(&record.id);
+        let addresses: Vec<IpAddr> =
+            connections.iter().flat_map(|endpoint| endpoint.addresses()).collect();
+        let names = network::files::own_names(&plan.hostname(&record.id), &plan.domainname);
+        let hosts = network::files::point(&read("hosts")?, &names, &addresses);
+        write_in_place(&dir.join("hosts"), &hosts)?;
+        // With its first network that has names it asks us from now on. A file of somebody's own is left alone.
+        let (chosen, host) = (chosen_dns(&plan), network::files::host_resolver()?);
+        let inside = network::files::resolv_conf_inside(&host, &chosen);
+        let plain = network::files::resolv_conf(&host, &chosen);
+        let (wanted, other) = match self.has_names(&connections) {
+            true => (inside, plain),
+            false => (plain, inside),
+        };
+        if read("resolv.conf")? == other {
+            write_in_place(&dir.join("resolv.conf"), &wanted)?;
+        }
+        Ok(())
+    }
+
+    fn has_names(&self, endpoints: &[Arc<network::Endpoint>]) -> bool {
+        endpoints.iter().any(|endpoint| {
+            let network = self.rooms.networks.find(endpoint.network_id.as_str());
+            network.is_ok_and(|network| network::has_names(&network))
+        })
     }
 
     /// Writes hosts, resolv.conf and hostname, and says where they are to be seen. They are written anew at each start and
@@ -200,29 +113,27 @@ impl Container {
                 text
             }
             _ => {
-                let addresses: Vec<_> = attachment
-                    .endpoints
-                    .iter()
-                    .filter_map(|endpoint| endpoint.ip.map(IpAddr::from))
-                    .collect();
+                let addresses: Vec<_> =
+                    attachment.endpoints.iter().flat_map(|endpoint| endpoint.addresses()).collect();
+                let mut extra = self.extra_hosts(plan)?;
+                for linked in self.linked(record)? {
+                    let names = linked.names();
+                    extra.extend(linked.addresses().into_iter().map(|ip| (names.clone(), ip)));
+                }
                 network::files::hosts(&network::files::Hosts {
                     hostname: &hostname,
                     domain: &plan.domainname,
                     addresses: &addresses,
-                    extra: &self.extra_hosts(plan)?,
+                    extra: &extra,
                 })
             }
         };
         let chosen = chosen_dns(plan);
         let host = network::files::host_resolver()?;
-        let named = |endpoint: &std::sync::Arc<network::Endpoint>| {
-            let network = self.rooms.networks.find(endpoint.network_id.as_str());
-            network.is_ok_and(|network| network::has_names(&network))
-        };
         let resolv = match plan.network {
             // On the host's network its servers can be reached wherever they are, loopback too.
             Network::Host if chosen == Dns::default() => host.text,
-            _ if attachment.endpoints.iter().any(named) => {
+            _ if self.has_names(&attachment.endpoints) => {
                 network::files::resolv_conf_inside(&host, &chosen)
             }
             _ => network::files::resolv_conf(&host, &chosen),
@@ -278,6 +189,6 @@ fn files_in(dir: &Path) -> Vec<(PathBuf, &'static str)> {
 }
 
 /// The file keeps its inode: a container that joins this one's network sees what is written later.
-fn write_in_place(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write_in_place(path: &Path, text: &str) -> Result<()> {
     std::fs::write(path, text).context(|| format!("cannot write {}", path.display()))
 }

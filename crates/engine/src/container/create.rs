@@ -14,7 +14,7 @@ use super::record::Record;
 use super::state::State;
 use super::volumes::Foreign;
 use super::{Cell, Container};
-use super::{connect, health};
+use super::{endpoints, health, links};
 use crate::{Containers, names};
 
 #[derive(Clone, Debug, Default)]
@@ -53,7 +53,8 @@ impl Containers {
         plan.check_process()?;
         super::plan::fill_in(&mut host_config, &rooms.settings, runtime::cgroup::Mode::detect()?);
         let endpoints =
-            connect::endpoints(&plan, &host_config, body.networking_config, &rooms.networks)?;
+            endpoints::endpoints(&plan, &host_config, body.networking_config, &rooms.networks)?;
+        host_config.links = links::check(&plan, host_config.links.take(), rooms)?;
         warnings.extend(plan.warnings.iter().cloned());
 
         let id = Id::random();
@@ -72,6 +73,7 @@ impl Containers {
                 host_config,
                 mounts: Vec::new(),
                 own_volumes: Vec::new(),
+                wanted_macs: endpoints::wanted_macs(&endpoints),
                 endpoints,
                 ports: Vec::new(),
                 ids: None,

@@ -15,7 +15,7 @@ use super::plan::Plan;
 use super::record::Record;
 use super::restart_policy::{RestartPolicy, pause_after};
 use super::state::{Event, Phase};
-use super::{Container, spec};
+use super::{Container, endpoints, spec};
 
 /// How long an overlay may take to be written to disk before the next start does not wait for it any more.
 const LEAVING: Duration = Duration::from_secs(30);
@@ -108,7 +108,7 @@ impl Container {
             record.state = record.state.after(Event::RestartAwaited)?;
             record.restart_count += 1;
         }
-        Self::disconnected(&mut record.endpoints);
+        endpoints::disconnected(&mut record.endpoints);
         record.ports.clear();
         self.save(record)?;
         self.rooms.images.set_running(self.cell.id.as_str(), false);

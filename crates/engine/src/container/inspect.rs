@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use api::container::{
-    DriverData, Inspect, NetworkSettings, PortBinding, PortMap, PortSummary, State as Told,
-    Summary, SummaryHostConfig, SummaryNetworkSettings,
+    DriverData, HostConfig, Inspect, NetworkSettings, PortBinding, PortMap, PortSummary,
+    State as Told, Summary, SummaryHostConfig, SummaryNetworkSettings,
 };
 use stdx::time::Timestamp;
 use stdx::{Error, Result};
@@ -54,7 +54,10 @@ impl Container {
             driver: record.driver.clone(),
             platform: record.platform.clone(),
             exec_ids: (!exec_ids.is_empty()).then_some(exec_ids),
-            host_config: record.host_config.clone(),
+            host_config: HostConfig {
+                links: rooms.registry.shown_links(&record),
+                ..record.host_config.clone()
+            },
             graph_driver: Some(self.driver_data(&record)),
             size_rw,
             size_root_fs,

@@ -37,6 +37,9 @@ pub struct Record {
     /// What is bound on the host for it, while it runs.
     #[serde(default)]
     pub ports: Vec<PublishedPort>,
+    /// By network name: the MAC addresses that were asked for. What `endpoints` shows is what it has.
+    #[serde(default)]
+    pub wanted_macs: BTreeMap<String, String>,
     pub state: State,
     /// Of a container that is checked, since its first start.
     #[serde(default)]

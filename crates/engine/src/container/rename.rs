@@ -29,6 +29,11 @@ impl Container {
                 return Err(error);
             }
             this.rooms.registry.release_name(&old, &record.id);
+            let (named, before) = (this.clone(), old.clone());
+            let told = tokiox::blocking(move || named.rename_endpoints(&before)).await;
+            if let Err(error) = told {
+                tracing::error!(container = %record.id, error = %error.chain(), "cannot rename endpoints");
+            }
             this.event("rename", &[("oldName", format!("/{old}"))]);
             Ok(())
         })

@@ -19,7 +19,7 @@ use super::plan::{Ipc, Network, Pid, Plan, SeccompPlan};
 use super::record::Record;
 use super::spec::{self, Surroundings};
 use super::state::{Event, Phase};
-use super::{block_io, cdi, tree};
+use super::{block_io, cdi, endpoints, tree};
 
 impl Container {
     /// Starts the container; the answer comes when its program has been executed. `Kind::NotModified` when it runs.
@@ -71,6 +71,7 @@ impl Container {
                 }
                 self.rooms.images.set_running(self.cell.id.as_str(), true);
                 self.follow(launched.watch);
+                self.tell_parents();
                 self.event("start", &[]);
                 Ok(())
             }
@@ -133,7 +134,9 @@ impl Container {
         make_dir(&dir, 0o700)?;
         let devices = plan.devices.iter().map(spec::Device::stat).collect::<Result<Vec<_>>>()?;
         let joined = self.resolve_joins(&plan)?;
-        let plan = self.with_identity_of_others(plan)?;
+        let mut plan = self.with_identity_of_others(plan)?;
+        let linked = self.linked(record)?;
+        plan.env.splice(0..0, linked.iter().flat_map(|linked| linked.environment(&record.name)));
         let mut held = Vec::new();
         let mut surroundings = Surroundings {
             id: record.id.to_string(),
@@ -156,7 +159,7 @@ impl Container {
         {
             surroundings.seccomp = Some(compiled.profile.clone());
         }
-        let endpoints = Self::connected(record, &attachment, &rooms.networks);
+        let endpoints = endpoints::connected(record, &attachment.endpoints, &rooms.networks);
         let ports = super::connect::published(&attachment);
         let mut spec = spec::spec(&plan, &surroundings);
         cdi::inject(&mut spec, &plan.device_requests, &rooms.settings.cdi_spec_dirs)?;

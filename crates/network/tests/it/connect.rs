@@ -7,7 +7,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use network::{AddressPool, CreateRequest, EndpointRequest, NetworkConfig, PoolRequest};
 use stdx::{Id, Kind};
 
-use crate::lab::{Daemon, config, devices, ip, new_namespace, on_a_host, run, talk, within};
+use crate::lab::{
+    Daemon, config, devices, ip, new_namespace, on_a_host, request, run, talk, within,
+};
 
 fn dual(bridge: &str) -> NetworkConfig {
     let mut config = config(bridge);
@@ -202,6 +204,25 @@ fn priorities_names_and_settings() {
         assert!(err.chain().contains("failed to set sysctl"), "{}", err.chain());
         assert_eq!((devices("veth").len(), daemon.endpoints_recorded()), (2, 2));
         assert_eq!(daemon.findings(&[request.container]), [""; 0]);
+    });
+}
+
+#[test]
+fn who_comes_back_has_the_address_again() {
+    on_a_host(|| {
+        let daemon = Daemon::start(config("gt-again"));
+        let pool = PoolRequest { subnet: "10.45.0.0/30".to_owned(), ..PoolRequest::default() };
+        daemon.networks.create(&CreateRequest { pools: vec![pool], ..named("tiny") }).unwrap();
+        // The only address there is, asked for by name or not, at once after it was given back.
+        for chosen in [Some([10, 45, 0, 2].into()), None, Some([10, 45, 0, 2].into()), None] {
+            let request = network::AttachRequest {
+                networks: vec![EndpointRequest { ip: chosen, ..wish("tiny") }],
+                ..request(&Id::random(), "tiny")
+            };
+            let attachment = daemon.networks.attach(&request).unwrap();
+            assert_eq!(ip(&attachment).octets(), [10, 45, 0, 2]);
+            daemon.networks.detach(&request.container).unwrap();
+        }
     });
 }
 

@@ -35,7 +35,7 @@ pub fn router(rooms: Rooms) -> Router {
         .merge(archive::routes(containers.clone()))
         .merge(exec::routes(containers.clone()))
         .merge(images::routes(images))
-        .merge(networks::routes(networks))
+        .merge(networks::routes(networks, containers.clone()))
         .merge(volumes::routes(engine::Volumes::new(&containers)))
         .merge(distribution::routes())
         .method_not_allowed_fallback(async || error::page_not_found())

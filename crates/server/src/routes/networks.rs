@@ -1,24 +1,32 @@
 //! Networks.
 
 use api::network::{
-    ConfigReference, EndpointResource, Ipam, IpamConfig, IpamStatus, Network, PruneReport, Status,
-    SubnetStatus,
+    ConfigReference, ConnectBody, CreateBody, CreateResponse, DisconnectBody, EndpointResource,
+    Ipam, IpamConfig, IpamStatus, Network, Status, SubnetStatus,
 };
 use axum::Router;
 use axum::extract::{Path, State};
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use engine::Filters;
-use network::{Endpoint, Networks};
+use engine::{Containers, Filters};
+use http::StatusCode;
+use network::{CreateRequest, Endpoint, Networks, PoolRequest};
 use stdx::{Error, Result};
 
 use crate::error::Refusal;
-use crate::request::{Query, Version};
+use crate::request::{Query, RequiredJson, Version};
 use crate::{stream, version};
 
 type Outcome = Result<Response, Refusal>;
 
-pub(crate) fn routes(networks: Networks) -> Router {
+/// What the routes serve: networks, and the containers that are put on them.
+#[derive(Clone)]
+struct Rooms {
+    networks: Networks,
+    containers: Containers,
+}
+
+pub(crate) fn routes(networks: Networks, containers: Containers) -> Router {
     Router::new()
         .route("/networks", get(list))
         .route("/networks/", get(list))
@@ -26,51 +34,86 @@ pub(crate) fn routes(networks: Networks) -> Router {
         .route("/networks/prune", post(prune))
         .route("/networks/{name}", get(inspect).delete(remove))
         .route("/networks/{name}/connect", post(connect))
-        .route("/networks/{name}/disconnect", post(connect))
-        .with_state(networks)
+        .route("/networks/{name}/disconnect", post(disconnect))
+        .with_state(Rooms { networks, containers })
 }
 
 const FILTERS: [&str; 7] = ["dangling", "driver", "id", "label", "name", "scope", "type"];
 
 async fn list(
-    State(networks): State<Networks>,
+    State(Rooms { networks, .. }): State<Rooms>,
     Version(version): Version,
     query: Query,
 ) -> Outcome {
     let filters = query.filters()?;
     filters.allow(&FILTERS)?;
-    let mut list = Vec::new();
-    for network in networks.list() {
-        if wanted(&networks, &network, &filters)? {
-            list.push(picture(&network));
-        }
-    }
+    check(&filters)?;
+    let mut list: Vec<Network> = networks
+        .list()
+        .iter()
+        .filter(|network| wanted(&networks, network, &filters))
+        .map(|network| picture(network))
+        .collect();
     version::networks(&mut list, version);
     Ok(stream::ok(&list))
 }
 
-/// The predefined ones are `builtin` and never dangling.
-fn wanted(networks: &Networks, network: &network::Network, filters: &Filters) -> Result<bool> {
-    let kind = if network.is_predefined() { "builtin" } else { "custom" };
+/// Values that mean nothing, in Docker's words.
+fn check(filters: &Filters) -> Result<()> {
     if let Some(other) = filters.values("type").find(|kind| !["builtin", "custom"].contains(kind)) {
         return Err(Error::invalid(format!("invalid filter: 'type'='{other}'")));
     }
+    let mut dangling = filters.values("dangling");
+    if dangling.next().is_some_and(|value| !["0", "1", "false", "true"].contains(&value)) {
+        return Err(Error::invalid(
+            "invalid value for filter 'dangling', must be \"true\" (or \"1\"), or \"false\" (or \"0\")",
+        ));
+    }
+    if dangling.next().is_some() {
+        return Err(Error::invalid("got more than one value for filter key \"dangling\""));
+    }
+    Ok(())
+}
+
+/// The predefined ones are `builtin` and never dangling.
+fn wanted(networks: &Networks, network: &network::Network, filters: &Filters) -> bool {
+    let kind = if network.is_predefined() { "builtin" } else { "custom" };
     let dangling = || !network.is_predefined() && networks.endpoints(&network.id).is_empty();
-    Ok(filters.exact("type", kind)
+    filters.exact("type", kind)
         && filters.exact("driver", network.driver_name())
         && filters.exact("scope", network.scope.as_str())
         && filters.any("name", |wanted| network.name.contains(wanted))
         && filters.any("id", |wanted| network.id.as_str().starts_with(wanted))
         && filters.labels("label", &network.labels)
-        && filters.flag("dangling")?.is_none_or(|wanted| wanted == dangling()))
+        && filters
+            .values("dangling")
+            .next()
+            .is_none_or(|wanted| ["1", "true"].contains(&wanted) == dangling())
 }
 
+/// How Go writes a boolean.
+const TRUTHS: [&str; 12] =
+    ["0", "1", "t", "f", "T", "F", "true", "false", "TRUE", "FALSE", "True", "False"];
+
 async fn inspect(
-    State(networks): State<Networks>,
+    State(Rooms { networks, .. }): State<Rooms>,
     Path(name): Path<String>,
     Version(version): Version,
+    query: Query,
 ) -> Outcome {
+    if let Some(text) = query.get("verbose").filter(|text| !text.is_empty())
+        && !TRUTHS.contains(&text)
+    {
+        return Err(Error::invalid(format!(
+            "invalid value for verbose: {text}: strconv.ParseBool: parsing {text:?}: invalid syntax"
+        ))
+        .into());
+    }
     let network = networks.find(&name)?;
+    let scope = query.get("scope").filter(|scope| !scope.is_empty());
+    if scope.is_some_and(|scope| scope != network.scope.as_str()) {
+        return Err(Error::not_found(format!("network {name} not found")).into());
+    }
     let mut answer = picture(&network);
     let containers =
         networks.endpoints(&network.id).iter().map(|endpoint| resource(endpoint)).collect();
@@ -108,7 +151,8 @@ fn picture(network: &network::Network) -> Network {
         internal: network.internal,
         attachable: network.attachable,
         ingress: network.ingress,
-        config_from: ConfigReference::default(),
+        config_from: ConfigReference { network: network.config_from.clone() },
+        config_only: network.config_only,
         options: Some(network.options.clone()),
         labels: Some(network.labels.clone()),
         ..Network::default()
@@ -142,25 +186,73 @@ fn resource(endpoint: &Endpoint) -> (String, EndpointResource) {
     (endpoint.container.to_string(), resource)
 }
 
-async fn remove(State(networks): State<Networks>, Path(name): Path<String>) -> Outcome {
-    let network = networks.find(&name)?;
-    Err(Error::forbidden(format!(
-        "{} is a pre-defined network and cannot be removed",
-        network.name
-    ))
-    .into())
+async fn create(
+    State(Rooms { networks, .. }): State<Rooms>,
+    Version(version): Version,
+    RequiredJson(body): RequiredJson<CreateBody>,
+) -> Outcome {
+    let request = request(version::network_body(body, version));
+    let network =
+        tokiox::to_the_end(
+            async move { tokiox::blocking(move || networks.create(&request)).await },
+        )
+        .await?;
+    let answer = CreateResponse { id: network.id.to_string(), warning: String::new() };
+    Ok(stream::json(StatusCode::CREATED, &answer))
 }
 
-async fn create() -> Outcome {
-    Err(Error::not_implemented("creating networks is not supported yet").into())
+fn request(body: CreateBody) -> CreateRequest {
+    let ipam = body.ipam.unwrap_or_default();
+    let pool = |pool: IpamConfig| PoolRequest {
+        subnet: pool.subnet,
+        ip_range: pool.ip_range,
+        gateway: pool.gateway,
+        auxiliary: pool.auxiliary_addresses,
+    };
+    CreateRequest {
+        name: body.name,
+        driver: body.driver,
+        scope: body.scope,
+        internal: body.internal,
+        attachable: body.attachable,
+        ingress: body.ingress,
+        config_only: body.config_only,
+        config_from: body.config_from.map(|from| from.network).unwrap_or_default(),
+        enable_ipv4: body.enable_ipv4,
+        enable_ipv6: body.enable_ipv6,
+        ipam_driver: ipam.driver,
+        ipam_options: ipam.options,
+        pools: ipam.config.into_iter().map(pool).collect(),
+        options: body.options.unwrap_or_default(),
+        labels: body.labels.unwrap_or_default(),
+    }
 }
 
-async fn connect(State(networks): State<Networks>, Path(name): Path<String>) -> Outcome {
-    networks.find(&name)?;
-    Err(Error::not_implemented("changing the networks of a container is not supported yet").into())
+async fn remove(State(Rooms { networks, .. }): State<Rooms>, Path(name): Path<String>) -> Outcome {
+    tokiox::to_the_end(async move { tokiox::blocking(move || networks.remove(&name)).await })
+        .await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
-/// Only networks that users made could go, and there are none.
-async fn prune() -> Response {
-    stream::ok(&PruneReport::default())
+async fn connect(
+    State(Rooms { containers, .. }): State<Rooms>,
+    Path(name): Path<String>,
+    RequiredJson(body): RequiredJson<ConnectBody>,
+) -> Outcome {
+    let container = containers.find(&body.container)?;
+    container.connect_network(&name, body.endpoint_config.unwrap_or_default()).await?;
+    Ok(StatusCode::OK.into_response())
+}
+
+async fn disconnect(
+    State(Rooms { containers, .. }): State<Rooms>,
+    Path(name): Path<String>,
+    RequiredJson(body): RequiredJson<DisconnectBody>,
+) -> Outcome {
+    containers.disconnect_network(&body.container, &name, body.force).await?;
+    Ok(StatusCode::OK.into_response())
+}
+
+async fn prune(State(Rooms { containers, .. }): State<Rooms>, query: Query) -> Outcome {
+    Ok(stream::ok(&containers.prune_networks(query.filters()?).await?))
 }

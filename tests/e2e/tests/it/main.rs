@@ -13,6 +13,7 @@ mod images;
 mod input;
 mod inside;
 mod logging;
+mod networks;
 mod publish;
 mod races;
 mod resources;

@@ -317,9 +317,8 @@ impl Plan {
 /// Docker knows these and we do not, yet.
 fn refuse_unbuilt(config: &Config, host: &HostConfig) -> Result<()> {
     let given = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
-    let unbuilt: [(&str, bool); 6] = [
+    let unbuilt = [
         ("HostConfig.VolumesFrom", given(&host.volumes_from)),
-        ("HostConfig.Links", given(&host.links)),
         ("HostConfig.StorageOpt", !host.storage_opt.is_empty()),
         ("HostConfig.Cgroup", !host.cgroup.is_empty()),
         (

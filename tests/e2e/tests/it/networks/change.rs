@@ -1,0 +1,177 @@
+//! Connected and disconnected, running and not.
+
+use serde_json::json;
+
+use super::{address, inspect, reaches, said, sleeper};
+use crate::containers::house;
+
+#[test]
+fn while_it_runs() {
+    let house = house();
+    house.ok(&["network", "create", "front"]);
+    house.ok(&["network", "create", "--ipv6", "back"]);
+    sleeper(&house, "web", &["--network", "front"]);
+    sleeper(&house, "db", &["--network", "back"]);
+    let db = address(&house, "db", "back", "IPAddress");
+    assert!(!reaches(&house, "web", &db));
+    house.ok(&["exec", "web", "sh", "-c", "echo 10.1.2.3 mine >> /etc/hosts"]);
+
+    house.ok(&["network", "connect", "--alias", "store", "back", "web"]);
+    assert!(reaches(&house, "web", &db));
+    assert!(reaches(&house, "web", &address(&house, "db", "back", "GlobalIPv6Address")));
+    let settings = inspect(&house, "web")["NetworkSettings"]["Networks"].clone();
+    assert_eq!(settings["back"]["Aliases"], json!(["store"]));
+    let own = settings["back"]["IPAddress"].as_str().expect("an address").to_owned();
+    let hosts = house.ok(&["exec", "web", "cat", "/etc/hosts"]);
+    assert!(hosts.contains(&format!("{own}\t")) && hosts.contains("10.1.2.3 mine"), "{hosts}");
+    let again =
+        said(&house.docker(&["network", "connect", "back", "web"]).output().expect("docker"));
+    assert_eq!(
+        again,
+        (
+            Some(1),
+            "Error response from daemon: endpoint with name web already exists in network back"
+                .to_owned()
+        )
+    );
+
+    house.ok(&["network", "disconnect", "back", "web"]);
+    assert!(!reaches(&house, "web", &db));
+    let hosts = house.ok(&["exec", "web", "cat", "/etc/hosts"]);
+    assert!(!hosts.contains(&own) && hosts.contains("10.1.2.3 mine"), "{hosts}");
+    let links = house.ok(&["exec", "web", "ip", "-o", "link"]);
+    assert_eq!(links.lines().count(), 2, "{links}");
+    let id = inspect(&house, "web")["Id"].as_str().expect("an id").to_owned();
+    let twice =
+        said(&house.docker(&["network", "disconnect", "back", "web"]).output().expect("docker"));
+    assert_eq!(
+        twice,
+        (
+            Some(1),
+            format!("Error response from daemon: container {id} is not connected to network back")
+        )
+    );
+}
+
+#[test]
+fn who_leads_out_is_chosen_again() {
+    let house = house();
+    for (name, subnet) in
+        [("alpha", "10.251.31.0/24"), ("beta", "10.251.32.0/24"), ("gamma", "10.251.33.0/24")]
+    {
+        house.ok(&["network", "create", "--subnet", subnet, name]);
+    }
+    sleeper(&house, "web", &["--network", "beta"]);
+    let way = || {
+        let routes = house.ok(&["exec", "web", "ip", "route"]);
+        let line = routes.lines().find(|line| line.starts_with("default")).unwrap_or_default();
+        line.split_whitespace().nth(2).unwrap_or_default().to_owned()
+    };
+    assert_eq!(way(), "10.251.32.1");
+    house.ok(&["network", "connect", "alpha", "web"]);
+    assert_eq!(way(), "10.251.31.1", "the first by name");
+    house.ok(&["network", "connect", "--gw-priority", "1", "gamma", "web"]);
+    assert_eq!(way(), "10.251.33.1", "the highest priority");
+    house.ok(&["restart", "-t", "0", "web"]);
+    assert_eq!(way(), "10.251.33.1", "after a restart, too");
+    house.ok(&["network", "disconnect", "gamma", "web"]);
+    house.ok(&["network", "disconnect", "alpha", "web"]);
+    assert_eq!(way(), "10.251.32.1");
+    house.ok(&["network", "disconnect", "beta", "web"]);
+    assert_eq!(way(), "");
+}
+
+#[test]
+fn while_it_rests() {
+    let house = house();
+    house.ok(&["network", "create", "net"]);
+    house.ok(&["create", "--name", "web", "busybox", "sleep", "3600"]);
+    house.ok(&[
+        "network",
+        "connect",
+        "--driver-opt",
+        "com.docker.network.endpoint.ifname=lan7",
+        "net",
+        "web",
+    ]);
+    house.ok(&["network", "disconnect", "bridge", "web"]);
+    let networks = &inspect(&house, "web")["NetworkSettings"]["Networks"];
+    let names: Vec<&String> = networks.as_object().expect("an object").keys().collect();
+    assert_eq!(names, ["net"]);
+    house.ok(&["start", "web"]);
+    let links = house.ok(&["exec", "web", "ip", "-o", "link"]);
+    assert!(links.contains("lan7") && links.lines().count() == 2, "{links}");
+    house.ok(&["rm", "-f", "web"]);
+
+    sleeper(&house, "alone", &["--network", "none"]);
+    let refused =
+        said(&house.docker(&["network", "connect", "net", "alone"]).output().expect("docker"));
+    assert_eq!(
+        refused.1,
+        "Error response from daemon: container cannot be connected to multiple networks with one of the networks in private (none) mode"
+    );
+    sleeper(&house, "host", &["--network", "host"]);
+    let refused =
+        said(&house.docker(&["network", "connect", "net", "host"]).output().expect("docker"));
+    assert_eq!(
+        refused.1,
+        "Error response from daemon: container sharing network namespace with another container or host cannot be connected to any other network"
+    );
+    let refused =
+        said(&house.docker(&["network", "disconnect", "host", "host"]).output().expect("docker"));
+    assert_eq!(
+        refused.1,
+        "Error response from daemon: cannot disconnect container from host network - container was created in host network mode"
+    );
+}
+
+#[test]
+fn events_tell_of_it() {
+    let house = house();
+    let since = house.ok(&["info", "-f", "{{.SystemTime}}"]);
+    house.ok(&["network", "create", "net"]);
+    sleeper(&house, "web", &["--network", "net"]);
+    house.ok(&["network", "disconnect", "net", "web"]);
+    house.ok(&["network", "rm", "net"]);
+    let until = house.ok(&["info", "-f", "{{.SystemTime}}"]);
+    let events = house.ok(&[
+        "events",
+        "--since",
+        since.trim(),
+        "--until",
+        until.trim(),
+        "--filter",
+        "type=network",
+        "--format",
+        "{{.Action}} {{.Actor.Attributes.name}} {{.Actor.Attributes.type}}",
+    ]);
+    assert_eq!(
+        events,
+        "create net bridge\nconnect net bridge\ndisconnect net bridge\ndestroy net bridge\n"
+    );
+}
+
+#[test]
+fn older_clients_see_what_they_know() {
+    let house = house();
+    house.ok(&["network", "create", "net"]);
+    sleeper(&house, "web", &["--network", "net", "--network-alias", "www"]);
+    let at = |version: &str| {
+        let answer = house.api("GET", &format!("/{version}/containers/web/json"), None).json();
+        answer["NetworkSettings"].clone()
+    };
+    let short = inspect(&house, "web")["Id"].as_str().expect("an id")[..12].to_owned();
+    assert_eq!(at("v1.44")["Networks"]["net"]["Aliases"], json!(["www", short]));
+    assert_eq!(at("v1.47")["Networks"]["net"]["Aliases"], json!(["www"]));
+    assert_eq!(at("v1.51")["IPAddress"], "");
+    assert!(at("v1.52").get("IPAddress").is_none());
+    let ps = house.api("GET", "/containers/json", None).json();
+    assert_eq!(
+        ps[0]["NetworkSettings"]["Networks"]["net"]["IPAddress"],
+        at("v1.52")["Networks"]["net"]["IPAddress"]
+    );
+    for (version, there) in [("v1.51", false), ("v1.52", true)] {
+        let network = house.api("GET", &format!("/{version}/networks/net"), None).json();
+        assert_eq!(network.get("Status").is_some(), there, "{version}");
+    }
+}

@@ -1,0 +1,188 @@
+//! Made, listed, looked at, removed: words and shapes.
+
+use serde_json::{Value, json};
+use testkit::House;
+
+use super::{inspect, said, sleeper};
+use crate::containers::house;
+
+fn network(house: &House, name: &str) -> Value {
+    house.api("GET", &format!("/networks/{name}"), None).json()
+}
+
+#[test]
+fn both_commands_see_the_same() {
+    let house = house();
+    let id = house.ok(&[
+        "network",
+        "create",
+        "--subnet",
+        "10.251.7.0/24",
+        "--ip-range",
+        "10.251.7.128/25",
+        "--gateway",
+        "10.251.7.1",
+        "--aux-address",
+        "router=10.251.7.2",
+        "--label",
+        "tier=front",
+        "--opt",
+        "com.docker.network.driver.mtu=1400",
+        "--attachable",
+        "front",
+    ]);
+    let made = network(&house, "front");
+    assert_eq!(made["Id"], id.trim());
+    assert_eq!(
+        (&made["Driver"], &made["Scope"], &made["Attachable"], &made["Internal"]),
+        (&json!("bridge"), &json!("local"), &json!(true), &json!(false))
+    );
+    assert_eq!(
+        made["IPAM"],
+        json!({"Driver": "default", "Options": {}, "Config": [{
+            "Subnet": "10.251.7.0/24", "IPRange": "10.251.7.128/25", "Gateway": "10.251.7.1",
+            "AuxiliaryAddresses": {"router": "10.251.7.2"},
+        }]})
+    );
+    assert_eq!(
+        made["Status"]["IPAM"]["Subnets"]["10.251.7.0/24"],
+        json!({
+            "IPsInUse": 4, "DynamicIPsAvailable": 127,
+        })
+    );
+    assert_eq!(made["Options"], json!({"com.docker.network.driver.mtu": "1400"}));
+
+    sleeper(&house, "web", &["--network", "front"]);
+    let there = &network(&house, "front")["Containers"];
+    let web = inspect(&house, "web");
+    let seen = &there[web["Id"].as_str().expect("an id")];
+    assert_eq!((&seen["Name"], &seen["IPv4Address"]), (&json!("web"), &json!("10.251.7.128/24")));
+    let mtu = house.ok(&["exec", "web", "cat", "/sys/class/net/eth0/mtu"]);
+    assert_eq!(mtu.trim(), "1400");
+
+    for list in [
+        &["network", "ls"][..],
+        &["network", "ls", "--no-trunc", "--filter", "type=custom"],
+        &["network", "ls", "-q", "--filter", "driver=null"],
+        &[
+            "network",
+            "ls",
+            "--filter",
+            "label=tier=front",
+            "--format",
+            "{{.Name}} {{.IPv6}} {{.Labels}}",
+        ],
+        &["network", "ls", "--filter", "dangling=true"],
+        &["network", "inspect", "front", "--format", "{{json .IPAM.Config}} {{.Name}}"],
+        &["network", "inspect", "nope"],
+        &["network", "rm", "nope"],
+        &["network", "rm", "bridge"],
+    ] {
+        let docker = said(&house.docker(list).output().expect("docker"));
+        let ours = said(&house.gantry(list).output().expect("gantry"));
+        assert_eq!(docker, ours, "{list:?}");
+    }
+    let busy = said(&house.docker(&["network", "rm", "front"]).output().expect("docker"));
+    assert_eq!(busy.0, Some(1));
+    assert!(
+        busy.1.contains(
+            "error while removing network: network front has active endpoints (name:\"web\" id:"
+        ),
+        "{}",
+        busy.1
+    );
+    house.ok(&["rm", "-f", "web"]);
+    assert_eq!(house.ok(&["network", "rm", "front"]).trim(), "front");
+    assert_eq!(house.api("GET", "/networks/front", None).status, 404);
+}
+
+#[test]
+fn refusals_in_dockers_words() {
+    let house = House::new();
+    house.ok(&["network", "create", "--subnet", "10.251.8.0/24", "taken"]);
+    let refuse = |args: &[&str], words: &str| {
+        let mut all = vec!["network", "create"];
+        all.extend(args);
+        let output = said(&house.docker(&all).output().expect("docker"));
+        assert_eq!(output, (Some(1), format!("Error response from daemon: {words}")), "{args:?}");
+    };
+    refuse(&["taken"], "network with name taken already exists");
+    refuse(&["host"], "operation is not permitted on predefined host network");
+    refuse(
+        &["--subnet", "10.251.8.128/25", "other"],
+        "invalid pool request: Pool overlaps with other one on this address space",
+    );
+    refuse(
+        &["--subnet", "10.251.9.1/24", "other"],
+        "invalid network config:\ninvalid subnet 10.251.9.1/24: it should be 10.251.9.0/24",
+    );
+    refuse(&["-d", "weave", "other"], "plugin \"weave\" not found");
+    refuse(&["--ingress", "other"], "Ingress network can only be global scope network");
+    refuse(&["--ipv4=false", "other"], "IPv4 or IPv6 must be enabled");
+    refuse(
+        &["-o", "com.docker.network.bridge.enable_icc=perhaps", "other"],
+        "failed to parse com.docker.network.bridge.enable_icc value: perhaps (strconv.ParseBool: parsing \"perhaps\": invalid syntax)",
+    );
+    refuse(
+        &["-d", "macvlan", "-o", "parent=nothing", "other"],
+        "invalid subinterface vlan name nothing, example formatting is eth0.10",
+    );
+    let list = house.docker(&["network", "ls", "--filter", "type=nope"]).output();
+    assert_eq!(
+        said(&list.expect("docker")),
+        (Some(1), "Error response from daemon: invalid filter: 'type'='nope'".to_owned())
+    );
+}
+
+#[test]
+fn configurations_are_copied() {
+    let house = House::new();
+    house.ok(&[
+        "network",
+        "create",
+        "--config-only",
+        "--subnet",
+        "10.251.10.0/24",
+        "--label",
+        "a=b",
+        "conf",
+    ]);
+    let made = network(&house, "conf");
+    assert_eq!((&made["ConfigOnly"], &made["Driver"]), (&json!(true), &json!("null")));
+    house.ok(&["network", "create", "--config-from", "conf", "real"]);
+    let real = network(&house, "real");
+    assert_eq!(real["ConfigFrom"], json!({"Network": "conf"}));
+    assert_eq!(real["IPAM"]["Config"][0]["Subnet"], "10.251.10.0/24");
+    assert_eq!(real["Labels"], json!({"a": "b"}));
+    let busy = said(&house.docker(&["network", "rm", "conf"]).output().expect("docker"));
+    assert!(busy.1.contains("configuration network \"conf\" is in use"), "{}", busy.1);
+    house.ok(&["network", "rm", "real"]);
+    house.ok(&["network", "rm", "conf"]);
+}
+
+#[test]
+fn what_nobody_uses_is_pruned() {
+    let house = house();
+    for (name, label) in [("used", "x=1"), ("old", "x=1"), ("kept", "keep=1")] {
+        house.ok(&["network", "create", "--label", label, name]);
+    }
+    sleeper(&house, "web", &["--network", "used"]);
+    let pruned = house.ok(&["network", "prune", "-f", "--filter", "label!=keep"]);
+    assert_eq!(pruned, "Deleted Networks:\nold\n\n");
+    let left = house.ok(&["network", "ls", "--filter", "type=custom", "--format", "{{.Name}}"]);
+    assert_eq!(left, "kept\nused\n");
+}
+
+#[test]
+fn networks_outlive_the_daemon() {
+    let mut house = house();
+    house.ok(&["network", "create", "--ipv6", "net"]);
+    sleeper(&house, "one", &["--network", "net"]);
+    sleeper(&house, "two", &["--network", "net"]);
+    let before = network(&house, "net");
+    house.kill();
+    house.start();
+    assert_eq!(network(&house, "net"), before);
+    let six = super::address(&house, "two", "net", "GlobalIPv6Address");
+    assert!(super::reaches(&house, "one", &six));
+}
