@@ -10,10 +10,11 @@ use futures_util::{Stream, StreamExt};
 use rustix::fs::{AtFlags, FileType, Stat, StatVfsMountFlags, StatxFlags};
 use stdx::time::Timestamp;
 use stdx::{Context, Error, Result};
-use storage::layer::{self, Clash, Limits, Options, Place, Whiteouts};
+use storage::layer::{self, Clash, Limits, Options, Owners, Place, Whiteouts};
 use tokio::sync::{MutexGuard, oneshot};
 
 use super::Container;
+use super::ids::Ids;
 use super::mounts::absolute;
 use super::view::{Access, Parts};
 use crate::ByteStream;
@@ -80,9 +81,20 @@ impl Container {
             let container = this.clone();
             let parts = tokiox::blocking(move || container.parts(Access::Write)).await?;
             let (tell, told) = oneshot::channel();
-            let user = this.record().config.user.clone();
+            let record = this.record();
+            let user = record.config.user.clone();
+            // On disk are the container's own numbers; in a mount that it sees, those of the host.
+            let ids = record.ids.clone().filter(|_| record.state.phase.is_up());
             parts.look(move |root| {
-                let _gone = tell.send(root.and_then(|root| extract(root, &request, &user, body)));
+                let outcome = root.and_then(|root| match ids.as_ref().and_then(Ids::root) {
+                    None => extract(root, &request, &user, None, body),
+                    Some((uid, gid)) => {
+                        let owners = ids.as_ref().map(Ids::owners);
+                        let extract = || extract(root, &request, &user, owners, body);
+                        sys::caps::with_files_of(uid, gid, extract)?
+                    }
+                });
+                let _gone = tell.send(outcome);
             })?;
             heard(told).await?;
             this.event("extract-to-dir", &[]);
@@ -177,6 +189,7 @@ fn extract(
     root: BorrowedFd<'_>,
     request: &ExtractRequest,
     user: &str,
+    owners: Option<Owners>,
     body: impl Read + Send + 'static,
 ) -> Result<()> {
     let path = Asked::of(&request.path).path;
@@ -205,6 +218,7 @@ fn extract(
         whiteouts: Whiteouts::Literal,
         clash: if request.keep_kinds { Clash::Refuse } else { Clash::Replace },
         owner,
+        owners,
         below: Some(path.trim_matches('/').trim_end_matches("/.").as_bytes().to_vec()),
         limits: Limits::default(),
     };

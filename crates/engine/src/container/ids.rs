@@ -116,6 +116,22 @@ impl Ids {
         }
     }
 
+    /// Who root is outside.
+    pub fn root(&self) -> Option<(u32, u32)> {
+        let outside = |lines: &[IdMapping]| {
+            lines.iter().find(|line| line.container_id == 0).map(|line| line.host_id)
+        };
+        Some((outside(&self.uids)?, outside(&self.gids)?))
+    }
+
+    /// For files that are written from outside.
+    pub fn owners(&self) -> storage::layer::Owners {
+        let lines = |lines: &[IdMapping]| {
+            lines.iter().map(|line| (line.container_id, line.host_id, line.size)).collect()
+        };
+        storage::layer::Owners { uids: lines(&self.uids), gids: lines(&self.gids) }
+    }
+
     /// As podman shows it in `inspect`.
     pub fn shown(&self) -> IdMappings {
         let texts = |lines: &[IdMapping]| {

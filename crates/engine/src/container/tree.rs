@@ -13,9 +13,10 @@ use super::Container;
 
 impl Container {
     /// The root of its tree, not to be written to. Of one that is up, the very mount it sees, without what is mounted
-    /// below. Blocks.
+    /// below; but where its users are not the host's, the owners that are on disk. Blocks.
     pub(crate) fn tree(&self) -> Result<OwnedFd> {
-        if !self.record().state.phase.is_up() {
+        let record = self.record();
+        if !record.state.phase.is_up() || record.ids.is_some() {
             return Ok(self.rooms.storage.snapshots.view(self.cell.id.as_str())?.root);
         }
         Ok(self.living_tree(Vec::new())?.root)

@@ -56,7 +56,9 @@ impl Container {
         }
         let plan = Plan::of(&record.config, record.host(), &self.rooms.settings)?;
         let at = self.rooms.settings.exec_root.clone();
-        let (root, mut mounts) = if record.state.phase.is_up() {
+        // What is read shall have the owners that are on disk, and what is written those inside.
+        let mapped = record.ids.is_some() && access == Access::Read;
+        let (root, mut mounts) = if record.state.phase.is_up() && !mapped {
             let ours = FILES.map(str::to_owned);
             let theirs = plan.mounts.iter().filter(|mount| !is_tmpfs(&mount.source));
             let places = ours.into_iter().chain(theirs.map(|mount| mount.target.clone()));

@@ -51,6 +51,30 @@ pub enum Clash {
     Refuse,
 }
 
+/// Whose numbers are whose on the other side of a mapping: lines of inside, outside and how many, of users and of groups.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Owners {
+    pub uids: Vec<(u32, u32, u32)>,
+    pub gids: Vec<(u32, u32, u32)>,
+}
+
+impl Owners {
+    fn uid(&self, inside: u32) -> Option<u32> {
+        across(&self.uids, inside)
+    }
+
+    fn gid(&self, inside: u32) -> Option<u32> {
+        across(&self.gids, inside)
+    }
+}
+
+fn across(lines: &[(u32, u32, u32)], inside: u32) -> Option<u32> {
+    lines.iter().find_map(|&(first, outside, count)| {
+        let offset = inside.checked_sub(first).filter(|offset| *offset < count)?;
+        outside.checked_add(offset)
+    })
+}
+
 /// How a stream is extracted.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -58,6 +82,8 @@ pub struct Options {
     pub clash: Clash,
     /// Everything belongs to these instead of whom the stream says.
     pub owner: Option<(u32, u32)>,
+    /// Who they are where the tree is written: it is mapped.
+    pub owners: Option<Owners>,
     /// The stream is of what is in this directory of the tree, which itself stays as it is: `docker cp`. Links still mean
     /// the whole tree.
     pub below: Option<Vec<u8>>,
@@ -70,6 +96,7 @@ impl Default for Options {
             whiteouts: Whiteouts::Delete,
             clash: Clash::Replace,
             owner: None,
+            owners: None,
             below: None,
             limits: Limits::default(),
         }
@@ -274,7 +301,7 @@ impl<'a> Extractor<'a> {
 
     /// Gives a directory what the entry says of it; times and a default ACL at the end.
     fn describe(&mut self, directory: &OwnedFd, entry: &Entry, path: Vec<u8>) -> Result<()> {
-        let (uid, gid) = self.owner(entry);
+        let (uid, gid) = self.owner(entry)?;
         rustix::fs::fchown(directory, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
             .on_disk()?;
         rustix::fs::fchmod(directory, Mode::from_raw_mode(entry.mode)).on_disk()?;
@@ -330,7 +357,7 @@ impl<'a> Extractor<'a> {
                 sum.zeros(entry.size - end);
             }
         }
-        let (uid, gid) = self.owner(entry);
+        let (uid, gid) = self.owner(entry)?;
         if (uid, gid) != (self.process.uid, self.process.gid) || parent.set_group {
             rustix::fs::fchown(&file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                 .on_disk()?;
@@ -396,7 +423,7 @@ impl<'a> Extractor<'a> {
         content: &[u8],
     ) -> Result<()> {
         let at = parent.directory.as_fd();
-        let (uid, gid) = self.owner(entry);
+        let (uid, gid) = self.owner(entry)?;
         let nofollow = AtFlags::SYMLINK_NOFOLLOW;
         rustix::fs::chownat(at, name, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), nofollow)
             .on_disk()?;
@@ -707,7 +734,7 @@ impl<'a> Extractor<'a> {
                     if whiteout.is_some() {
                         set_xattr(&made, OPAQUE)?;
                     }
-                    let (uid, gid) = self.options.owner.unwrap_or((0, 0));
+                    let (uid, gid) = self.outside(self.options.owner.unwrap_or((0, 0)))?;
                     rustix::fs::fchown(&made, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)))
                         .on_disk()?;
                     if self.options.whiteouts == Whiteouts::Delete {
@@ -758,8 +785,18 @@ impl<'a> Extractor<'a> {
         Ok(self.applied)
     }
 
-    fn owner(&self, entry: &Entry) -> (u32, u32) {
-        self.options.owner.unwrap_or((entry.uid, entry.gid))
+    fn owner(&self, entry: &Entry) -> Result<(u32, u32)> {
+        self.outside(self.options.owner.unwrap_or((entry.uid, entry.gid)))
+    }
+
+    fn outside(&self, (uid, gid): (u32, u32)) -> Result<(u32, u32)> {
+        let Some(owners) = &self.options.owners else { return Ok((uid, gid)) };
+        let known = owners.uid(uid).zip(owners.gid(gid));
+        known.ok_or_else(|| {
+            Error::invalid(format!(
+                "owner {uid}:{gid} does not exist in the container's user namespace"
+            ))
+        })
     }
 
     /// Sets an attribute of the stream's. Overlay's own would change what the layer means; what the file system does not

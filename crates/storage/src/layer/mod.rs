@@ -14,7 +14,7 @@ mod place;
 pub(crate) mod tree;
 pub(crate) mod whiteout;
 
-pub use apply::{Applied, Clash, Options, Whiteouts, apply, apply_with};
+pub use apply::{Applied, Clash, Options, Owners, Whiteouts, apply, apply_with};
 pub use diff::{Change, ChangeKind};
 pub use limits::Limits;
 pub use pack::export;

@@ -48,6 +48,29 @@ fn each_container_has_users_of_its_own() {
     changes.sort();
     assert_eq!(changes, ["A /etc/own", "A /new", "C /etc", "D /home"]);
 
+    // What is taken out of it and put into it has the same owners, running or not.
+    let archive = house.path("new.tar");
+    let copy = |to: &str| {
+        let mut command = Command::new("sh");
+        command.arg("-c").arg(format!(
+            "set -e; docker cp one:/new - >{0}; tar --numeric-owner -tvf {0} | cut -d' ' -f2; docker cp -a - one:/{to} <{0}; \\
+             docker export one | tar --numeric-owner -tv new etc/own | cut -d' ' -f2",
+            archive.display()
+        ));
+        command.env("DOCKER_HOST", format!("unix://{}", house.socket().display()));
+        succeed(command)
+    };
+    let seen = copy("etc/own");
+    let mut owners: Vec<_> = seen.lines().collect();
+    owners.sort_unstable();
+    assert_eq!(owners, ["0/0", "33/34", "33/34", "33/34"]);
+    assert_eq!(on_disk("etc/own/new"), (33, 34));
+    assert_eq!(house.ok(&["exec", "one", "stat", "-c", "%u:%g", "/etc/own/new"]), "33:34\n");
+    house.ok(&["stop", "-t", "0", "one"]);
+    copy("var");
+    assert_eq!(on_disk("var/new"), (33, 34));
+    house.ok(&["start", "one"]);
+
     // Nothing of the host's is theirs, root or not.
     for hostile in
         ["echo 1 >/proc/sys/kernel/panic", "mknod /k b 8 0", "echo 7 >/proc/sys/vm/swappiness"]
