@@ -187,15 +187,15 @@ pub fn exchanged(container: &[IdMapping], on_disk: u32, inside: u32) -> Vec<IdMa
     for line in container {
         let (mut from, end) =
             (u64::from(line.container_id), u64::from(line.container_id) + u64::from(line.size));
-        for stop in cuts.iter().map(|cut| u64::from(*cut)).chain([end]) {
-            let stop = stop.clamp(from, end);
-            if stop > from {
-                lines.push(piece(line, from, stop));
+        let whole = from..end;
+        for cut in cuts.iter().map(|cut| u64::from(*cut)).filter(|cut| whole.contains(cut)) {
+            if cut > from {
+                lines.push(piece(line, from, cut));
             }
-            from = (stop + 1).max(from).min(end);
-            if stop == end {
-                break;
-            }
+            from = cut + 1;
+        }
+        if end > from {
+            lines.push(piece(line, from, end));
         }
     }
     lines.extend(single(on_disk, inside));
@@ -318,6 +318,9 @@ mod tests {
         assert_eq!(text(&exchanged(&lines, 0, 0)), "0:5000:100");
         assert_eq!(text(&exchanged(&lines, 7, 0)), "1:5001:6 8:5008:92 7:5000:1 0:5007:1");
         assert_eq!(text(&exchanged(&lines, 1000, 0)), "1:5001:99 1000:5000:1");
+        // A cut that lies before a line takes nothing of it.
+        let lines = around(Range { first: 1000, size: 100 }, 0);
+        assert_eq!(text(&exchanged(&lines, 0, 1)), "2:1002:98 0:1001:1 1:0:1");
         let ids = Ids::new(Userns::KeepId { uid: 7, gid: 7, size: 100 }, range).unwrap();
         assert_eq!(ids.groups_from_root(), 100);
     }
