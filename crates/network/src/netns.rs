@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 
 use rustix::fs::fstatfs;
@@ -54,6 +55,43 @@ pub(crate) fn create<T: Send>(
             .join()
             .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     })
+}
+
+/// How many are made in advance.
+const READY: usize = 4;
+
+/// Namespaces made before anybody asks, as most containers want them: loopback up, and IPv6 on nothing but loopback. They
+/// have no name and need no record: each lives by a descriptor of this process and goes with it.
+#[derive(Default)]
+pub(crate) struct Ready(Mutex<Vec<OwnedFd>>);
+
+impl Ready {
+    fn lock(&self) -> MutexGuard<'_, Vec<OwnedFd>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes those that are missing.
+    pub(crate) fn fill(&self) -> Result<()> {
+        while self.lock().len() < READY {
+            let (namespace, ()) = create(None, Ipv6::Off, |_, _| Ok(()))?;
+            self.lock().push(namespace);
+        }
+        Ok(())
+    }
+
+    /// As [`create`], with one that is ready where there is one and none was given.
+    pub(crate) fn create<T: Send>(
+        &self,
+        given: Option<OwnedFd>,
+        ipv6: Ipv6,
+        work: impl FnOnce(&OwnedFd, Socket) -> Result<T> + Send,
+    ) -> Result<(OwnedFd, T)> {
+        let fits = given.is_none() && ipv6 == Ipv6::Off;
+        let ready = if fits { self.lock().pop() } else { None };
+        let Some(namespace) = ready else { return create(given, ipv6, work) };
+        let made = enter(namespace.as_fd(), |socket| work(&namespace, socket))?;
+        Ok((namespace, made))
+    }
 }
 
 /// Has `work` done inside a namespace that is there already.
@@ -117,5 +155,41 @@ fn ipv6_on_loopback_only(ipv6: Ipv6) {
         {
             tracing::warn!(%file, %err, "cannot restrict IPv6 in a container's network namespace");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_are_ready_are_used_once() {
+        if !rustix::process::geteuid().is_root() {
+            eprintln!("skipped: needs root");
+            return;
+        }
+        let ready = Ready::default();
+        ready.fill().unwrap();
+        ready.fill().unwrap();
+        let inode = |fd: &OwnedFd| rustix::fs::fstat(fd).unwrap().st_ino;
+        let made: Vec<u64> = ready.lock().iter().map(inode).collect();
+        assert_eq!(made.len(), READY);
+        // One more than there are, and none of them twice.
+        let mut seen = std::collections::BTreeSet::from([inode(&own().unwrap())]);
+        for number in 0..=READY {
+            let (namespace, inside) = ready
+                .create(None, Ipv6::Off, |_, _| {
+                    let disabled = fs::read_to_string("/proc/sys/net/ipv6/conf/all/disable_ipv6");
+                    Ok((inode(&own()?), disabled.map_or(true, |text| text == "1\n")))
+                })
+                .unwrap();
+            assert_eq!(inside, (inode(&namespace), true));
+            assert!(seen.insert(inode(&namespace)));
+            assert_eq!(made.contains(&inode(&namespace)), number < READY);
+        }
+        // Who speaks IPv6 gets one of his own.
+        ready.fill().unwrap();
+        ready.create(None, Ipv6::On, |_, _| Ok(())).unwrap();
+        assert_eq!(ready.lock().len(), READY);
     }
 }

@@ -55,6 +55,7 @@ pub(crate) struct Core {
     pub(crate) firewall: Mutex<Firewall>,
     pub(crate) netd: netd::Client,
     pub(crate) ports: Ports,
+    pub(crate) ready: netns::Ready,
     model: Mutex<Model>,
 }
 
@@ -95,6 +96,7 @@ impl Networks {
             firewall: Mutex::new(Firewall::open(&config, netd.keeper())),
             netd,
             ports: Ports::default(),
+            ready: netns::Ready::default(),
             drivers: Drivers::new(&host, &config),
             ipam: RemoteIpam::new(config.plugins.clone()),
             store: store.clone(),
@@ -105,6 +107,7 @@ impl Networks {
         });
         core.ready()?;
         let releaser = Arc::new(Releaser::start(&core)?);
+        releaser.prepare();
         let monitor = Arc::new(core.watch()?);
         Ok(Self { core, releaser, _monitor: monitor })
     }
@@ -277,6 +280,7 @@ impl Networks {
         let negotiated = self.core.negotiate(&mut endpoints, &request.ports);
         match negotiated.and_then(|()| self.core.furnish(request, &mut endpoints, namespace)) {
             Ok(netns) => {
+                self.releaser.prepare();
                 endpoints.iter().for_each(|endpoint| self.core.tell("connect", endpoint));
                 Ok(Attachment { netns, endpoints })
             }
@@ -460,7 +464,7 @@ impl Core {
         let six = endpoints.iter().any(|endpoint| endpoint.ip6.is_some());
         let ipv6 = if six { netns::Ipv6::On } else { netns::Ipv6::Off };
         let gateways = gateway::choose(endpoints);
-        let (netns, sockets) = netns::create(given, ipv6, |namespace, socket| {
+        let (netns, sockets) = self.ready.create(given, ipv6, |namespace, socket| {
             let mut inside = Inside { namespace: namespace.as_fd(), socket };
             for (driver, network, endpoint) in &connections {
                 driver.connect(network, endpoint, &mut inside).context(|| {

@@ -1,4 +1,5 @@
-//! Giving back after the answer: a worker takes endpoints out of the kernel, several at once when there are several.
+//! After the answer: a worker takes endpoints out of the kernel, several at once when there are several, and makes
+//! namespaces for those who come next.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
@@ -15,6 +16,8 @@ const TOGETHER: usize = 64;
 
 enum Order {
     Release(Vec<Id>),
+    /// Namespaces have been used.
+    Prepare,
     /// Answered when all before it is done.
     Settle(SyncSender<()>),
 }
@@ -50,6 +53,12 @@ impl Releaser {
         }
     }
 
+    /// Has namespaces made in advance. Without them attaching takes longer, no more.
+    pub(crate) fn prepare(&self) {
+        let orders = self.orders.as_ref().expect("present until dropped");
+        orders.try_send(Order::Prepare).unwrap_or_default();
+    }
+
     pub(crate) fn settle(&self) {
         let (done, wait) = sync_channel(1);
         let orders = self.orders.as_ref().expect("present until dropped");
@@ -73,10 +82,12 @@ fn work(core: &Core, orders: &Receiver<Order>) {
     while let Ok(first) = orders.recv() {
         let mut ids = Vec::new();
         let mut settled = Vec::new();
+        let mut prepare = false;
         let more = std::iter::from_fn(|| orders.try_recv().ok());
         for order in std::iter::once(first).chain(more.take(TOGETHER)) {
             match order {
                 Order::Release(more) => ids.extend(more),
+                Order::Prepare => prepare = true,
                 Order::Settle(done) => settled.push(done),
             }
         }
@@ -84,6 +95,9 @@ fn work(core: &Core, orders: &Receiver<Order>) {
         for done in settled {
             // Nobody waits any more: fine.
             done.send(()).unwrap_or_default();
+        }
+        if prepare && let Err(err) = core.ready.fill() {
+            tracing::warn!(err = %err.chain(), "cannot make network namespaces in advance");
         }
     }
 }
