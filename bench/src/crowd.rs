@@ -12,8 +12,12 @@ use crate::turns::{Turns, clock};
 
 const CLIENTS: usize = 8;
 
+const REST: std::time::Duration = std::time::Duration::from_secs(15);
+
 /// What an engine weighs that has nothing to do.
 pub(crate) fn idle(ours: &Engine, theirs: Option<&Engine>, table: &mut Table) -> Result<()> {
+    // So long that every engine has done what it does when it has nothing to do.
+    std::thread::sleep(REST);
     table.push(Row {
         name: "engine memory, idle".to_owned(),
         unit: Unit::MiB,

@@ -323,13 +323,30 @@ fn cidr<T: FromStr>(text: &Option<String>, flag: &str) -> Result<Option<T>> {
 
 /// Work that nobody waits for.
 async fn chores(journal: Journal, storage: Arc<Storage>) {
+    let mut events = journal.subscribe();
     loop {
+        let (missed, news) = events.take();
+        let quiet = missed.is_none() && news.is_empty();
         let (journal, storage) = (journal.clone(), Arc::clone(&storage));
-        let outcome = tokiox::blocking(move || journal.save().and_then(|()| storage.reap())).await;
+        let outcome = tokiox::blocking(move || {
+            if quiet {
+                rest();
+            }
+            journal.save().and_then(|()| storage.reap())
+        })
+        .await;
         if let Err(error) = outcome {
             tracing::warn!(error = %error.chain(), "a chore failed");
         }
         tokio::time::sleep(CHORES).await;
+    }
+}
+
+/// Gives back memory that only work needs.
+fn rest() {
+    sys::memory::trim();
+    if let Err(error) = sys::memory::forget_program() {
+        tracing::debug!(%error, "cannot let go of what does not run");
     }
 }
 

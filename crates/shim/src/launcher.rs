@@ -47,6 +47,8 @@ fn run() -> io::Result<()> {
     runtime::look_around();
     let children = sys::signal::Fd::new(&sys::signal::Set::of(&[SIGCHLD]))?;
     let socket = rustix::stdio::stdin();
+    // Lives long and does one thing; what it has come by so far is not needed for that.
+    sys::memory::forget_program()?;
     loop {
         let mut fds = [PollFd::new(&socket, PollFlags::IN), PollFd::new(&children, PollFlags::IN)];
         match poll(&mut fds, None) {

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::net::RecvFlags;
 use rustix::net::sockopt::socket_peercred;
@@ -17,6 +18,9 @@ use tokio::task::JoinHandle;
 use super::protocol::{self, Call, Change, LONGEST, Place, Published, Reply, VERSION};
 use crate::dns::server::NameServers;
 use crate::proxy::Proxy;
+
+/// So long after the last connection began, what only a beginning needs is given back.
+const REST: Duration = Duration::from_secs(5);
 
 /// netd, until nothing is left to do. Its standard input is the socket it listens on.
 pub fn main() -> ExitCode {
@@ -97,9 +101,11 @@ async fn serve(listener: OwnedFd) -> Result<()> {
         connected: Mutex::new(0),
         idle: Notify::new(),
     });
+    let mut rested = false;
     loop {
         tokio::select! {
             accepted = listener.accept() => {
+                rested = false;
                 let (connection, _) = accepted.context(|| "cannot accept".to_owned())?;
                 *desk.connected() += 1;
                 let desk = Arc::clone(&desk);
@@ -114,6 +120,12 @@ async fn serve(listener: OwnedFd) -> Result<()> {
                 if desk.is_done() {
                     return Ok(());
                 }
+            }
+            () = tokio::time::sleep(REST), if !rested => {
+                rested = true;
+                sys::memory::trim();
+                // What stays mapped is a little more, and nothing else.
+                sys::memory::forget_program().unwrap_or_default();
             }
         }
     }
