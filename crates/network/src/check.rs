@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stdx::{Id, Result};
 
+use crate::driver::bridge::must_be_isolated;
 use crate::ipam;
 use crate::netlink::Batch;
 use crate::netlink::route::{ENODEV, Link};
@@ -125,7 +126,7 @@ impl Core {
                 if link.master != Some(master.index) {
                     tracing::info!(device = %name, bridge = %bridge.name, "reconnecting a device to its bridge");
                     batch.set_master(&name, master.index);
-                    if !bridge.icc {
+                    if !bridge.icc && must_be_isolated()? {
                         batch.isolate_port(&name);
                     }
                     if !endpoint.ports.is_empty() {

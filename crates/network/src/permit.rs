@@ -65,10 +65,8 @@ impl Core {
     /// Lets a container reach itself by a port of the host: where bridges' frames are filtered as packets, they are
     /// translated before they leave the bridge, and have to go back by the port that they came by.
     fn turn_back(&self, endpoints: &[Arc<Endpoint>]) -> Result<()> {
-        let filtered = |family: &str| -> Result<bool> {
-            Ok(sysctl::get(&format!("bridge/bridge-nf-call-{family}"))?.as_deref() == Some("1"))
-        };
-        if !filtered("iptables")? && !filtered("ip6tables")? {
+        let [_, filtered] = sysctl::bridges_are_filtered()?;
+        if !filtered {
             return Ok(());
         }
         let mut batch = Batch::new();

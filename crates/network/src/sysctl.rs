@@ -26,6 +26,15 @@ pub(crate) fn set(name: &str, wanted: &str) -> Result<()> {
     Ok(())
 }
 
+/// Whether what a bridge carries between its ports is filtered like what the host forwards: all of it, or some.
+pub(crate) fn bridges_are_filtered() -> Result<[bool; 2]> {
+    let filtered = |family: &str| -> Result<bool> {
+        Ok(get(&format!("bridge/bridge-nf-call-{family}"))?.as_deref() == Some("1"))
+    };
+    let (ipv4, ipv6) = (filtered("iptables")?, filtered("ip6tables")?);
+    Ok([ipv4 && ipv6, ipv4 || ipv6])
+}
+
 /// Devices whose default IPv6 route a router told them of.
 pub(crate) fn devices_told_by_routers() -> Vec<String> {
     let routes = fs::read_to_string("/proc/thread-self/net/ipv6_route").unwrap_or_default();

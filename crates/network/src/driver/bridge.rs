@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use ipnet::{IpNet, Ipv6Net};
 use stdx::{Context, Error, Result};
@@ -11,14 +12,17 @@ use crate::host::Host;
 use crate::netlink::Batch;
 use crate::netlink::route::{EEXIST, Link, Pair, link_of};
 use crate::records::{BridgeDevice, Endpoint, Mac, Network};
+use crate::sysctl;
 
 pub(crate) struct BridgeDriver {
     host: Arc<Host>,
+    /// Asked when a network is made ready: containers are connected from within their own namespaces.
+    isolating: AtomicBool,
 }
 
 impl BridgeDriver {
     pub(crate) fn new(host: Arc<Host>) -> Self {
-        Self { host }
+        Self { host, isolating: AtomicBool::new(true) }
     }
 
     /// The bridge's index, of a bridge that somebody may have removed since.
@@ -86,6 +90,7 @@ impl Driver for BridgeDriver {
     }
 
     fn ready(&self, network: &Network) -> Result<()> {
+        self.isolating.store(must_be_isolated()?, Ordering::Relaxed);
         let device = device(network)?;
         self.make(device).map(drop).context(|| format!("cannot set up the bridge {}", device.name))
     }
@@ -112,7 +117,7 @@ impl Driver for BridgeDriver {
             container: &endpoint.ifname,
             mac: endpoint.mac.context(|| "an endpoint on a bridge has a MAC address".to_owned())?,
             mtu: device.mtu,
-            isolated: !device.icc,
+            isolated: !device.icc && self.isolating.load(Ordering::Relaxed),
         });
         self.host
             .route()
@@ -125,6 +130,13 @@ impl Driver for BridgeDriver {
         let names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.host_device()).collect();
         self.host.farewell().delete_links(names.iter().map(String::as_str))
     }
+}
+
+/// Ports that may not talk are kept apart by the bridge, unless rules see all that it carries: those know that a published
+/// port may be asked for, while the bridge would not carry what was translated already.
+pub(crate) fn must_be_isolated() -> Result<bool> {
+    let [all, _] = sysctl::bridges_are_filtered()?;
+    Ok(!all)
 }
 
 fn device(network: &Network) -> Result<&BridgeDevice> {

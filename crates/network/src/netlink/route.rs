@@ -28,13 +28,14 @@ const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
-const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
+const IFLA_INFO_SLAVE_DATA: u16 = 5;
 const VETH_INFO_PEER: u16 = 1;
 const IFLA_MACVLAN_MODE: u16 = 1;
 const IFLA_IPVLAN_MODE: u16 = 1;
@@ -49,8 +50,6 @@ const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 const IFLA_BRPORT_HAIRPIN: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
-/// Without it the kernel takes `IFLA_PROTINFO` for the old form, a single number.
-const NLA_F_NESTED: u16 = 0x8000;
 
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -304,12 +303,15 @@ impl Batch {
         self.switch_port(name, IFLA_BRPORT_HAIRPIN);
     }
 
+    /// As the slave that it is: what `AF_BRIDGE` and `IFLA_PROTINFO` say is heard in `RTM_SETLINK` alone, which knows no
+    /// names.
     fn switch_port(&mut self, name: &str, switch: u16) {
-        let mut header = link_header(0, 0, 0);
-        header[0] = AF_BRIDGE;
-        self.push(RTM_NEWLINK, 0, &header, |link| {
+        self.push(RTM_NEWLINK, 0, &link_header(0, 0, 0), |link| {
             link.text(IFLA_IFNAME, name);
-            link.nest(IFLA_PROTINFO | NLA_F_NESTED, |port| port.u8(switch, 1));
+            link.nest(IFLA_LINKINFO, |info| {
+                info.text(IFLA_INFO_SLAVE_KIND, "bridge");
+                info.nest(IFLA_INFO_SLAVE_DATA, |port| port.u8(switch, 1));
+            });
         });
     }
 

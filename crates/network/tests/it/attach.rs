@@ -76,6 +76,22 @@ fn without_icc_only_the_host_is_reached() {
 }
 
 #[test]
+fn without_icc_where_nobody_filters_bridges() {
+    on_a_host(|| {
+        for family in ["iptables", "ip6tables"] {
+            // Absent where the kernel filters no bridges at all.
+            let _absent =
+                std::fs::write(format!("/proc/sys/net/bridge/bridge-nf-call-{family}"), "0");
+        }
+        let daemon = Daemon::start(NetworkConfig { icc: false, ..config("gt-apart") });
+        let (_, one) = daemon.attach("bridge");
+        let (_, other) = daemon.attach("bridge");
+        assert_eq!(talk(one.netns.as_ref(), ip(&one), other.netns.as_ref()), None);
+        assert!(talk(None, Ipv4Addr::new(172, 17, 0, 1), one.netns.as_ref()).is_some());
+    });
+}
+
+#[test]
 fn detach_leaves_nothing() {
     on_a_host(|| {
         let daemon = Daemon::start(config("gt-leave"));
