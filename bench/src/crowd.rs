@@ -15,6 +15,7 @@ const CLIENTS: usize = 8;
 const REST: std::time::Duration = std::time::Duration::from_secs(15);
 
 /// What an engine weighs that has nothing to do.
+#[expect(clippy::disallowed_methods, reason = "that nothing happens is no event")]
 pub(crate) fn idle(ours: &Engine, theirs: Option<&Engine>, table: &mut Table) -> Result<()> {
     // So long that every engine has done what it does when it has nothing to do.
     std::thread::sleep(REST);

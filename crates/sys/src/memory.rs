@@ -19,12 +19,12 @@ pub fn trim() {
 pub fn forget_program() -> io::Result<()> {
     let maps = std::fs::read_to_string("/proc/self/maps")?;
     for (start, end) in maps.lines().filter_map(never_written) {
+        let start = start as *mut libc::c_void;
+        let length = end - start.addr();
         // SAFETY: a private mapping of a file that could never be written has no page of its own: each is read from the
         // file again when it is next used.
-        check(
-            unsafe { libc::madvise(start as *mut libc::c_void, end - start, libc::MADV_DONTNEED) }
-                .into(),
-        )?;
+        let answer = unsafe { libc::madvise(start, length, libc::MADV_DONTNEED) };
+        check(answer.into())?;
     }
     Ok(())
 }
