@@ -13,6 +13,7 @@ mod images;
 mod input;
 mod inside;
 mod logging;
+mod names;
 mod network_plugins;
 mod networks;
 mod overlay;
