@@ -307,6 +307,14 @@ impl Networks {
         Ok(Attachment { netns: Some(netns::namespace_at(path)?), endpoints: Vec::new() })
     }
 
+    /// Frees a container's ports and forgets its names, ahead of all else that [`detach`](Self::detach) does: whoever hears
+    /// of its end may want them at once.
+    pub fn withdraw(&self, container: &Id) {
+        let endpoints = self.connections(container);
+        self.core.close(&endpoints);
+        self.core.withdraw(&endpoints, Gone::Containers);
+    }
+
     /// Disconnects a container from everything. Returns at once: the kernel is told by a worker, and an address is free
     /// when its device is gone. A container that is not connected is fine.
     pub fn detach(&self, container: &Id) -> Result<()> {

@@ -110,6 +110,7 @@ impl Container {
         }
         endpoints::disconnected(&mut record.endpoints);
         record.ports.clear();
+        self.withdraw(&before).await;
         self.save(record)?;
         self.rooms.images.set_running(self.cell.id.as_str(), false);
         self.execs_ended();
@@ -129,6 +130,16 @@ impl Container {
         }
         drop(gate);
         Ok(())
+    }
+
+    /// Before anybody hears of the end: what others may want to have next.
+    async fn withdraw(&self, record: &Record) {
+        let named = |network: &String| !matches!(network.as_str(), "bridge" | "host" | "none");
+        if record.ports.is_empty() && !record.endpoints.keys().any(named) {
+            return;
+        }
+        let this = self.clone();
+        tokiox::blocking(move || this.rooms.networks.withdraw(&this.cell.id)).await;
     }
 
     fn what_next(&self, record: &Record) -> Next {
