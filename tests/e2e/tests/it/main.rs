@@ -12,6 +12,7 @@ mod health;
 mod images;
 mod input;
 mod inside;
+mod isolation;
 mod logging;
 mod names;
 mod network_plugins;
