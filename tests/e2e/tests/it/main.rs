@@ -12,6 +12,7 @@ mod health;
 mod images;
 mod input;
 mod inside;
+#[cfg(test)]
 mod isolation;
 mod logging;
 mod names;
