@@ -16,6 +16,7 @@ use crate::Containers;
 use crate::container::plan::Plan;
 use crate::container::record::Record;
 use crate::container::state::{Event, Phase};
+use crate::container::volumes::Wish;
 use crate::container::{Cell, Container, exit, userns};
 
 /// What a container that ran when the host went down is said to have exited with, as Docker says it.
@@ -123,6 +124,15 @@ impl Containers {
                 tracing::info!(snapshot = %name, "removing a snapshot that belongs to no container");
                 resists(&name, rooms.storage.snapshots.remove(&name));
             }
+        }
+        for wish in rooms.store.list::<Wish>()? {
+            if !known.contains(wish.container.as_str()) {
+                for name in &wish.volumes {
+                    tracing::info!(volume = %name, "removing a volume whose container never came to be");
+                    resists(name, rooms.take_back_volume(name));
+                }
+            }
+            rooms.store.delete::<Wish>(wish.container.as_str())?;
         }
         for dir in [
             rooms.settings.exec_root.join("containers"),

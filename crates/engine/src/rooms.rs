@@ -82,12 +82,15 @@ pub(crate) struct Rooms {
     /// Read while a container is made, written by who must not meet a half-made one.
     pub(crate) creations: std::sync::RwLock<()>,
     pub(crate) foreign: crate::volumes::foreign::Foreign,
+    /// Held by the start of a container that shares a volume in memory.
+    pub(crate) volumes_in_memory: tokio::sync::Mutex<()>,
 }
 
 impl Rooms {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { settings, store, journal, storage, images, networks, launcher } = parts;
-        let (registry, ids, execs, seccomp, creations, foreign) = Default::default();
+        let (registry, ids, execs, seccomp, creations, foreign, volumes_in_memory) =
+            Default::default();
         Self {
             settings,
             store,
@@ -102,6 +105,7 @@ impl Rooms {
             seccomp,
             creations,
             foreign,
+            volumes_in_memory,
         }
     }
 

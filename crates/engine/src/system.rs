@@ -241,23 +241,18 @@ impl System {
             });
         tokiox::blocking(move || {
             let mut usage = Usage::default();
-            for name in rooms.storage.volumes.list()? {
+            // What is elsewhere takes no room here.
+            for volume in crate::volumes::all(&rooms)?.into_iter().filter(|v| v.options.is_none()) {
                 // It may have been removed since.
-                let Ok(path) = rooms.storage.volumes.path(&name) else { continue };
-                let size = size_of_tree(&path);
-                let references = used.get(&name).copied().unwrap_or(0);
+                let Ok(size) = rooms.storage.volumes.usage(&volume.name) else { continue };
+                let size = i64::try_from(size).unwrap_or(i64::MAX);
+                let references = used.get(&volume.name).copied().unwrap_or(0);
                 usage.total_count += 1;
                 usage.total_size += size;
                 usage.active_count += i64::from(references > 0);
                 usage.reclaimable += if references > 0 { 0 } else { size };
-                usage.items.push(api::volume::Volume {
-                    driver: "local".to_owned(),
-                    mountpoint: path.to_string_lossy().into_owned(),
-                    name,
-                    scope: "local".to_owned(),
-                    usage_data: Some(api::volume::UsageData { ref_count: references, size }),
-                    ..api::volume::Volume::default()
-                });
+                let counted = api::volume::UsageData { ref_count: references, size };
+                usage.items.push(api::volume::Volume { usage_data: Some(counted), ..volume });
             }
             Ok(usage)
         })
@@ -310,18 +305,6 @@ fn index_configs(settings: &crate::Settings) -> BTreeMap<String, IndexInfo> {
         .collect();
     configs.insert(official.name.clone(), official);
     configs
-}
-
-/// Bytes of all files below, links not followed; what vanishes meanwhile counts nothing.
-pub(crate) fn size_of_tree(dir: &Path) -> i64 {
-    let entries = std::fs::read_dir(dir).into_iter().flatten().flatten();
-    entries
-        .map(|entry| match entry.metadata() {
-            Ok(metadata) if metadata.is_dir() => size_of_tree(&entry.path()),
-            Ok(metadata) => metadata.len() as i64,
-            Err(_) => 0,
-        })
-        .sum()
 }
 
 fn read(path: &str) -> String {

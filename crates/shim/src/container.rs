@@ -98,7 +98,7 @@ impl Container {
     /// Brings it to life: answers when the user's program has been executed.
     pub(crate) fn launch(call: LaunchCall, mut passed: Vec<OwnedFd>) -> Result<Self, Failure> {
         let at = |stage| move |error| failure(stage, error);
-        let ours = [call.userns, call.netns, call.shm].map(usize::from).iter().sum::<usize>();
+        let ours = usize::from(call.userns) + usize::from(call.netns) + call.trees.len();
         if passed.len() != ours + call.attach.len() {
             return Err(failure(
                 Stage::Create,
@@ -107,7 +107,8 @@ impl Container {
         }
         let userns = call.userns.then(|| passed.remove(0));
         let netns = call.netns.then(|| passed.remove(0));
-        let shm = call.shm.then(|| passed.remove(0));
+        let streams_to_attach = passed.split_off(call.trees.len());
+        let trees = call.trees.iter().cloned().zip(passed).collect();
         exit::forget(&call.dir).map_err(at(Stage::Create))?;
         write_spec(&call.dir, &call.spec).map_err(at(Stage::Create))?;
         let log = Log::open(&call.logs).map_err(at(Stage::Create))?;
@@ -118,11 +119,11 @@ impl Container {
             (true, true) => StdinMode::Once,
         };
         let (mut stdio, ends) = streams(call.tty, mode).map_err(at(Stage::Create))?;
-        for (options, stream) in call.attach.iter().zip(passed) {
+        for (options, stream) in call.attach.iter().zip(streams_to_attach) {
             stdio.attach(*options, UnixStream::from(stream)).map_err(at(Stage::Create))?;
         }
 
-        let mut created = Created::new(&call, Borrowed { userns, netns, shm }, ends)?;
+        let mut created = Created::new(&call, Borrowed { userns, netns, trees }, ends)?;
         if let Some(master) = created.terminal.take() {
             stdio.set_master(master).map_err(at(Stage::Create))?;
             if let Some(size) = call.size {

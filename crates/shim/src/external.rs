@@ -169,11 +169,11 @@ impl External {
         let path_of = |fd: &OwnedFd| {
             format!("/proc/{}/fd/{}", std::process::id(), sys::fd::number(fd.as_fd()))
         };
-        if let Some(shm) = &borrowed.shm
-            && let Some(mount) =
-                spec.mounts.iter_mut().find(|mount| mount.destination == Path::new("/dev/shm"))
-        {
-            mount.source = Some(path_of(shm).into());
+        for (place, tree) in &borrowed.trees {
+            let mount = spec.mounts.iter_mut().find(|mount| mount.destination == *place);
+            if let Some(mount) = mount {
+                mount.source = Some(path_of(tree).into());
+            }
         }
         if let Some(netns) = &borrowed.netns {
             let path = path_of(netns);

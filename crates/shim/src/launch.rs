@@ -38,8 +38,8 @@ pub struct Launch {
     pub netns: Option<OwnedFd>,
     /// The user namespace that the spec's mapping is of; its files are mounted with that mapping.
     pub userns: Option<OwnedFd>,
-    /// A detached mount to be bound at /dev/shm, where the spec binds something.
-    pub shm: Option<OwnedFd>,
+    /// Detached mounts to be bound at these places, where the spec binds something.
+    pub trees: Vec<(PathBuf, OwnedFd)>,
     pub logs: logs::Config,
     /// Otherwise its stdin is empty.
     pub open_stdin: bool,
@@ -126,9 +126,9 @@ impl Launcher {
     /// Brings a container to life and returns when the user's program has been executed, or has failed to.
     pub fn launch(&self, launch: Launch) -> Result<Launched, LaunchError> {
         let request = encode(&launch)?;
-        let mut passed = Vec::with_capacity(3 + launch.attach.len());
-        let ours = launch.userns.iter().chain(&launch.netns).chain(&launch.shm);
-        passed.extend(ours.map(AsFd::as_fd));
+        let mut passed = Vec::with_capacity(2 + launch.trees.len() + launch.attach.len());
+        let trees = launch.trees.iter().map(|(_, tree)| tree);
+        passed.extend(launch.userns.iter().chain(&launch.netns).chain(trees).map(AsFd::as_fd));
         passed.extend(launch.attach.iter().map(|(_, stream)| stream.as_fd()));
 
         let Born { mut answers, hello, sent } = match self.fork_shim(&request, &passed) {
@@ -247,8 +247,10 @@ impl Process {
 }
 
 fn encode(launch: &Launch) -> Result<Vec<u8>> {
-    if launch.attach.len() + 3 > sys::socket::MAX_FDS {
-        return Err(Error::invalid("too many clients attach to a container before it starts"));
+    if launch.attach.len() + launch.trees.len() + 2 > sys::socket::MAX_FDS {
+        return Err(Error::invalid(
+            "too many clients attach to a container before it starts, or too much is mounted into it",
+        ));
     }
     frame(&LaunchCall {
         version: VERSION,
@@ -258,7 +260,7 @@ fn encode(launch: &Launch) -> Result<Vec<u8>> {
         rootfs: launch.rootfs.clone(),
         userns: launch.userns.is_some(),
         netns: launch.netns.is_some(),
-        shm: launch.shm.is_some(),
+        trees: launch.trees.iter().map(|(place, _)| place.clone()).collect(),
         logs: launch.logs.clone(),
         open_stdin: launch.open_stdin,
         stdin_once: launch.stdin_once,

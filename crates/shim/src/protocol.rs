@@ -83,7 +83,7 @@ pub(crate) enum Request {
 }
 
 /// All a shim needs in order to bring a container to life. Descriptors: the user namespace if `userns`, the network namespace if
-/// `netns`, the shared memory if `shm`, then one stream per entry of `attach`.
+/// `netns`, one mount per entry of `trees`, then one stream per entry of `attach`.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct LaunchCall {
     pub(crate) version: u32,
@@ -95,7 +95,7 @@ pub(crate) struct LaunchCall {
     pub(crate) userns: bool,
     pub(crate) netns: bool,
     #[serde(default)]
-    pub(crate) shm: bool,
+    pub(crate) trees: Vec<PathBuf>,
     pub(crate) logs: logs::Config,
     pub(crate) open_stdin: bool,
     pub(crate) stdin_once: bool,

@@ -1,7 +1,7 @@
 //! The container's process, whoever has made it: our runtime, or somebody else's program.
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use oci::runtime::{NamespaceType, Process, Spec};
 use runtime::{Wait, cgroup, seccomp};
@@ -43,7 +43,8 @@ pub(crate) struct Executed {
 pub(crate) struct Borrowed {
     pub(crate) userns: Option<OwnedFd>,
     pub(crate) netns: Option<OwnedFd>,
-    pub(crate) shm: Option<OwnedFd>,
+    /// Mounts by their places.
+    pub(crate) trees: Vec<(PathBuf, OwnedFd)>,
 }
 
 /// A container with everything in place, whose program does not run yet.
@@ -101,7 +102,7 @@ impl Created {
             .into_iter()
             .filter_map(|(kind, fd)| Some((kind, fd?)))
             .collect(),
-            binds: borrowed.shm.map(|fd| ("/dev/shm".into(), fd)).into_iter().collect(),
+            binds: borrowed.trees,
             cgroup: &cgroup,
             options: runtime::Options {
                 reaper: call.init,

@@ -9,10 +9,11 @@ use oci::image::RunConfig;
 use stdx::time::Timestamp;
 use stdx::{Error, Id, Kind, Result};
 
+use super::mounts::{MountPlan, Source};
 use super::plan::Plan;
 use super::record::Record;
 use super::state::State;
-use super::volumes::Foreign;
+use super::volumes::{Foreign, Wish};
 use super::{Cell, Container};
 use super::{endpoints, health, links};
 use crate::{Containers, names};
@@ -73,6 +74,8 @@ impl Containers {
                 host_config,
                 mounts: Vec::new(),
                 own_volumes: Vec::new(),
+                of_others: Vec::new(),
+                mounted_images: BTreeMap::new(),
                 wanted_macs: endpoints::wanted_macs(&endpoints),
                 endpoints,
                 ports: Vec::new(),
@@ -89,7 +92,9 @@ impl Containers {
             })),
         };
         let mut record = Record::clone(&container.record());
-        let foreign = container.make_foreign_volumes(&mut record, &plan);
+        let foreign = container
+            .mounts_of_others(&mut record, &plan)
+            .and_then(|()| container.make_foreign_volumes(&mut record, &plan));
         let made = foreign.and_then(|foreign| {
             container.make(&mut record, &image, &plan, &foreign)?;
             container.fill_foreign_volumes(&record, &plan).inspect_err(|_| {
@@ -141,7 +146,8 @@ impl Container {
             .and_then(|()| rooms.storage.snapshots.prepare(record.id.as_str(), &record.chain))
             .and_then(|_| self.make_mounts(record, plan, foreign))
             .and_then(|()| super::userns::take(record, plan, rooms))
-            .and_then(|()| self.save(record.clone()));
+            .and_then(|()| self.save(record.clone()))
+            .and_then(|()| rooms.store.delete::<Wish>(record.id.as_str()));
         match &made {
             Ok(()) => rooms.registry.insert(Arc::clone(&self.cell)),
             Err(_) => self.unmake(record),
@@ -155,8 +161,9 @@ impl Container {
         rooms.ids.give_back(&record.id);
         let attempts = [
             rooms.storage.snapshots.remove(record.id.as_str()),
-            rooms.images.drop_hold(&record.image, record.id.as_str()),
+            self.drop_images(record),
             rooms.store.delete::<Record>(record.id.as_str()),
+            rooms.store.delete::<Wish>(record.id.as_str()),
         ];
         for error in attempts
             .into_iter()
@@ -165,9 +172,13 @@ impl Container {
         {
             tracing::warn!(container = %record.id, error = %error.chain(), "cannot take back a half-made container");
         }
-        for volume in &record.own_volumes {
+        let of_others = |volume: &&String| {
+            let has = |mount: &MountPlan| matches!(&mount.source, Source::Volume { name: Some(name), .. } if name == *volume);
+            record.of_others.iter().any(has)
+        };
+        for volume in record.own_volumes.iter().filter(|volume| !of_others(volume)) {
             // A plugin's cannot be removed in here, and has no directory of ours.
-            if let Err(error) = rooms.storage.volumes.remove(volume) {
+            if let Err(error) = rooms.take_back_volume(volume) {
                 tracing::warn!(container = %record.id, error = %error.chain(), "cannot take back an anonymous volume");
             }
         }

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use stdx::{Error, Result};
 
 /// One thing to be mounted, and where.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountPlan {
     /// Absolute and clean.
     pub target: String,
@@ -15,9 +16,57 @@ pub struct MountPlan {
     pub mode: String,
     /// Whoever owns the source appears as this user and group inside (`uid=`, `gid=`).
     pub owner: Option<(u32, u32)>,
+    pub origin: Origin,
 }
 
+/// Whose wish a mount is. At one place the first of these wins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Origin {
+    #[default]
+    Request,
+    /// `--volumes-from`
+    OtherContainer,
+    Image,
+}
+
+/// One word of `--volumes-from`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumesFrom {
+    /// By name or id.
+    pub container: String,
+    pub read_only: bool,
+}
+
+impl VolumesFrom {
+    /// Understands `container[:mode]`.
+    pub fn parse(text: &str) -> Result<Self> {
+        if text.is_empty() {
+            return Err(Error::invalid("volumes-from specification cannot be an empty string"));
+        }
+        let (container, mode) = text.split_once(':').unwrap_or((text, ""));
+        let words: Vec<&str> = mode.split(',').collect();
+        let count = |known: &[&str]| words.iter().filter(|word| known.contains(word)).count();
+        let (access, label) = (count(&["ro", "rw"]), count(&["z", "Z"]));
+        if !mode.is_empty() && (access > 1 || label > 1 || access + label < words.len()) {
+            return Err(Error::invalid(format!("invalid mode: {mode}")));
+        }
+        Ok(Self { container: container.to_owned(), read_only: words.contains(&"ro") })
+    }
+}
+
+/// All that is mounted in the end, with what comes from other containers.
+pub(crate) fn joined<'a>(own: &'a [MountPlan], others: &'a [MountPlan]) -> Vec<&'a MountPlan> {
+    let by = |origin| own.iter().filter(move |mount: &&MountPlan| mount.origin == origin);
+    let mut all: Vec<&MountPlan> = Vec::new();
+    for mount in by(Origin::Request).chain(others).chain(by(Origin::Image)) {
+        if !all.iter().any(|other| other.target == mount.target) {
+            all.push(mount);
+        }
+    }
+    all
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Source {
     Bind {
         path: String,
@@ -28,12 +77,14 @@ pub enum Source {
     },
     /// By name, or, without one, a new anonymous one.
     Volume { name: Option<String>, copy_up: bool, subpath: Option<String>, making: Making },
+    /// An image by any of its names, to look at.
+    Image { name: String, subpath: Option<String> },
     /// With mount options as mount(8) writes them.
     Tmpfs { options: Vec<String> },
 }
 
 /// How a volume is made that is not there yet.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Making {
     /// Empty: whoever has it, or the local one.
     pub driver: String,
@@ -41,14 +92,14 @@ pub struct Making {
     pub labels: BTreeMap<String, String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Missing {
     Create,
     Refuse,
 }
 
 /// How mounts below a bind come along.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Recursive {
     /// They come along; read-only as well where the kernel can (5.12).
     Enabled,
@@ -95,6 +146,7 @@ pub fn parse_bind(text: &str) -> Result<MountPlan> {
         source: Source::volume(),
         mode: mode.to_owned(),
         owner: None,
+        origin: Origin::Request,
     };
     let mut propagation = String::new();
     let mut copy = true;
@@ -199,6 +251,49 @@ mod tests {
             matches!(volume.source, Source::Volume { name: Some(name), copy_up: false, .. } if name == "data")
         );
         assert!(matches!(parse_bind("/b").unwrap().source, Source::Volume { name: None, .. }));
+    }
+
+    #[test]
+    fn mounts_of_other_containers() {
+        let parse = |text: &str| match VolumesFrom::parse(text) {
+            Ok(from) => format!("{} {}", from.container, if from.read_only { "ro" } else { "rw" }),
+            Err(error) => error.to_string(),
+        };
+        for (text, expected) in [
+            ("a", "a rw"),
+            ("a:", "a rw"),
+            ("a:ro", "a ro"),
+            ("a:rw,z", "a rw"),
+            ("a:ro,Z", "a ro"),
+            ("", "volumes-from specification cannot be an empty string"),
+            ("a:xx", "invalid mode: xx"),
+            ("a:ro,rw", "invalid mode: ro,rw"),
+            ("a:nocopy", "invalid mode: nocopy"),
+            ("a:rshared", "invalid mode: rshared"),
+        ] {
+            assert_eq!(parse(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_request_wins_over_other_containers_and_they_over_the_image() {
+        let mount = |target: &str, mode: &str, origin| MountPlan {
+            mode: mode.to_owned(),
+            origin,
+            ..parse_bind(target).unwrap()
+        };
+        let own = [
+            mount("/a", "asked", Origin::Request),
+            mount("/b", "image", Origin::Image),
+            mount("/d", "image", Origin::Image),
+        ];
+        let others = [
+            mount("/a", "other", Origin::OtherContainer),
+            mount("/b", "other", Origin::OtherContainer),
+        ];
+        let all = joined(&own, &others);
+        let all: Vec<_> = all.iter().map(|mount| (&*mount.target, &*mount.mode)).collect();
+        assert_eq!(all, [("/a", "asked"), ("/b", "other"), ("/d", "image")]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use stdx::time::Timestamp;
 
 use super::health::Health;
 use super::ids::{Ids, Range};
+use super::mounts::MountPlan;
 use super::state::State;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,6 +33,12 @@ pub struct Record {
     pub mounts: Vec<MountPoint>,
     /// Anonymous volumes made for this container, removed with it by `rm -v` and `--rm`.
     pub own_volumes: Vec<String>,
+    /// What `--volumes-from` meant when it was made; the other container may be gone.
+    #[serde(default)]
+    pub of_others: Vec<MountPlan>,
+    /// Images that are mounted into it, by where.
+    #[serde(default)]
+    pub mounted_images: BTreeMap<String, Digest>,
     /// By network name; addresses are filled in while it runs.
     pub endpoints: BTreeMap<String, EndpointSettings>,
     /// What is bound on the host for it, while it runs.

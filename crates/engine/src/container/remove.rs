@@ -113,7 +113,7 @@ impl Container {
         let rooms = &self.rooms;
         rooms.storage.snapshots.remove(record.id.as_str())?;
         rooms.storage.discard(&rooms.data_dir(&record.id))?;
-        rooms.images.drop_hold(&record.image, record.id.as_str())?;
+        self.drop_images(record)?;
         if record.removes_volumes && !record.own_volumes.is_empty() {
             // Nobody begins to use one between the question and the end.
             let _nobody = rooms.creations.write().unwrap_or_else(PoisonError::into_inner);
@@ -125,7 +125,7 @@ impl Container {
                 record.mounts.iter().any(|m| m.name == **name && super::volumes::is_foreign(m))
             };
             for name in record.own_volumes.iter().filter(|name| !others(name) && !foreign(name)) {
-                rooms.storage.volumes.remove(name)?;
+                rooms.take_back_volume(name)?;
                 rooms.volume_event("destroy", name, crate::volumes::LOCAL);
             }
         }

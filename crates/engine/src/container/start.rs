@@ -19,6 +19,7 @@ use super::plan::{Ipc, Network, Pid, Plan, SeccompPlan};
 use super::record::Record;
 use super::spec::{self, Surroundings};
 use super::state::{Event, Phase};
+use super::volumes::Held;
 use super::{block_io, cdi, endpoints, tree};
 
 impl Container {
@@ -61,6 +62,11 @@ impl Container {
             // It only fails by being aborted, which nobody does.
             leaving.await.unwrap_or_default();
         }
+        // Held until it is known that it runs: who comes next finds the volume with it.
+        let _one_after_the_other = match self.has_volumes_in_memory()? {
+            true => Some(self.rooms.volumes_in_memory.lock().await),
+            false => None,
+        };
         let this = self.clone();
         let outcome = tokiox::blocking(move || this.acquire_and_launch(&record)).await;
         match outcome {
@@ -137,7 +143,7 @@ impl Container {
         let mut plan = self.with_identity_of_others(plan)?;
         let linked = self.linked(record)?;
         plan.env.splice(0..0, linked.iter().flat_map(|linked| linked.environment(&record.name)));
-        let mut held = Vec::new();
+        let mut held = Held::default();
         let mut surroundings = Surroundings {
             id: record.id.to_string(),
             hostname: plan.hostname(&record.id),
@@ -169,7 +175,10 @@ impl Container {
             rootfs: self.rootfs(record)?,
             netns: attachment.netns,
             userns: mapped.map(|mapped| mapped.user),
-            shm: joined.shm,
+            trees: std::mem::take(&mut held.trees)
+                .into_iter()
+                .chain(joined.shm.map(|shm| (PathBuf::from("/dev/shm"), shm)))
+                .collect(),
             logs: self.log_config(record)?,
             open_stdin: record.config.open_stdin,
             stdin_once: record.config.stdin_once,

@@ -107,7 +107,8 @@ impl Container {
         what: &What,
     ) -> Result<MountIds> {
         let What::Bind { source, .. } = what else { return Ok(MountIds::Host) };
-        if mapped.is_none() && plan.owner.is_none() {
+        let image = matches!(plan.source, Source::Image { .. });
+        if image || mapped.is_none() && plan.owner.is_none() {
             return Ok(MountIds::Host);
         }
         let words = || format!("cannot map the owners of {}", source.display());

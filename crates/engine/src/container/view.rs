@@ -16,11 +16,12 @@ use sys::mount::{Attr, Change, Propagation, Reach, mount_setattr};
 use sys::process::CloneFlags;
 
 use super::Container;
-use super::mounts::{Recursive, Source};
+use super::mounts::{Recursive, Source, joined};
 use super::plan::Plan;
 use super::spec::What;
 use super::state::Phase;
 use super::tree::cloned;
+use super::volumes::Held;
 
 /// What a view is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +61,8 @@ impl Container {
         let mapped = record.ids.is_some() && access == Access::Read;
         let (root, mut mounts) = if record.state.phase.is_up() && !mapped {
             let ours = FILES.map(str::to_owned);
-            let theirs = plan.mounts.iter().filter(|mount| !is_tmpfs(&mount.source));
+            let theirs = joined(&plan.mounts, &record.of_others).into_iter();
+            let theirs = theirs.filter(|mount| !is_tmpfs(&mount.source));
             let places = ours.into_iter().chain(theirs.map(|mount| mount.target.clone()));
             let living = self.living_tree(places.collect())?;
             (living.root, living.mounts)
@@ -74,14 +76,20 @@ impl Container {
 
     /// The volumes and binds of a container that is not up.
     fn mounts_at_rest(&self, plan: &Plan) -> Result<Vec<(String, OwnedFd)>> {
-        let mut held = Vec::new();
+        let mut held = Held::default();
         let mut mounts = Vec::new();
         for mount in self.resolve_mounts(&self.record(), plan, None, &mut held)? {
             let What::Bind { source, recursive, .. } = mount.what else { continue };
+            let ours = held.trees.iter().position(|(place, _)| *place == *mount.target);
             let words = || format!("cannot look into {}", source.display());
             let flags = OFlags::PATH | OFlags::CLOEXEC;
-            let place = rustix::fs::open(&source, flags, Mode::empty()).context(words)?;
-            let tree = cloned(&place, recursive != Recursive::Disabled).context(words)?;
+            let tree = match ours {
+                Some(index) => held.trees.swap_remove(index).1,
+                None => {
+                    let place = rustix::fs::open(&source, flags, Mode::empty()).context(words)?;
+                    cloned(&place, recursive != Recursive::Disabled).context(words)?
+                }
+            };
             if mount.read_only {
                 let reach =
                     if recursive == Recursive::Writable { Reach::Mount } else { Reach::Tree };
@@ -134,6 +142,34 @@ impl Container {
     }
 }
 
+impl Container {
+    /// A place in a mount that is attached nowhere, as a mount of its own. Content cannot lead out of it. Blocks.
+    pub(crate) fn part_of(&self, tree: OwnedFd, below: &str) -> Result<OwnedFd> {
+        let at = self.rooms.settings.exec_root.clone();
+        let below = below.to_owned();
+        let (tell, told) = std::sync::mpsc::channel();
+        let parts = Parts { root: tree, mounts: Vec::new(), at };
+        let looking = std::thread::Builder::new().name("view".to_owned()).spawn(move || {
+            let part = parts.attach_root().and_then(|()| {
+                let resolve =
+                    rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
+                let flags = OFlags::PATH | OFlags::CLOEXEC;
+                let place =
+                    rustix::fs::openat2(&parts.root, &*below, flags, Mode::empty(), resolve);
+                let place = place.map_err(|_| {
+                    Error::invalid(format!(
+                        "cannot access path {below}: it is not a plain path inside what is mounted"
+                    ))
+                })?;
+                cloned(&place, true)
+            });
+            let _gone = tell.send(part);
+        });
+        looking.context(|| "cannot start a thread".to_owned())?;
+        told.recv().map_err(|_| Error::internal("the thread that looked into a mount panicked"))?
+    }
+}
+
 impl Parts {
     /// Puts the view together and passes its root to `work`, on a thread that ends with it.
     pub(crate) fn look(
@@ -155,12 +191,7 @@ impl Parts {
         if self.mounts.is_empty() {
             return Ok(());
         }
-        sys::ns::unshare(CloneFlags::FS | CloneFlags::NEWNS).context(words)?;
-        let alone = Change { propagation: Some(Propagation::Private), ..Change::default() };
-        let host = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-        mount_setattr(host.context(words)?, Reach::Tree, &alone).context(words)?;
-        let at = rustix::fs::open(&self.at, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
-        attach(&self.root, &at.context(words)?).context(words)?;
+        self.attach_root()?;
         for (target, tree) in &self.mounts {
             match place_in(&self.root, target) {
                 Ok(place) => attach(tree, &place)
@@ -172,6 +203,17 @@ impl Parts {
             }
         }
         Ok(())
+    }
+
+    /// Gives the root a place in a mount namespace of this thread's own.
+    fn attach_root(&self) -> Result<()> {
+        let words = || "cannot put the container's file system together".to_owned();
+        sys::ns::unshare(CloneFlags::FS | CloneFlags::NEWNS).context(words)?;
+        let alone = Change { propagation: Some(Propagation::Private), ..Change::default() };
+        let host = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        mount_setattr(host.context(words)?, Reach::Tree, &alone).context(words)?;
+        let at = rustix::fs::open(&self.at, OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
+        attach(&self.root, &at.context(words)?).context(words)
     }
 }
 

@@ -5,16 +5,17 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use api::container::MountPoint;
+use serde::{Deserialize, Serialize};
 use stdx::{Context, Error, Id, Kind, Result};
 
 use super::Container;
-use super::mounts::{Missing, MountPlan, Source};
+use super::mounts::{Making, Missing, MountPlan, Origin, Source, joined};
 use super::plan::Plan;
 use super::record::Record;
 use super::spec::{ResolvedMount, What};
 use super::userns::Mapped;
-use crate::volumes::LOCAL;
 use crate::volumes::foreign::Whose;
+use crate::volumes::{ANONYMOUS, LOCAL};
 
 /// Beside the data of a volume: it is being filled.
 const FILLING: &str = "filling";
@@ -27,7 +28,7 @@ impl Container {
         plan: &Plan,
     ) -> Result<BTreeMap<String, Foreign>> {
         let mut made = BTreeMap::new();
-        for mount in &plan.mounts {
+        for mount in joined(&plan.mounts, &record.of_others) {
             let Source::Volume { name, making, .. } = &mount.source else { continue };
             let whose = match (name, making.driver.as_str()) {
                 (None, "") => Whose::Local,
@@ -56,7 +57,11 @@ impl Container {
         plan: &Plan,
         foreign: &BTreeMap<String, Foreign>,
     ) -> Result<()> {
-        for mount in &plan.mounts {
+        let of_others = record.of_others.clone();
+        let mounts = joined(&plan.mounts, &of_others);
+        self.wish(record, &mounts, foreign)?;
+        let mut own = record.own_volumes.clone().into_iter();
+        for mount in mounts {
             let point = match &mount.source {
                 Source::Bind { path, missing, propagation, .. } => {
                     check_source(path, *missing)?;
@@ -85,22 +90,31 @@ impl Container {
                         theirs.anonymous,
                     )
                 }
-                Source::Volume { name, copy_up, subpath, making: _ } => {
+                Source::Volume { name, copy_up, subpath, making } => {
                     let anonymous = name.is_none();
-                    let name = name.clone().unwrap_or_else(|| Id::random().to_string());
-                    let volumes = &self.rooms.storage.volumes;
-                    let fresh = volumes.path(&name).is_err();
-                    let path = volumes.create(&name)?;
-                    if anonymous {
-                        record.own_volumes.push(name.clone());
-                    }
-                    if fresh {
-                        self.rooms.volume_event("create", &name, LOCAL);
-                    }
+                    let name = match name {
+                        Some(name) => name.clone(),
+                        None => own.next().context(|| "a volume was not wished for".to_owned())?,
+                    };
+                    let path = self.make_local_volume(mount, &name, making)?;
                     if *copy_up && subpath.is_none() {
-                        self.fill(&mount.target, &path)?;
+                        self.fill(&mount.target, &name, &path)?;
                     }
                     volume_point(mount, &name, &path, LOCAL, anonymous)
+                }
+                Source::Image { name, .. } => {
+                    // It is not the image of the container that clients shall go and fetch.
+                    let image = self.rooms.images.resolve(name);
+                    let image = image.map_err(|error| error.with_kind(Kind::Invalid))?;
+                    self.rooms.images.hold(&image.id, record.id.as_str())?;
+                    record.mounted_images.insert(mount.target.clone(), image.id.clone());
+                    MountPoint {
+                        r#type: "image".to_owned(),
+                        source: name.clone(),
+                        destination: mount.target.clone(),
+                        propagation: "rprivate".to_owned(),
+                        ..MountPoint::default()
+                    }
                 }
                 // Docker shows those of `--mount` and not those of `--tmpfs`; the container has both.
                 Source::Tmpfs { .. } => continue,
@@ -110,16 +124,148 @@ impl Container {
         Ok(())
     }
 
+    /// Names the anonymous volumes that are about to be made, and writes that down: who dies before the container is
+    /// recorded leaves them to the next daemon, which takes them back.
+    fn wish(
+        &self,
+        record: &mut Record,
+        mounts: &[&MountPlan],
+        foreign: &BTreeMap<String, Foreign>,
+    ) -> Result<()> {
+        let nameless = |mount: &&&MountPlan| {
+            matches!(mount.source, Source::Volume { name: None, .. })
+                && !foreign.contains_key(&mount.target)
+        };
+        let count = mounts.iter().filter(nameless).count();
+        let volumes: Vec<String> = (0..count).map(|_| Id::random().to_string()).collect();
+        if volumes.is_empty() {
+            return Ok(());
+        }
+        let wish = Wish { container: record.id.clone(), volumes: volumes.clone() };
+        self.rooms.store.put(&wish)?;
+        // Those of plugins are behind them.
+        record.own_volumes.splice(0..0, volumes);
+        Ok(())
+    }
+
+    fn make_local_volume(&self, mount: &MountPlan, name: &str, making: &Making) -> Result<PathBuf> {
+        if mount.origin == Origin::OtherContainer {
+            return self.rooms.storage.volumes.path(name);
+        }
+        let mut labels = making.labels.clone();
+        let nameless = matches!(mount.source, Source::Volume { name: None, .. });
+        if nameless && !(labels.is_empty() && making.options.is_empty()) {
+            labels.insert(ANONYMOUS.to_owned(), String::new());
+        }
+        let volume = crate::volumes::Record::new(name, LOCAL, making.options.clone(), labels);
+        Ok(self.rooms.make_local(volume)?.0)
+    }
+
+    /// What another container's mounts are to one that has them by `--volumes-from`: the same volumes by their names, the
+    /// same directories. What is in memory is everybody's own.
+    pub(crate) fn mounts_of_others(&self, record: &mut Record, plan: &Plan) -> Result<()> {
+        let mut all: Vec<MountPlan> = Vec::new();
+        for from in &plan.volumes_from {
+            let other = self.rooms.registry.find(&from.container);
+            let other = other.map_err(|error| error.with_kind(Kind::Invalid))?.record();
+            let theirs = Plan::of(&other.config, other.host(), &self.rooms.settings)?;
+            for mount in joined(&theirs.mounts, &other.of_others) {
+                let mut mount = mount.clone();
+                match &mut mount.source {
+                    Source::Tmpfs { .. } => continue,
+                    Source::Image { name, .. } => {
+                        if let Some(image) = other.mounted_images.get(&mount.target) {
+                            *name = image.to_string();
+                        }
+                    }
+                    Source::Bind { missing, .. } => *missing = Missing::Create,
+                    Source::Volume { name, copy_up, making, .. } => {
+                        let mut points = other.mounts.iter();
+                        let point = points.find(|point| point.destination == mount.target);
+                        let Some(point) = point else { continue };
+                        *name = Some(point.name.clone());
+                        // Nobody has named it, so it goes with the last who has it.
+                        if other.own_volumes.contains(&point.name) {
+                            record.own_volumes.push(point.name.clone());
+                        }
+                        *copy_up = false;
+                        *making = Making { driver: point.driver.clone(), ..Making::default() };
+                    }
+                }
+                mount.read_only |= from.read_only;
+                mount.mode = String::new();
+                mount.origin = Origin::OtherContainer;
+                all.retain(|earlier| earlier.target != mount.target);
+                all.push(mount);
+            }
+        }
+        record.of_others = all;
+        Ok(())
+    }
+
+    /// Whether one of its volumes is in memory: then those who share it start one after the other.
+    pub(crate) fn has_volumes_in_memory(&self) -> Result<bool> {
+        for point in self.record().mounts.iter().filter(|point| is_local(point)) {
+            if self.rooms.options_of(&point.name)?.is_some_and(|options| options.is_in_memory()) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// What a volume is, if it is not its directory: a mount, attached nowhere.
+    fn mount_of_volume(&self, name: &str, path: &Path) -> Result<Option<OwnedFd>> {
+        let Some(options) = self.rooms.options_of(name)? else { return Ok(None) };
+        let words = || format!("error while mounting volume '{}'", path.display());
+        if options.is_in_memory() {
+            for cell in self.rooms.registry.all() {
+                let record = cell.record();
+                let mut points = record.mounts.iter().filter(|point| is_local(point));
+                if let Some(point) = points.find(|point| point.name == name)
+                    && record.state.phase.is_up()
+                    && record.id != self.cell.id
+                {
+                    let other = Container { rooms: self.rooms.clone(), cell };
+                    let living = other.living_tree(vec![point.destination.clone()]);
+                    if let Some((_, tree)) = living.context(words)?.mounts.pop() {
+                        return Ok(Some(tree));
+                    }
+                }
+            }
+        }
+        options.mount(path).context(words).map(Some)
+    }
+
+    /// The whole tree of an image that is mounted, attached nowhere.
+    fn tree_of_image(&self, record: &Record, target: &str) -> Result<OwnedFd> {
+        let gone = || format!("the image at {target} is gone");
+        let id = record.mounted_images.get(target).context(gone)?;
+        let image = self.rooms.images.get(id).context(gone)?;
+        let view = self.rooms.storage.snapshots.view_layers(&image.chain)?;
+        if view.mounted { Ok(view.root) } else { super::tree::cloned(&view.root, false) }
+    }
+
+    /// Lets go of the image it was made from, and of those that are mounted into it.
+    pub(crate) fn drop_images(&self, record: &Record) -> Result<()> {
+        for image in record.mounted_images.values().chain([&record.image]) {
+            self.rooms.images.drop_hold(image, record.id.as_str())?;
+        }
+        Ok(())
+    }
+
     /// After creation: plugins' volumes that are empty are filled, as others are.
     pub(crate) fn fill_foreign_volumes(&self, record: &Record, plan: &Plan) -> Result<()> {
         let mut filled = Ok(());
-        for mount in &plan.mounts {
+        for mount in joined(&plan.mounts, &record.of_others) {
             let Source::Volume { copy_up: true, subpath: None, .. } = &mount.source else {
                 continue;
             };
             let foreign =
                 |point: &&MountPoint| point.destination == mount.target && is_foreign(point);
             let Some(point) = record.mounts.iter().find(foreign) else { continue };
+            if mount.origin == Origin::OtherContainer {
+                continue;
+            }
             filled = self.fill_foreign(mount, point);
             if filled.is_err() {
                 break;
@@ -160,9 +306,16 @@ impl Container {
 
     /// An empty volume is filled by its first user. The next one waits for that, and finishes what a daemon that died
     /// has begun.
-    fn fill(&self, target: &str, data: &Path) -> Result<()> {
+    fn fill(&self, target: &str, name: &str, data: &Path) -> Result<()> {
         // The directory above the data, where no container can lock anything or leave a mark.
         let volume = data.parent().context(|| "a volume has a directory".to_owned())?;
+        let options = self.rooms.options_of(name)?;
+        if options.is_some_and(|options| options.is_in_memory()) {
+            return Ok(());
+        }
+        let mounted = self.mount_of_volume(name, data)?;
+        let mounted = mounted.as_ref().map(|mounted| sys::fd::path(mounted.as_fd()));
+        let data = mounted.as_deref().unwrap_or(data);
         let context = || format!("cannot fill {}", volume.display());
         let directory = std::fs::File::open(volume).context(context)?;
         rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive)
@@ -203,9 +356,12 @@ impl Container {
         record: &Record,
         plan: &Plan,
         ids: Option<&Mapped>,
-        held: &mut Vec<OwnedFd>,
+        held: &mut Held,
     ) -> Result<Vec<ResolvedMount>> {
-        plan.mounts.iter().map(|mount| self.resolve_mount(record, mount, ids, held)).collect()
+        joined(&plan.mounts, &record.of_others)
+            .into_iter()
+            .map(|mount| self.resolve_mount(record, mount, ids, held))
+            .collect()
     }
 
     fn resolve_mount(
@@ -213,7 +369,7 @@ impl Container {
         record: &Record,
         mount: &MountPlan,
         ids: Option<&Mapped>,
-        held: &mut Vec<OwnedFd>,
+        held: &mut Held,
     ) -> Result<ResolvedMount> {
         use super::mounts::Recursive;
         let what = match &mount.source {
@@ -242,21 +398,70 @@ impl Container {
                 } else {
                     self.rooms.storage.volumes.path(&point.name)?
                 };
-                let source = match subpath {
-                    None => path,
-                    Some(below) => {
+                let mounted = match is_local(point) {
+                    true => self.mount_of_volume(&point.name, &path)?,
+                    false => None,
+                };
+                let source = match (subpath, mounted) {
+                    (None, None) => path,
+                    (None, Some(tree)) => {
+                        held.trees.push((PathBuf::from(&mount.target), tree));
+                        path
+                    }
+                    (Some(below), Some(tree)) => {
+                        let part = self.part_of(tree, below)?;
+                        held.trees.push((PathBuf::from(&mount.target), part));
+                        path.join(below)
+                    }
+                    (Some(below), None) => {
                         let found = subpath_of(&path, below)?;
                         let name = sys::fd::path_for_others(found.as_fd());
-                        held.push(found);
+                        held.descriptors.push(found);
                         name
                     }
                 };
                 What::Bind { source, propagation: String::new(), recursive: Recursive::Enabled }
             }
+            Source::Image { name, subpath } => {
+                let tree = self.tree_of_image(record, &mount.target)?;
+                let tree = match subpath {
+                    Some(below) => self.part_of(tree, below)?,
+                    None => tree,
+                };
+                held.trees.push((PathBuf::from(&mount.target), tree));
+                What::Bind {
+                    source: PathBuf::from(name),
+                    propagation: String::new(),
+                    recursive: Recursive::Enabled,
+                }
+            }
             Source::Tmpfs { options } => What::Tmpfs { options: options.clone() },
         };
         let ids = self.mount_ids(ids, mount, &what)?;
-        Ok(ResolvedMount { target: mount.target.clone(), read_only: mount.read_only, what, ids })
+        let read_only = mount.read_only || matches!(mount.source, Source::Image { .. });
+        Ok(ResolvedMount { target: mount.target.clone(), read_only, what, ids })
+    }
+}
+
+/// What mounts are named by, as long as it is needed: descriptors, and mounts by the places they shall have.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    pub(crate) descriptors: Vec<OwnedFd>,
+    pub(crate) trees: Vec<(PathBuf, OwnedFd)>,
+}
+
+/// Anonymous volumes that a container will have, once it is recorded.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Wish {
+    pub(crate) container: Id,
+    pub(crate) volumes: Vec<String>,
+}
+
+impl state::Record for Wish {
+    const TABLE: &'static str = "wished-volumes";
+
+    fn key(&self) -> String {
+        self.container.to_string()
     }
 }
 
@@ -278,6 +483,10 @@ fn mounting() -> String {
     "error while mounting volume ''".to_owned()
 }
 
+fn is_local(point: &MountPoint) -> bool {
+    point.r#type == "volume" && point.driver == LOCAL
+}
+
 fn volume_point(
     mount: &MountPlan,
     name: &str,
@@ -292,7 +501,11 @@ fn volume_point(
         destination: mount.target.clone(),
         driver: driver.to_owned(),
         // Relabelling is for what is ours.
-        mode: match mount.mode.is_empty() && !anonymous && driver == LOCAL {
+        mode: match mount.mode.is_empty()
+            && !anonymous
+            && driver == LOCAL
+            && mount.origin == Origin::Request
+        {
             true => "z".to_owned(),
             false => mount.mode.clone(),
         },

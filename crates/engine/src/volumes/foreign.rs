@@ -436,7 +436,7 @@ impl Rooms {
 }
 
 impl Record {
-    pub(super) fn new(
+    pub(crate) fn new(
         name: &str,
         driver: &str,
         options: BTreeMap<String, String>,

@@ -1,11 +1,12 @@
 //! Volumes as people see them: names with labels, held by the containers that mount them.
 //!
 //! The directory is the volume; a record adds what the directory cannot say. A container's own (anonymous) volumes and
-//! those that a bind named into being have no record, and need none; those of plugins always have one ([`foreign`]).
+//! those that a bind named into being may have no record, and need none; those of plugins always have one ([`foreign`]).
 
 pub(crate) mod foreign;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 
 use api::volume::{CreateBody, ListResponse, PruneReport, Volume};
@@ -21,7 +22,7 @@ use crate::filters::Filters;
 use crate::rooms::Rooms;
 
 /// The label that tells volumes nobody named.
-const ANONYMOUS: &str = "com.docker.volume.anonymous";
+pub(crate) const ANONYMOUS: &str = "com.docker.volume.anonymous";
 
 /// The driver that is ours.
 pub(crate) const LOCAL: &str = "local";
@@ -99,16 +100,8 @@ impl Volumes {
                 let (found, _) = rooms.make_foreign(&name, &driver, &making)?;
                 return Ok(picture_of_foreign(found));
             }
-            if !body.driver_opts.is_empty() {
-                return Err(Error::not_implemented(
-                    "options of the local volume driver are not supported yet",
-                ));
-            }
-            if rooms.storage.volumes.path(&name).is_err() {
-                rooms.storage.volumes.create(&name).context(|| format!("create {name}"))?;
-                rooms.store.put(&Record::new(&name, LOCAL, BTreeMap::new(), labels))?;
-                rooms.volume_event("create", &name, LOCAL);
-            }
+            let record = Record::new(&name, LOCAL, body.driver_opts, labels);
+            rooms.make_local(record).context(|| format!("create {name}"))?;
             picture(rooms, &name)
         })
         .await
@@ -155,17 +148,19 @@ impl Volumes {
             let mut report = PruneReport::default();
             for volume in all(rooms)? {
                 let labels = volume.labels.unwrap_or_default();
+                // What is elsewhere is not ours to throw away, as Docker has it.
                 let wanted = (named_too || labels.contains_key(ANONYMOUS))
+                    && volume.options.is_none()
                     && filters.labels("label", &labels)
                     && !(filters.has("label!") && filters.labels("label!", &labels));
                 if !wanted {
                     continue;
                 }
-                let size = crate::system::size_of_tree(volume.mountpoint.as_ref());
+                let size = rooms.storage.volumes.usage(&volume.name).unwrap_or(0);
                 match Self::remove_unused(rooms, &volume.name) {
                     Ok(()) => {
                         report.volumes_deleted.get_or_insert_default().push(volume.name);
-                        report.space_reclaimed += u64::try_from(size).unwrap_or(0);
+                        report.space_reclaimed += size;
                     }
                     Err(error) if error.kind() == Kind::Conflict => {}
                     Err(error) => return Err(error),
@@ -180,8 +175,7 @@ impl Volumes {
         // Nobody begins to use it between the question and the end.
         let _nobody = rooms.creations.write().unwrap_or_else(PoisonError::into_inner);
         rooms.refuse_if_used(name)?;
-        rooms.storage.volumes.remove(name).context(|| format!("remove {name}"))?;
-        rooms.store.delete::<Record>(name)?;
+        rooms.take_back_volume(name).context(|| format!("remove {name}"))?;
         rooms.volume_event("destroy", name, LOCAL);
         Ok(())
     }
@@ -196,6 +190,40 @@ impl Volumes {
 }
 
 impl Rooms {
+    /// Makes a volume of our own, or finds the one that is there. Where its directory is, and whether it is new.
+    pub(crate) fn make_local(&self, record: Record) -> Result<(PathBuf, bool)> {
+        let name = record.name.clone();
+        if let Ok(path) = self.storage.volumes.path(&name) {
+            return Ok((path, false));
+        }
+        storage::volume::Options::of(&record.options)?;
+        storage::volume::validate(&name)?;
+        // Written down first: what is a mount of something else must never be taken for a directory.
+        if !(record.options.is_empty() && record.labels.is_empty()) {
+            self.store.put(&record)?;
+        }
+        let path = self.storage.volumes.create(&name)?;
+        self.volume_event("create", &name, LOCAL);
+        Ok((path, true))
+    }
+
+    /// Removes a volume of our own, whoever uses it; one that is not there is gone already.
+    pub(crate) fn take_back_volume(&self, name: &str) -> Result<()> {
+        self.storage.volumes.remove(name)?;
+        match self.store.get::<Record>(name)? {
+            Some(record) if record.driver == LOCAL => self.store.delete::<Record>(name),
+            _ => Ok(()),
+        }
+    }
+
+    /// What a volume of our own is instead of its directory.
+    pub(crate) fn options_of(&self, name: &str) -> Result<Option<storage::volume::Options>> {
+        match self.store.get::<Record>(name)? {
+            Some(record) if record.driver == LOCAL => storage::volume::Options::of(&record.options),
+            _ => Ok(None),
+        }
+    }
+
     /// To be asked while nobody can begin to use it.
     fn refuse_if_used(&self, name: &str) -> Result<()> {
         let users = self.registry.users_of_volumes();
@@ -206,7 +234,7 @@ impl Rooms {
 }
 
 /// Those of our own.
-fn all(rooms: &Rooms) -> Result<Vec<Volume>> {
+pub(crate) fn all(rooms: &Rooms) -> Result<Vec<Volume>> {
     let names = rooms.storage.volumes.list()?;
     // One that has just been removed is no failure of the list.
     let there = |picture: &Result<Volume>| !matches!(picture, Err(e) if e.kind() == Kind::NotFound);
@@ -235,6 +263,7 @@ fn picture(rooms: &Rooms, name: &str) -> Result<Volume> {
         created_at: seconds.to_string(),
         driver: "local".to_owned(),
         labels: (!record.labels.is_empty()).then_some(record.labels),
+        options: (!record.options.is_empty()).then_some(record.options),
         mountpoint: path.to_string_lossy().into_owned(),
         name: name.to_owned(),
         scope: "local".to_owned(),

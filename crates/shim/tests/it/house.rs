@@ -67,7 +67,7 @@ impl House {
             rootfs: Rootfs::Directory { path: rootfs },
             netns: None,
             userns: None,
-            shm: None,
+            trees: Vec::new(),
             logs: logs::Config { path: dir.join("json.log"), ..logs::Config::default() },
             open_stdin: false,
             stdin_once: false,

@@ -30,6 +30,7 @@ use crate::layer::{Change, Depth};
 use crate::trash::Trash;
 
 pub use overlay::Overlay;
+pub(crate) use overlay::usage;
 
 pub use vfs::Vfs;
 

@@ -394,7 +394,7 @@ fn inherit(below: &View, tree: &OwnedFd, path: &[u8], sum: &mut Sum) -> Result<(
 }
 
 /// Bytes of the files in a tree, each counted once.
-pub(super) fn usage(tree: &OwnedFd) -> Result<u64> {
+pub(crate) fn usage(tree: &OwnedFd) -> Result<u64> {
     let mut linked = std::collections::HashSet::new();
     let mut bytes = 0;
     let mut walk = Walk::new(tree.as_fd())?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::Mode;
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use stdx::{Context, Error, Kind, Result};
 
@@ -66,6 +66,15 @@ impl Local {
     pub fn remove(&self, name: &str) -> Result<()> {
         validate(name)?;
         self.trash.take(self.directory.as_fd(), name)
+    }
+
+    /// Bytes of the files in a volume, each counted once.
+    pub fn usage(&self, name: &str) -> Result<u64> {
+        validate(name)?;
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        let data = [name.as_bytes(), b"/", DATA.as_bytes()].concat();
+        let data = beneath::open_plain(self.directory.as_fd(), &data, flags).on_disk()?;
+        crate::snapshot::usage(&data)
     }
 
     /// All volumes, sorted by name.
@@ -134,8 +143,8 @@ impl Driver for Local {
     }
 }
 
-/// Docker's rule and words.
-fn validate(name: &str) -> Result<()> {
+/// Docker's rule and words for names.
+pub fn validate(name: &str) -> Result<()> {
     let plain = |c: u8| c.is_ascii_alphanumeric() || b"-_.".contains(&c);
     if name.len() == 1 {
         return Err(Error::invalid(

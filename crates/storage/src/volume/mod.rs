@@ -1,6 +1,7 @@
 //! Volumes: directories that outlive containers. A file a driver.
 
 mod local;
+mod options;
 mod plugin;
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,7 +12,8 @@ use ::plugin::{Patience, Plugins};
 use serde_json::Value;
 use stdx::{Context, Result};
 
-pub use local::Local;
+pub use local::{Local, validate};
+pub use options::Options;
 pub use plugin::PluginDriver;
 
 /// In order of calls: a volume is made, containers mount and unmount it, it is removed. Each may be asked again for what

@@ -29,4 +29,5 @@ mod transcript;
 mod uml;
 mod userns;
 mod volume_plugins;
+mod volumes;
 mod watching;

@@ -31,7 +31,7 @@ use self::security::{Security, seccomp};
 use self::text::{Dns, extra_hosts};
 pub(crate) use self::text::{check_env, check_words, exposed_ports};
 use super::ids::Userns;
-use super::mounts::{MountPlan, absolute};
+use super::mounts::{MountPlan, VolumesFrom, absolute};
 use super::restart_policy::RestartPolicy;
 use super::{capabilities, health, signal, spec};
 use crate::rooms::Settings;
@@ -56,6 +56,7 @@ pub struct Plan {
     pub cgroupns: Cgroupns,
     pub userns: Userns,
     pub mounts: Vec<MountPlan>,
+    pub volumes_from: Vec<VolumesFrom>,
     /// Bytes.
     pub shm_size: i64,
     pub read_only: bool,
@@ -252,6 +253,12 @@ impl Plan {
             ports: ports(config, host, &network, &mut warnings)?,
             network,
             mounts: all_mounts(config, host)?,
+            volumes_from: host
+                .volumes_from
+                .iter()
+                .flatten()
+                .map(|text| VolumesFrom::parse(text))
+                .collect::<Result<_>>()?,
             shm_size: match host.shm_size {
                 0 => settings.shm_size as i64,
                 size if size < 0 => return Err(Error::invalid("SHM size can not be less than 0")),
@@ -316,19 +323,22 @@ impl Plan {
 
 /// Docker knows these and we do not, yet.
 fn refuse_unbuilt(config: &Config, host: &HostConfig) -> Result<()> {
-    let given = |list: &Option<Vec<String>>| list.as_ref().is_some_and(|list| !list.is_empty());
     let unbuilt = [
-        ("HostConfig.VolumesFrom", given(&host.volumes_from)),
-        ("HostConfig.StorageOpt", !host.storage_opt.is_empty()),
         ("HostConfig.Cgroup", !host.cgroup.is_empty()),
         (
-            "HostConfig.Mounts of type image, cluster or npipe",
-            host.mounts.iter().any(|m| matches!(m.r#type.as_str(), "image" | "cluster" | "npipe")),
+            "HostConfig.Mounts of type cluster or npipe",
+            host.mounts.iter().any(|m| matches!(m.r#type.as_str(), "cluster" | "npipe")),
         ),
         ("ArgsEscaped", config.args_escaped),
     ];
     if let Some((name, _)) = unbuilt.iter().find(|(_, asked)| *asked) {
         return Err(Error::not_implemented(format!("{name} is not supported yet")));
+    }
+    // No file system that we can tell apart has quotas for directories.
+    if !host.storage_opt.is_empty() {
+        return Err(Error::invalid(
+            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+        ));
     }
     if !matches!(host.isolation.as_str(), "" | "default") {
         return Err(Error::invalid(format!(

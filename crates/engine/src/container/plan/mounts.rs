@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::container::{Config, HostConfig, Mount};
 use stdx::{Error, Result};
 
-use crate::container::mounts::{self, Making, Missing, MountPlan, Recursive, Source};
+use crate::container::mounts::{self, Making, Missing, MountPlan, Origin, Recursive, Source};
 
 pub(super) fn all_mounts(config: &Config, host: &HostConfig) -> Result<Vec<MountPlan>> {
     let mut all = Vec::new();
@@ -40,6 +40,7 @@ pub(super) fn all_mounts(config: &Config, host: &HostConfig) -> Result<Vec<Mount
                 source: Source::Tmpfs { options },
                 mode: String::new(),
                 owner: None,
+                origin: Origin::Request,
             },
         )?;
     }
@@ -55,6 +56,7 @@ pub(super) fn all_mounts(config: &Config, host: &HostConfig) -> Result<Vec<Mount
                 source: Source::volume(),
                 mode: String::new(),
                 owner: None,
+                origin: Origin::Image,
             }));
         }
     }
@@ -78,6 +80,9 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
         "bind" => {
             if mount.source.is_empty() {
                 return Err(bad("field Source must not be empty".to_owned()));
+            }
+            if mount.volume_options.is_some() {
+                return Err(bad("field VolumeOptions must not be specified".to_owned()));
             }
             let path = mounts::absolute(&mount.source).ok_or_else(|| {
                 bad(format!("invalid mount path: '{}' mount path must be absolute", mount.source))
@@ -110,13 +115,20 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
             let making =
                 Making { driver: driver.name, options: driver.options, labels: options.labels };
             let local = matches!(making.driver.as_str(), "" | "local");
-            if local && !making.options.is_empty() {
-                return Err(Error::not_implemented(
-                    "volume driver options (local) are not supported yet",
-                ));
+            if local {
+                storage::volume::Options::of(&making.options)?;
             }
-            if local && !making.labels.is_empty() {
-                return Err(Error::not_implemented("volume labels are not supported yet"));
+            if mount.bind_options.is_some() {
+                return Err(bad("field BindOptions must not be specified".to_owned()));
+            }
+            if mount.source.is_empty() && !options.subpath.is_empty() {
+                return Err(bad("must not set Subpath when using anonymous volumes".to_owned()));
+            }
+            check_subpath(&options.subpath).map_err(bad)?;
+            if mount.source.is_empty() && mount.read_only {
+                return Err(bad(
+                    "must not set ReadOnly mode when using anonymous volumes".to_owned()
+                ));
             }
             if !mount.source.is_empty() {
                 mounts::check_volume_name(&mount.source)?;
@@ -128,7 +140,22 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
                 making,
             }
         }
+        "image" => {
+            if mount.bind_options.is_some() {
+                return Err(bad("field BindOptions must not be specified".to_owned()));
+            }
+            if mount.source.is_empty() {
+                return Err(bad("field Source must not be empty".to_owned()));
+            }
+            let subpath = mount.image_options.clone().unwrap_or_default().subpath;
+            check_subpath(&subpath).map_err(bad)?;
+            let subpath = (!subpath.is_empty()).then_some(subpath);
+            Source::Image { name: mount.source.clone(), subpath }
+        }
         "tmpfs" => {
+            if mount.bind_options.is_some() {
+                return Err(bad("field BindOptions must not be specified".to_owned()));
+            }
             if !mount.source.is_empty() {
                 return Err(bad("field Source must not be specified".to_owned()));
             }
@@ -149,7 +176,32 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
         }
         _ => return Err(bad("mount type unknown".to_owned())),
     };
-    Ok(MountPlan { target, read_only: mount.read_only, source, mode: String::new(), owner: None })
+    Ok(MountPlan {
+        target,
+        read_only: mount.read_only,
+        source,
+        mode: String::new(),
+        owner: None,
+        origin: Origin::Request,
+    })
+}
+
+/// A path that stays where it begins, as it is written.
+fn check_subpath(path: &str) -> Result<(), String> {
+    let mut depth = 0_i32;
+    let leaves = path.starts_with('/')
+        || path.split('/').any(|part| {
+            depth += match part {
+                "" | "." => 0,
+                ".." => -1,
+                _ => 1,
+            };
+            depth < 0
+        });
+    match leaves {
+        true => Err("subpath must be a relative path within the volume".to_owned()),
+        false => Ok(()),
+    }
 }
 
 fn check_tmpfs_option(option: &str) -> Result<()> {
