@@ -12,7 +12,7 @@ use sys::ns::setns;
 use sys::process::CloneFlags;
 
 use super::{ADDRESS, PORT};
-use crate::netlink::message::{APPEND, CREATE};
+use crate::netlink::message::{APPEND, CREATE, EXCLUSIVE};
 use crate::netlink::{Attributes, Batch, Socket};
 use crate::netns;
 
@@ -104,16 +104,33 @@ const IPPROTO_UDP: u8 = 17;
 ///     }
 /// }
 /// ```
-fn redirect((udp, tcp): (u16, u16)) -> Result<()> {
+fn redirect(ports: (u16, u16)) -> Result<()> {
+    let mut socket = Socket::netfilter()?;
+    // To take a table away costs the kernel milliseconds: only where there is one.
+    socket
+        .execute(rules(ports, Before::Nothing))
+        .or_else(|_| socket.execute(rules(ports, Before::Another)))
+        .context(|| "cannot lead to the name server".to_owned())
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Before {
+    Nothing,
+    Another,
+}
+
+fn rules((udp, tcp): (u16, u16), before: Before) -> Batch {
     let mut batch = Batch::new();
     let begin = [0, 0, 0, (SUBSYSTEM >> 8) as u8];
     batch.push_silent(BATCH_BEGIN, 0, &begin, |_| {});
     let header = [FAMILY_IPV4, 0, 0, 0];
     let table = |message: &mut Attributes| message.text(1, TABLE);
-    // Made first, so that deleting it cannot fail.
-    batch.push_silent(NEW_TABLE, CREATE, &header, table);
-    batch.push_silent(DELETE_TABLE, 0, &header, table);
-    batch.push_silent(NEW_TABLE, CREATE, &header, table);
+    if before == Before::Another {
+        // Made first, so that deleting it cannot fail.
+        batch.push_silent(NEW_TABLE, CREATE, &header, table);
+        batch.push_silent(DELETE_TABLE, 0, &header, table);
+    }
+    batch.push(NEW_TABLE, CREATE | EXCLUSIVE, &header, table);
     batch.push_silent(NEW_CHAIN, CREATE, &header, |message| {
         message.text(1, TABLE);
         message.text(3, CHAIN);
@@ -150,7 +167,7 @@ fn redirect((udp, tcp): (u16, u16)) -> Result<()> {
         });
     }
     batch.push_silent(BATCH_END, 0, &begin, |_| {});
-    Socket::netfilter()?.execute(batch).context(|| "cannot lead to the name server".to_owned())
+    batch
 }
 
 fn expression(list: &mut Attributes, name: &str, data: impl FnOnce(&mut Attributes)) {
