@@ -33,14 +33,16 @@ pub(crate) fn on_a_host(test: impl FnOnce() + Send + 'static) {
         test();
     });
     let outcome = host.join();
-    network::netd::end(dir.path()).unwrap();
+    for of_one_daemon in std::fs::read_dir(dir.path()).unwrap() {
+        network::netd::end(&of_one_daemon.unwrap().path()).unwrap();
+    }
     if let Err(panic) = outcome {
         std::panic::resume_unwind(panic);
     }
 }
 
 thread_local! {
-    /// Where this host's netd has its socket.
+    /// Where the daemons of this host have the sockets of their netds, in a directory each.
     static NETD_DIR: std::cell::RefCell<Option<std::path::PathBuf>> = const { std::cell::RefCell::new(None) };
 }
 
@@ -148,8 +150,9 @@ pub(crate) struct Daemon {
 pub(crate) fn config(bridge: &str) -> NetworkConfig {
     let netd = NETD_DIR.with_borrow(|dir| NetdConfig {
         program: env!("CARGO_BIN_EXE_test-netd").into(),
-        dir: dir.clone().expect("a test on a host"),
+        dir: dir.as_ref().expect("a test on a host").join(bridge),
     });
+    std::fs::create_dir_all(&netd.dir).unwrap();
     NetworkConfig {
         bridge: Bridge::Ours(bridge.to_owned()),
         netd: Some(netd),
