@@ -232,7 +232,7 @@ impl TcpSecurity {
         let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|cause| {
             Error::invalid(format!("cannot read the key {}", files.key.display())).caused_by(cause)
         })?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let provider = tls::provider();
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
             .map_err(unusable)?;

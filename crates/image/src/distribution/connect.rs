@@ -11,9 +11,7 @@ use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -27,13 +25,21 @@ pub(super) struct Connector {
     tls: Arc<OnceLock<Arc<ClientConfig>>>,
 }
 
-/// Whose certificates are believed.
+/// Whose certificates are believed: only two kinds of registries there are.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Trust {
-    /// Those that the system's certificate authorities vouch for.
     System,
-    /// Anybody's: for registries the operator called insecure.
+    /// For registries the operator called insecure.
     Anybody,
+}
+
+impl From<Trust> for tls::Trust {
+    fn from(trust: Trust) -> Self {
+        match trust {
+            Trust::System => Self::System,
+            Trust::Anybody => Self::Anybody,
+        }
+    }
 }
 
 impl Connector {
@@ -45,7 +51,7 @@ impl Connector {
         if let Some(config) = self.tls.get() {
             return Ok(Arc::clone(config));
         }
-        let config = Arc::new(tls_config(self.trust)?);
+        let config = Arc::new(tls::client(self.trust.into(), None).map_err(io::Error::other)?);
         Ok(Arc::clone(self.tls.get_or_init(|| config)))
     }
 
@@ -203,78 +209,5 @@ impl hyper::rt::Write for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
-    }
-}
-
-fn tls_config(trust: Trust) -> io::Result<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(io::Error::other)?;
-    if trust == Trust::Anybody {
-        let verifier = Arc::new(NoQuestions(provider));
-        return Ok(builder
-            .dangerous()
-            .with_custom_certificate_verifier(verifier)
-            .with_no_client_auth());
-    }
-    let mut roots = rustls::RootCertStore::empty();
-    let found = rustls_native_certs::load_native_certs();
-    for error in &found.errors {
-        tracing::warn!(%error, "cannot read some of the system's CA certificates");
-    }
-    let (_, ignored) = roots.add_parsable_certificates(found.certs);
-    if ignored > 0 {
-        tracing::debug!(ignored, "some of the system's CA certificates are unusable");
-    }
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
-/// Believes whatever certificate is shown; the signatures must still be made with it.
-#[derive(Debug)]
-struct NoQuestions(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for NoQuestions {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls12_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &rustls::DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(
-            message,
-            certificate,
-            signature,
-            &self.0.signature_verification_algorithms,
-        )
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<rustls::SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

@@ -8,13 +8,17 @@ pub(crate) mod route;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 
 pub(crate) use message::{Attributes, Batch, attribute, attributes, messages};
 use message::{Expect, HEADER, u16_at, u32_at};
+use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send, sockopt};
 use stdx::{Context, Error, Result};
 use sys::netlink::Protocol;
 
+/// How long an answer of the kernel may be missing.
+const PATIENCE: Duration = Duration::from_secs(60);
 /// The kernel answers a dump in pieces of up to 32 KiB, when the buffer offered is as large.
 const BUFFER: usize = 32 * 1024;
 /// A socket takes this much without being asked to.
@@ -88,14 +92,25 @@ impl Socket {
     }
 
     fn open(protocol: Protocol) -> io::Result<Self> {
-        Ok(Self { inner: sys::netlink::open(protocol, 0)?, sequence: 0, buffer: vec![0; BUFFER] })
+        let inner = sys::netlink::open(protocol, 0)?;
+        // The kernel answers within the call that asks; what does not come then is lost.
+        sockopt::set_socket_timeout(&inner, sockopt::Timeout::Recv, Some(PATIENCE))?;
+        Ok(Self { inner, sequence: 0, buffer: vec![0; BUFFER] })
     }
 
     /// A socket that somebody kept for us, with answers in it that nobody waits for any more.
     pub(crate) fn adopt(inner: OwnedFd) -> Self {
-        let mut buffer = vec![0; BUFFER];
-        while recv(&inner, &mut buffer[..], RecvFlags::DONTWAIT).is_ok() {}
-        Self { inner, sequence: 0, buffer }
+        let mut socket = Self { inner, sequence: 0, buffer: vec![0; BUFFER] };
+        socket.drain();
+        socket
+    }
+
+    /// Reads away what is there. A socket that has overrun gets nothing more until it has been read empty.
+    fn drain(&mut self) {
+        while matches!(
+            recv(&self.inner, &mut self.buffer[..], RecvFlags::DONTWAIT),
+            Ok(_) | Err(Errno::NOBUFS | Errno::INTR)
+        ) {}
     }
 
     /// The number by which the kernel knows us.
@@ -131,10 +146,13 @@ impl Socket {
         let mut open = batch.expected().filter(|expect| *expect != Expect::Nothing).count();
         let mut interrupted = false;
         while open > 0 {
-            let (length, _) = rustix::io::retry_on_intr(|| {
+            let received = rustix::io::retry_on_intr(|| {
                 recv(&self.inner, &mut self.buffer[..], RecvFlags::empty())
-            })
-            .context(failed)?;
+            });
+            if received.is_err() {
+                self.drain();
+            }
+            let (length, _) = received.context(failed)?;
             let mut rest = &self.buffer[..length.min(BUFFER)];
             while rest.len() >= HEADER {
                 let size = (u32_at(rest, 0) as usize).clamp(HEADER, rest.len());
