@@ -2,6 +2,7 @@
 //! is there to be asked.
 
 use std::fs::File;
+use std::os::fd::AsFd;
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use testkit::House;
@@ -14,11 +15,16 @@ pub(crate) fn pid(house: &House, name: &str) -> u32 {
 
 /// Does something in the network namespace of a process, on a thread that ends with it.
 pub(crate) fn within<T: Send>(pid: u32, work: impl FnOnce() -> T + Send) -> T {
+    let namespace = File::open(format!("/proc/{pid}/ns/net")).expect("it lives");
+    in_namespace(&namespace, work)
+}
+
+/// The same, in any network namespace.
+pub(crate) fn in_namespace<T: Send>(namespace: &File, work: impl FnOnce() -> T + Send) -> T {
     std::thread::scope(|scope| {
         let inside = || {
-            let namespace = File::open(format!("/proc/{pid}/ns/net")).expect("it lives");
             let kind = Some(LinkNameSpaceType::Network);
-            move_into_link_name_space(rustix::fd::AsFd::as_fd(&namespace), kind).expect("root");
+            move_into_link_name_space(namespace.as_fd(), kind).expect("root");
             work()
         };
         scope.spawn(inside).join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))

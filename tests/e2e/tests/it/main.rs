@@ -18,6 +18,7 @@ mod logging;
 mod names;
 mod network_plugins;
 mod networks;
+mod outbound;
 mod overlay;
 mod publish;
 mod races;
