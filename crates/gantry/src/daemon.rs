@@ -96,7 +96,7 @@ fn run(config: Config) -> Result<()> {
     // Files that containers read are for everybody, whatever the umask of whoever started us.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     make_dir(&config.data_root, 0o710)?;
-    make_dir(&config.exec_root, 0o711)?;
+    make_dir(&config.exec_root, 0o710)?;
     make_dir(&config.data_root.join("containers"), 0o710)?;
     make_dir(&config.exec_root.join("containers"), 0o700)?;
     let _data_lock = lock(&config.data_root)?;

@@ -64,8 +64,12 @@ fn ask_ps(options: &[&str], pids: &[u32]) -> Result<TopResponse> {
         std::process::Command::new("ps").args(options).output().context(|| "ps".to_owned())?;
     if !output.status.success() {
         let words = String::from_utf8_lossy(&output.stderr);
-        let first = words.lines().find(|line| !line.is_empty()).unwrap_or_default();
-        return Err(Error::internal(format!("ps: {first}")));
+        return Err(match words.lines().find(|line| !line.is_empty()) {
+            Some(first) => Error::invalid(format!("ps: {first}")),
+            None => {
+                Error::internal(format!("ps: exit status {}", output.status.code().unwrap_or(-1)))
+            }
+        });
     }
     table(&String::from_utf8_lossy(&output.stdout), pids)
 }

@@ -9,6 +9,7 @@ mod distribution;
 mod escapes;
 mod foreign;
 mod health;
+mod hostile;
 mod images;
 mod input;
 mod inside;
