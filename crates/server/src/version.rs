@@ -193,6 +193,12 @@ pub(crate) fn image(image: &api::image::Inspect, version: ApiVersion) -> Respons
         fill(&mut config, more);
     }
     fill(&mut document["Config"], config);
+    if version < V1_45 {
+        // Of the container that an image was made from. Whoever reads it, as Compose's first edition does, looks for the
+        // volumes that the image declares.
+        empty["Container"] = "".into();
+        empty["ContainerConfig"] = document["Config"].clone();
+    }
     fill(&mut document, empty);
     stream::ok(&document)
 }
@@ -372,6 +378,8 @@ mod tests {
         assert!(body("1.51").await.contains(config));
         assert!(body("1.49").await.contains(r#""Hostname":"","Image":"""#));
         assert!(body("1.43").await.contains(r#""VirtualSize":0"#));
+        assert!(body("1.44").await.contains(r#""ContainerConfig":{"AttachStderr":false"#));
+        assert!(!body("1.45").await.contains("ContainerConfig"));
     }
 
     #[test]

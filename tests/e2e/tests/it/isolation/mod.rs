@@ -1,8 +1,8 @@
 //! Who reaches whom: one table, asked of a host that has every kind of network at once.
 
-mod peer;
+pub(crate) mod peer;
 mod probe;
-mod stage;
+pub(crate) mod stage;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

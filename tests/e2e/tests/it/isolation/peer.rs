@@ -1,7 +1,7 @@
 //! Debian's dockerd, on this test's host, with a firewall of its own.
 
 use std::fs::File;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -48,10 +48,14 @@ impl Peer {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
     }
 
+    pub(crate) fn socket(&self) -> PathBuf {
+        self.dir.path().join("s")
+    }
+
     fn docker(&self, words: &[&str]) -> Command {
         let mut command = Command::new("docker");
         command
-            .env("DOCKER_HOST", format!("unix://{}", self.dir.path().join("s").display()))
+            .env("DOCKER_HOST", format!("unix://{}", self.socket().display()))
             .env("DOCKER_CONFIG", self.dir.path().join("config"))
             .env_remove("DOCKER_CONTEXT")
             .args(words)

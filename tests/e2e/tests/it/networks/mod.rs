@@ -1,6 +1,7 @@
 //! Networks that users make, under the real docker command and ours.
 
 mod change;
+mod compose;
 mod crash;
 mod links;
 mod objects;
