@@ -47,6 +47,8 @@ pub struct Settings {
     pub registry_mirrors: Vec<String>,
     pub insecure_registries: Vec<String>,
     /// Where specs of devices are looked for.
+    /// Who is asked about every request; the door does that.
+    pub authorization_plugins: Vec<String>,
     pub cdi_spec_dirs: Vec<PathBuf>,
     /// Whose users those of containers are that do not say.
     pub userns: Userns,

@@ -126,7 +126,8 @@ impl System {
             plugins: Plugins {
                 volume: rooms.volume_drivers(),
                 network: rooms.networks.drivers(),
-                authorization: None,
+                authorization: Some(settings.authorization_plugins.clone())
+                    .filter(|names| !names.is_empty()),
                 log: names(&shim::logs::DRIVERS),
             },
             memory_limit: support.memory_limit,

@@ -17,6 +17,7 @@ use image::{Images, RegistryConfig};
 use network::netd::NetdConfig;
 use network::{AddressPool, Bridge, NetworkConfig, Networks};
 use plugin::{Places, Plugins};
+use server::Authorization;
 use server::listen::{Listener, TcpSecurity, TlsFiles};
 use shim::Launcher;
 use state::{Journal, Store};
@@ -137,7 +138,8 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
     let storage = Arc::new(storage.with_plugins(Arc::clone(&plugins)));
     let images = Images::open(&store, Arc::clone(&storage), &journal, registries(config))?;
     let identity = identity(&config.data_root)?;
-    let networking = NetworkConfig { plugins: Some(plugins), ..networking(config, &identity)? };
+    let networking =
+        NetworkConfig { plugins: Some(Arc::clone(&plugins)), ..networking(config, &identity)? };
     let networks = Networks::open(networking, &store, &journal)?;
     let containers = Containers::open(Parts {
         settings: settings(config)?,
@@ -152,6 +154,13 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
     containers.recover().await?;
     let chores = tokio::spawn(chores(journal.clone(), Arc::clone(&storage)));
     welcome(&config.data_root, &images).await;
+    let authorization = match config.authorization_plugins.as_slice() {
+        [] => None,
+        names => {
+            let names = names.to_vec();
+            Some(tokiox::blocking(move || Authorization::new(names, plugins)).await?)
+        }
+    };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let rooms = server::Rooms {
@@ -170,7 +179,7 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
         }
         tracing::info!("shutting down; containers live on");
     };
-    server::serve(listeners, rooms, shutdown).await?;
+    server::serve(listeners, rooms, authorization, shutdown).await?;
     chores.abort();
     tokiox::blocking(move || networks.close()).await;
     tokiox::blocking(move || journal.save()).await
@@ -225,6 +234,7 @@ fn settings(config: &Config) -> Result<Settings> {
         labels: config.labels.clone(),
         registry_mirrors: config.registry_mirrors.clone(),
         insecure_registries: config.insecure_registries.clone(),
+        authorization_plugins: config.authorization_plugins.clone(),
         cdi_spec_dirs: match config.cdi_spec_dirs.as_slice() {
             [] => ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec(),
             dirs => dirs.to_vec(),

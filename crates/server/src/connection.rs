@@ -18,6 +18,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 use tower_service::Service;
 
+use crate::House;
+use crate::authorization::Peer;
 use crate::error::Refusal;
 use crate::hijack::Takeover;
 use crate::listen::Stream;
@@ -34,11 +36,16 @@ const LINGER: Duration = Duration::from_secs(1);
 /// Serves requests until the client goes, the daemon stops, or a container takes the connection over.
 pub(crate) async fn serve(
     stream: Stream,
-    router: Router,
+    house: House,
     mut stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let takeover = Arc::new(Mutex::new(None));
-    let service = Answers { router, takeover: Arc::clone(&takeover), stopping: stopping.clone() };
+    let peer = match house.authorization {
+        Some(_) => Peer::of(&stream),
+        None => Peer::default(),
+    };
+    let service =
+        Answers { house, peer, takeover: Arc::clone(&takeover), stopping: stopping.clone() };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
@@ -86,7 +93,8 @@ async fn stopped_by(mut stopping: watch::Receiver<bool>) {
 
 /// hyper's view of us.
 struct Answers {
-    router: Router,
+    house: House,
+    peer: Peer,
     takeover: Arc<Mutex<Option<Takeover>>>,
     stopping: watch::Receiver<bool>,
 }
@@ -109,10 +117,11 @@ impl hyper::service::Service<Request<Incoming>> for Answers {
     type Future = Pin<Box<dyn Future<Output = Result<Response, TakenOver>> + Send>>;
 
     fn call(&self, request: Request<Incoming>) -> Self::Future {
-        let (router, slot) = (self.router.clone(), Arc::clone(&self.takeover));
+        let (house, peer, slot) =
+            (self.house.clone(), self.peer.clone(), Arc::clone(&self.takeover));
         let stopping = self.stopping.clone();
         Box::pin(async move {
-            let mut response = answer(router, request).await;
+            let mut response = answer(house, &peer, request).await;
             if response.extensions_mut().remove::<Followed>().is_some() {
                 let until_stopped = |body: Body| {
                     Body::from_stream(body.into_data_stream().take_until(stopped_by(stopping)))
@@ -130,16 +139,28 @@ impl hyper::service::Service<Request<Incoming>> for Answers {
     }
 }
 
-/// Through the version gate to the routes, and the headers that every answer carries.
-async fn answer(mut router: Router, mut request: Request<Incoming>) -> Response {
-    let mut response = match version::strip(request.uri()) {
+/// Through the version gate to the routes.
+async fn route(mut router: Router, mut request: Request<Body>) -> Response {
+    match version::strip(request.uri()) {
         Err(error) => Refusal::from(error).into_response(),
         Ok((version, uri)) => {
             *request.uri_mut() = uri;
             request.extensions_mut().insert(version);
-            let outcome: Result<Response, Infallible> = router.call(request.map(Body::new)).await;
+            let outcome: Result<Response, Infallible> = router.call(request).await;
             outcome.unwrap_or_else(|never| match never {})
         }
+    }
+}
+
+/// Whoever must agree is asked, the routes answer, and every answer carries the same headers.
+async fn answer(house: House, peer: &Peer, request: Request<Incoming>) -> Response {
+    let House { router, authorization } = house;
+    let mut response = match authorization {
+        None => route(router, request.map(Body::new)).await,
+        Some(authorization) => match authorization.request(request, peer).await {
+            Ok((request, allowed)) => allowed.response(route(router, request).await).await,
+            Err(refusal) => refusal,
+        },
     };
     let headers = response.headers_mut();
     headers.insert("api-version", HeaderValue::from_static("1.55"));

@@ -7,6 +7,7 @@
 //!
 //! Start reading at [`serve`], then `connection.rs`, then a file of `routes/`.
 
+mod authorization;
 mod connection;
 mod error;
 pub mod hijack;
@@ -19,6 +20,7 @@ mod version;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use authorization::Authorization;
 use axum::Router;
 pub use routes::{Rooms, router, without_rooms};
 use stdx::Result;
@@ -39,15 +41,32 @@ const GRACE: Duration = Duration::from_secs(5);
 pub async fn serve(
     listeners: Vec<Listener>,
     rooms: Rooms,
+    authorization: Option<Authorization>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
-    serve_router(listeners, router(rooms), shutdown).await
+    let house = House { router: router(rooms), authorization: authorization.map(Arc::new) };
+    serve_house(listeners, house, shutdown).await
 }
 
 /// As [`serve`], for any routes: the version gate, limits and hijacking are the same.
 pub async fn serve_router(
     listeners: Vec<Listener>,
     router: Router,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
+    serve_house(listeners, House { router, authorization: None }, shutdown).await
+}
+
+/// What every connection leads to.
+#[derive(Clone)]
+struct House {
+    router: Router,
+    authorization: Option<Arc<Authorization>>,
+}
+
+async fn serve_house(
+    listeners: Vec<Listener>,
+    house: House,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let (stop, stopping) = watch::channel(false);
@@ -58,9 +77,9 @@ pub async fn serve_router(
     let mut doors = JoinSet::new();
     for listener in listeners {
         tracing::info!(host = listener.name(), "API listening");
-        doors.spawn(door(listener, router.clone(), Arc::clone(&places), stopping.clone()));
+        doors.spawn(door(listener, house.clone(), Arc::clone(&places), stopping.clone()));
     }
-    drop((router, stopping));
+    drop((house, stopping));
     shutdown.await;
     stop.send_replace(true);
     while doors.join_next().await.is_some() {}
@@ -75,7 +94,7 @@ struct Places {
 /// Lets clients in one by one; each is served on a task of its own.
 async fn door(
     listener: Listener,
-    router: Router,
+    house: House,
     places: Arc<Places>,
     mut stopping: watch::Receiver<bool>,
 ) {
@@ -86,7 +105,7 @@ async fn door(
             Some(_) = clients.join_next() => {}
             client = listener.accept() => match client {
                 Ok(client) => {
-                    clients.spawn(welcome(client, router.clone(), Arc::clone(&places), stopping.clone()));
+                    clients.spawn(welcome(client, house.clone(), Arc::clone(&places), stopping.clone()));
                 }
                 Err(error) => {
                     // Out of descriptors: those who are in must leave first.
@@ -105,7 +124,7 @@ async fn door(
 
 async fn welcome(
     client: Incoming,
-    router: Router,
+    house: House,
     places: Arc<Places>,
     stopping: watch::Receiver<bool>,
 ) {
@@ -123,7 +142,7 @@ async fn welcome(
         let (Ok(()) | Err(_)) = stream.write_all(refusal).await;
         return;
     }
-    if let Err(error) = connection::serve(stream, router, stopping).await {
+    if let Err(error) = connection::serve(stream, house, stopping).await {
         tracing::debug!(%error, "a connection broke");
     }
 }

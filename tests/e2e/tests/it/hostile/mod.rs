@@ -1,6 +1,7 @@
 //! A client that means harm, or is broken: whatever it sends, it gets an answer of its own, nobody else notices, and the
 //! daemon stays the process it was.
 
+mod authorization;
 mod canaries;
 mod hangups;
 mod history;
