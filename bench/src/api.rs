@@ -58,13 +58,27 @@ pub(crate) fn measure_exec(
     Ok(())
 }
 
-/// Both in turn, one row for each value of a round.
+/// Both in turn, one row of milliseconds for each value of a round.
 pub(crate) fn side_by_side(
     turns: &Turns,
     ours: &Engine,
     theirs: Option<&Engine>,
     table: &mut Table,
     rows: &[(&str, Option<Budget>)],
+    round: impl Fn(&Engine) -> Result<Vec<f64>>,
+) -> Result<()> {
+    let rows: Vec<_> =
+        rows.iter().map(|(name, budget)| (*name, Unit::Milliseconds, *budget)).collect();
+    rows_side_by_side(turns, ours, theirs, table, &rows, round)
+}
+
+/// Both in turn, one row for each value of a round.
+pub(crate) fn rows_side_by_side(
+    turns: &Turns,
+    ours: &Engine,
+    theirs: Option<&Engine>,
+    table: &mut Table,
+    rows: &[(&str, Unit, Option<Budget>)],
     round: impl Fn(&Engine) -> Result<Vec<f64>>,
 ) -> Result<()> {
     let round = &round;
@@ -75,10 +89,10 @@ pub(crate) fn side_by_side(
     let mut all = turns.take(&mut contestants)?.into_iter();
     let mut ours = all.next().unwrap_or_default().into_iter();
     let mut theirs = all.next().unwrap_or_default().into_iter();
-    for (name, budget) in rows {
+    for (name, unit, budget) in rows {
         table.push(Row {
             name: (*name).to_owned(),
-            unit: Unit::Milliseconds,
+            unit: *unit,
             ours: ours.next().unwrap_or_default(),
             against: theirs.next().map(|values| ("dockerd", values)),
             budget: *budget,

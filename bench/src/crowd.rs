@@ -39,7 +39,7 @@ pub(crate) fn measure(
     let engines: Vec<&Engine> = [Some(ours), theirs].into_iter().flatten().collect();
     let mut crowds = Vec::new();
     for engine in &engines {
-        crowds.push(Crowd { ids: Vec::new(), seconds: 0.0, empty: engine.memory()? });
+        crowds.push(Crowd::new(engine)?);
     }
     let few = containers.min(50);
     for size in [few, containers] {
@@ -85,13 +85,13 @@ pub(crate) fn measure(
         Budget { ratio: 0.5 / 4.2, words: "0.5 of 4.2 MiB" },
     );
     for (engine, crowd) in engines.iter().zip(&crowds) {
-        together(engine, crowd.ids.len(), |http, at| engine.remove(http, &crowd.ids[at]))?;
+        crowd.remove(engine)?;
     }
     Ok(())
 }
 
-struct Crowd {
-    ids: Vec<String>,
+pub(crate) struct Crowd {
+    pub(crate) ids: Vec<String>,
     /// How long it took to start them.
     seconds: f64,
     /// What the engine weighed before.
@@ -99,8 +99,12 @@ struct Crowd {
 }
 
 impl Crowd {
+    pub(crate) fn new(engine: &Engine) -> Result<Self> {
+        Ok(Self { ids: Vec::new(), seconds: 0.0, empty: engine.memory()? })
+    }
+
     /// Create and start, by several clients at once, until there are so many.
-    fn grow(&mut self, turns: &Turns, engine: &Engine, size: usize) -> Result<()> {
+    pub(crate) fn grow(&mut self, turns: &Turns, engine: &Engine, size: usize) -> Result<()> {
         let (time, more) = clock(|| {
             together(engine, size.saturating_sub(self.ids.len()), |http, _| {
                 turns.stop.check()?;
@@ -111,6 +115,11 @@ impl Crowd {
         })?;
         self.seconds += time / 1000.0;
         self.ids.extend(more);
+        Ok(())
+    }
+
+    pub(crate) fn remove(&self, engine: &Engine) -> Result<()> {
+        together(engine, self.ids.len(), |http, at| engine.remove(http, &self.ids[at]))?;
         Ok(())
     }
 }

@@ -29,6 +29,11 @@ impl Engine {
         }
     }
 
+    /// What is the host's network to its containers.
+    pub(crate) fn network_namespace(&self) -> PathBuf {
+        format!("/proc/{}/ns/net", self.daemon).into()
+    }
+
     pub(crate) fn connect(&self) -> Result<Http> {
         Http::connect(&self.socket)
     }

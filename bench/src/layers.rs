@@ -5,12 +5,11 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::json;
-use sys::process::CloneFlags;
 use testkit::images::{Compression, Entry, Packed, Style, tar};
 use testkit::{Registry, TestImage};
 
 use crate::engine::Engine;
-use crate::peer::Peer;
+use crate::network::Place;
 use crate::table::{Budget, Row, Table, Unit};
 use crate::turns::{Round, Turns, clock};
 
@@ -137,12 +136,12 @@ pub(crate) fn measure_pull(
     scratch: &Path,
     large: &Large,
     ours: &Engine,
-    peer: Option<&Peer>,
+    theirs: Option<&Engine>,
     table: &mut Table,
 ) -> Result<()> {
     // One registry where each engine finds it on its own loopback.
-    let here = Registry::start();
-    let there = peer.map(|peer| registry_in(&peer.network_namespace())).transpose()?;
+    let here = registry_in(&ours.network_namespace())?;
+    let there = theirs.map(|peer| registry_in(&peer.network_namespace())).transpose()?;
     for registry in [Some(&here), there.as_ref()].into_iter().flatten() {
         large.packed.push(registry, NAME, Some("pull"));
     }
@@ -154,10 +153,9 @@ pub(crate) fn measure_pull(
         large.forget(engine)?;
         Ok(vec![time])
     };
-    let theirs = peer.map(Peer::engine);
     let mut contestants: Vec<Round> =
         vec![Box::new(|| large.unpacked_by_tar(scratch)), Box::new(|| round(ours, &here))];
-    if let (Some(theirs), Some(there)) = (&theirs, &there) {
+    if let (Some(theirs), Some(there)) = (theirs, &there) {
         contestants.push(Box::new(move || round(theirs, there)));
     }
     report("pull, 120 MiB", &turns.fewer(), contestants, table)
@@ -188,13 +186,7 @@ fn load(engine: &Engine, archive: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// A registry on the loopback of another network namespace: a socket belongs to where its thread was when it was made.
+/// A registry on the loopback of another network namespace.
 fn registry_in(namespace: &Path) -> Result<Registry> {
-    let namespace = std::fs::File::open(namespace)?;
-    let entered = std::thread::spawn(move || -> Result<Registry> {
-        use std::os::fd::AsFd;
-        sys::ns::setns(namespace.as_fd(), CloneFlags::NEWNET)?;
-        Ok(Registry::start())
-    });
-    entered.join().expect("starting a registry does not panic")
+    Place::at(namespace)?.within(|| Ok(Registry::start()))
 }

@@ -10,6 +10,7 @@
 
 mod api;
 mod cli;
+mod copy;
 mod crowd;
 mod engine;
 mod floor;
@@ -17,9 +18,11 @@ mod http;
 mod interrupt;
 mod layers;
 mod logs;
+mod network;
 mod options;
 mod peer;
 mod runtime;
+mod stats;
 mod table;
 mod turns;
 
@@ -27,7 +30,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use testkit::House;
+use testkit::{House, Netns};
 
 use crate::engine::Engine;
 use crate::options::Options;
@@ -63,7 +66,9 @@ fn measure(options: &Options) -> Result<()> {
     let stop = interrupt::listen()?;
     let _alone = interrupt::alone()?;
     let scratch = tempfile::Builder::new().prefix("gantry-bench-").tempdir()?;
-    let house = House::new();
+    // As the peer has one: nothing of the machine's own is on either's way.
+    let netns = Netns::new();
+    let house = House::within(&netns);
     let peer = match options.peer {
         true => Some(Peer::start(&options.dockerd).context("cannot start the peer")?),
         false => None,
@@ -108,8 +113,17 @@ fn work(
     if options.wants("exec") {
         api::measure_exec(turns, ours, theirs, table)?;
     }
+    if network::GROUPS.iter().any(|group| options.wants(group)) {
+        network::measure(options, turns, ours, theirs, table)?;
+    }
+    if options.wants("copy") {
+        copy::measure(turns, scratch, house, theirs, table)?;
+    }
     if options.wants("crowd") {
         crowd::measure(turns, options.containers, ours, theirs, table)?;
+    }
+    if options.wants("stats") {
+        stats::measure(turns, ours, theirs, table)?;
     }
     if options.wants("logs") {
         logs::measure(turns, ours, theirs, table)?;
@@ -120,7 +134,7 @@ fn work(
             layers::measure_load(turns, scratch, &large, ours, theirs, table)?;
         }
         if options.wants("pull") {
-            layers::measure_pull(turns, scratch, &large, ours, peer, table)?;
+            layers::measure_pull(turns, scratch, &large, ours, theirs, table)?;
         }
     }
     if options.wants("runtime") {

@@ -7,7 +7,8 @@ use anyhow::{Context, Result, bail};
 pub(crate) const HELP: &str = "\
 Usage: bench/run [OPTIONS]
 
-  --only GROUP       floor, memory, cli, api, exec, crowd, logs, load, pull or runtime; may be repeated
+  --only GROUP       floor, memory, cli, api, exec, connect, dns, tcp, copy, crowd, stats, logs,
+                     load, pull or runtime; may be repeated
   --rounds N         rounds of each kind of work (30; heavy work takes a tenth)
   --containers N     how many containers the crowd has (200)
   --no-peer          ours alone
@@ -30,8 +31,10 @@ pub(crate) struct Options {
     pub(crate) help: bool,
 }
 
-const GROUPS: [&str; 10] =
-    ["floor", "memory", "cli", "api", "exec", "crowd", "logs", "load", "pull", "runtime"];
+const GROUPS: [&str; 15] = [
+    "floor", "memory", "cli", "api", "exec", "connect", "dns", "tcp", "copy", "crowd", "stats",
+    "logs", "load", "pull", "runtime",
+];
 
 impl Options {
     pub(crate) fn parse(arguments: &[String]) -> Result<Self> {

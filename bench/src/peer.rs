@@ -1,7 +1,7 @@
 //! Debian's dockerd, in a network and mount namespace of its own, with its own directories and cgroup.
 
 use std::os::unix::net::UnixDatagram;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -82,10 +82,6 @@ impl Peer {
         }
     }
 
-    pub(crate) fn network_namespace(&self) -> PathBuf {
-        format!("/proc/{}/ns/net", self.daemon.id()).into()
-    }
-
     fn remove_containers(&self) -> Result<()> {
         let engine = self.engine();
         let mut http = engine.connect()?;
@@ -101,7 +97,7 @@ impl Drop for Peer {
     fn drop(&mut self) {
         let _as_far_as_it_goes = self.remove_containers();
         // What lives in its network namespace is dockerd, its containerd and their shims.
-        let namespace = std::fs::read_link(self.network_namespace()).ok();
+        let namespace = std::fs::read_link(self.engine().network_namespace()).ok();
         let _gone = kill_process(Pid::from_child(&self.daemon), Signal::TERM);
         if !ended_within(&mut self.daemon, house::PATIENCE) {
             let _gone = self.daemon.kill();

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 pub(crate) enum Unit {
     Milliseconds,
     PerSecond,
+    MiBPerSecond,
     MiB,
 }
 
@@ -15,6 +16,7 @@ impl Unit {
         match self {
             Self::Milliseconds => "ms",
             Self::PerSecond => "/s",
+            Self::MiBPerSecond => "MiB/s",
             Self::MiB => "MiB",
         }
     }
@@ -47,7 +49,7 @@ impl Row {
         let (ratio, budget) = (self.ratio()?, self.budget?);
         Some(match self.unit {
             Unit::Milliseconds | Unit::MiB => ratio <= budget.ratio,
-            Unit::PerSecond => ratio >= budget.ratio,
+            Unit::PerSecond | Unit::MiBPerSecond => ratio >= budget.ratio,
         })
     }
 }

@@ -19,7 +19,11 @@ pub(crate) type Values = Vec<f64>;
 impl Turns {
     /// For work of seconds.
     pub(crate) fn fewer(&self) -> Self {
-        Self { rounds: self.rounds.div_ceil(10), stop: self.stop.clone() }
+        self.part(10)
+    }
+
+    pub(crate) fn part(&self, of: usize) -> Self {
+        Self { rounds: self.rounds.div_ceil(of), stop: self.stop.clone() }
     }
 
     /// By contestant, then by row. The first round of each warms up and is not counted.
