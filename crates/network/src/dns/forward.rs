@@ -4,7 +4,7 @@
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -37,11 +37,19 @@ pub(super) struct Question {
 pub(super) struct Forwarder {
     entrance: Entrance,
     upstreams: Upstreams,
+    buffer: Arc<Buffer>,
 }
+
+/// Where datagrams are received. Nothing is kept in it: one is enough for all.
+type Buffer = Mutex<Vec<u8>>;
 
 impl Forwarder {
     pub(super) fn new() -> Result<Self> {
-        Ok(Self { entrance: Entrance::here()?, upstreams: Upstreams::default() })
+        Ok(Self {
+            entrance: Entrance::here()?,
+            upstreams: Upstreams::default(),
+            buffer: Arc::default(),
+        })
     }
 
     /// The answer to a question, good or bad. `inside` is a socket in the container's namespace.
@@ -70,7 +78,10 @@ impl Forwarder {
                         Ok(way) => {
                             next = Instant::now() + SILENCE;
                             let question = Arc::clone(&question);
-                            asked.spawn(async move { (upstream, exchange(way, &question, end).await) });
+                            let buffer = Arc::clone(&self.buffer);
+                            asked.spawn(async move {
+                                (upstream, exchange(way, &question, &buffer, end).await)
+                            });
                         }
                         // No way there: the next one, at once.
                         Err(_) => self.upstreams.doubt(upstream),
@@ -153,7 +164,12 @@ enum Way {
     Stream(TcpSocket, SocketAddr),
 }
 
-async fn exchange(way: Way, question: &Question, end: Instant) -> io::Result<Vec<u8>> {
+async fn exchange(
+    way: Way,
+    question: &Question,
+    buffer: &Buffer,
+    end: Instant,
+) -> io::Result<Vec<u8>> {
     let mut id = [0; 2];
     getrandom(&mut id[..], GetRandomFlags::empty())?;
     let id = u16::from_ne_bytes(id);
@@ -165,11 +181,11 @@ async fn exchange(way: Way, question: &Question, end: Instant) -> io::Result<Vec
             socket.send(&message).await?;
             loop {
                 timeout_at(end, socket.readable()).await??;
-                let mut buffer = vec![0; LONGEST];
+                let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
+                buffer.resize(LONGEST, 0);
                 match socket.try_recv(&mut buffer) {
                     Ok(length) if query.is_answered_by(id, &buffer[..length]) => {
-                        buffer.truncate(length);
-                        return Ok(buffer);
+                        return Ok(buffer[..length].to_vec());
                     }
                     // Not the answer to this.
                     Ok(_) => {}

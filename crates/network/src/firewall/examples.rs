@@ -287,16 +287,16 @@ fn the_default_bridge_in_full() {
         	chain guard {
         		type filter hook prerouting priority raw; policy accept;
         		iifname != "lo" ip daddr 127.0.0.0/8 drop
-        		iifname @without4 meta nfproto ipv4 drop
-        		iifname @without6 meta nfproto ipv6 drop
+        		meta nfproto ipv4 iifname @without4 drop
+        		meta nfproto ipv6 iifname @without6 drop
         		iifname @internal fib daddr type local fib daddr . iif type != local drop
         		udp dport 4789 @th,96,32 @overlays ip saddr . @th,96,32 != @peers drop
         	}
 
         	chain spoof {
         		type filter hook prerouting priority mangle; policy accept;
-        		meta nfproto ipv4 iifname @addressed4 ct state invalid,new fib saddr . iif oif missing drop
-        		meta nfproto ipv6 iifname @addressed6 ct state invalid,new fib saddr . iif oif missing drop
+        		meta nfproto ipv4 ct state invalid,new iifname @addressed4 fib saddr . iif oif missing drop
+        		meta nfproto ipv6 ct state invalid,new iifname @addressed6 fib saddr . iif oif missing drop
         	}
 
         	chain prerouting {
