@@ -42,6 +42,7 @@ impl Containers {
     /// Makes records, kernel and disk agree again. The API may answer meanwhile: what is not adopted yet says what its
     /// record says.
     pub async fn recover(&self) -> Result<()> {
+        let waking = self.rooms.waking.write().await;
         let mut work = JoinSet::new();
         for container in self.all() {
             work.spawn(async move {
@@ -76,6 +77,7 @@ impl Containers {
             this.rooms.networks.restore(&this.living())
         })
         .await?;
+        drop(waking);
         for container in self.all() {
             container.boot();
         }
@@ -333,8 +335,13 @@ impl Container {
         }
         let this = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = this.start().await {
-                tracing::warn!(container = %this.id(), error = %error.chain(), "cannot start at boot");
+            match this.start().await {
+                // It ended when the host did, and its policy was quicker.
+                Err(error) if error.kind() == Kind::NotModified => {}
+                Err(error) => {
+                    tracing::warn!(container = %this.id(), error = %error.chain(), "cannot start at boot");
+                }
+                Ok(_) => {}
             }
         });
     }

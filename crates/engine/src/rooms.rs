@@ -86,12 +86,14 @@ pub(crate) struct Rooms {
     pub(crate) foreign: crate::volumes::foreign::Foreign,
     /// Held by the start of a container that shares a volume in memory.
     pub(crate) volumes_in_memory: tokio::sync::Mutex<()>,
+    /// Written while the daemon wakes up: what is made meanwhile looks like something that nobody owns.
+    pub(crate) waking: tokio::sync::RwLock<()>,
 }
 
 impl Rooms {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { settings, store, journal, storage, images, networks, launcher } = parts;
-        let (registry, ids, execs, seccomp, creations, foreign, volumes_in_memory) =
+        let (registry, ids, execs, seccomp, creations, foreign, volumes_in_memory, waking) =
             Default::default();
         Self {
             settings,
@@ -108,6 +110,7 @@ impl Rooms {
             creations,
             foreign,
             volumes_in_memory,
+            waking,
         }
     }
 

@@ -105,7 +105,7 @@ impl Core {
     }
 
     /// Makes ports of their bridge again those devices that lost it, as when somebody removed the bridge.
-    fn reconnect(&self, links: &[Link]) -> Result<()> {
+    pub(crate) fn reconnect(&self, links: &[Link]) -> Result<()> {
         let by_name: BTreeMap<&str, &Link> =
             links.iter().map(|link| (link.name.as_str(), link)).collect();
         let mut batch = Batch::new();

@@ -47,16 +47,22 @@ impl Record for Opened {
     }
 }
 
-/// Has the host forward packets of a family, if it does not. `devices` are those that are not ours.
-pub(crate) fn open(
+/// Writes down what there is on a host that does not forward a family yet, for the rules that come first. `devices` are
+/// those that are not ours. Tells whether it has to be opened.
+pub(crate) fn prepare(
     store: &Store,
     family: Family,
     devices: impl FnOnce() -> Result<Vec<String>>,
-) -> Result<()> {
-    if sysctl::get(family.switch())?.is_none_or(|found| found != "0") {
-        return Ok(());
+) -> Result<bool> {
+    let closed = sysctl::get(family.switch())?.is_some_and(|found| found == "0");
+    if closed {
+        store.put(&Opened { family, life: life()?, devices: devices()? })?;
     }
-    store.put(&Opened { family, life: life()?, devices: devices()? })?;
+    Ok(closed)
+}
+
+/// Has the host forward packets of a family.
+pub(crate) fn open(family: Family) -> Result<()> {
     if family == Family::Ipv6 {
         // A host that forwards does not listen to routers, and forgets the way out that they told.
         for device in sysctl::devices_told_by_routers() {

@@ -9,6 +9,7 @@
 //! Start reading at [`Networks`]; what is remembered is in `records.rs`; the ruleset is a value in `firewall/rules.rs`.
 
 mod attend;
+mod bridges;
 mod check;
 mod config;
 mod connect;
@@ -34,6 +35,7 @@ mod records;
 mod release;
 mod remote;
 mod sysctl;
+mod watch;
 mod words;
 
 pub use attend::{Living, has_names};

@@ -16,7 +16,7 @@ use crate::create::{self, CreateRequest, Surroundings};
 use crate::dns::inside::Sockets;
 use crate::driver::{Drivers, Inside, Namespace};
 use crate::endpoint::{self, AttachRequest};
-use crate::firewall::{Firewall, Monitor};
+use crate::firewall::Firewall;
 use crate::gateway;
 use crate::host::Host;
 use crate::ipam::{self, Usage};
@@ -27,13 +27,14 @@ use crate::predefined;
 use crate::records::{DriverKind, Endpoint, Network};
 use crate::release::Releaser;
 use crate::remote::RemoteIpam;
+use crate::watch::Monitor;
 
 /// All networks of this host. Clones share them.
 #[derive(Clone)]
 pub struct Networks {
     pub(crate) core: Arc<Core>,
     releaser: Arc<Releaser>,
-    _monitor: Arc<Option<Monitor>>,
+    _monitor: Arc<Monitor>,
 }
 
 /// A connected container's namespace, alive as long as somebody holds it.

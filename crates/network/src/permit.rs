@@ -5,30 +5,35 @@ use std::sync::Arc;
 
 use stdx::Result;
 
+use crate::bridges;
+use crate::firewall::Firewall;
 use crate::firewall::view::{Choices, Localhost, Port, Rules, View, ports_of};
-use crate::firewall::{Firewall, Monitor};
 use crate::forwarding::{self, Family};
 use crate::netlink::Batch;
 use crate::networks::Core;
 use crate::records::{Endpoint, Network};
 use crate::sysctl;
+use crate::watch::Monitor;
 
 impl Core {
     /// Makes host and firewall be as the networks need them, whatever became of them.
     pub(crate) fn permit(&self) -> Result<()> {
-        self.forward()?;
+        let closed = self.closed()?;
         let mut firewall = self.firewall();
         let view = self.view(self.choices(&firewall)?);
         firewall.ensure(&view)?;
+        // What nobody guards yet is not opened.
+        closed.into_iter().try_for_each(forwarding::open)?;
         route_localhost(&view)
     }
 
     /// The same after a change of ours, when nobody else's is expected.
     pub(crate) fn permit_change(&self) -> Result<()> {
-        self.forward()?;
+        let closed = self.closed()?;
         let mut firewall = self.firewall();
         let view = self.view(self.choices(&firewall)?);
-        firewall.adjust(&view)
+        firewall.adjust(&view)?;
+        closed.into_iter().try_for_each(forwarding::open)
     }
 
     /// Opens the ports of these endpoints, and closes those.
@@ -91,15 +96,17 @@ impl Core {
         }
     }
 
-    /// Looks again when somebody else has changed the host's rules.
-    pub(crate) fn watch(self: &Arc<Self>) -> Result<Option<Monitor>> {
+    /// Looks again when somebody else has changed the host's rules, or taken a bridge away.
+    pub(crate) fn watch(self: &Arc<Self>) -> Result<Monitor> {
         let core = Arc::downgrade(self);
-        self.firewall().watch(move || {
+        let rules = self.firewall().watch(move || {
             let Some(core) = core.upgrade() else { return };
             if let Err(err) = core.permit() {
                 tracing::error!(err = %err.chain(), "somebody changed the firewall, and it cannot be mended");
             }
-        })
+        })?;
+        let bridges = bridges::source(Arc::downgrade(self))?;
+        Monitor::start(rules.into_iter().chain([bridges]).collect())
     }
 
     /// How the kernel's rules differ from what the networks need.
@@ -109,18 +116,22 @@ impl Core {
         firewall.difference(&view)
     }
 
-    fn forward(&self) -> Result<()> {
+    /// The families that our networks need forwarded, and that the host does not forward.
+    fn closed(&self) -> Result<Vec<Family>> {
         if !self.config.ip_forward {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let families = [
             (Family::Ipv4, self.bridged(|network| network.enable_ipv4)),
             (Family::Ipv6, self.bridged(|network| network.enable_ipv6)),
         ];
+        let mut closed = Vec::new();
         for (family, _) in families.into_iter().filter(|(_, wanted)| *wanted) {
-            forwarding::open(&self.store, family, || self.foreign_devices())?;
+            if forwarding::prepare(&self.store, family, || self.foreign_devices())? {
+                closed.push(family);
+            }
         }
-        Ok(())
+        Ok(closed)
     }
 
     fn bridged(&self, which: impl Fn(&Network) -> bool) -> bool {

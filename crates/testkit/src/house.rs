@@ -193,6 +193,41 @@ impl House {
         daemon.wait().expect("a stopped daemon can be waited for");
     }
 
+    /// As when the machine loses its power: whatever lives dies, and what is in memory is gone. What is on disk stays.
+    pub fn cut_the_power(&mut self) {
+        let list = self.api("GET", "/containers/json", None).json();
+        let living: Vec<Pid> = list
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|container| {
+                let id = container["Id"].as_str()?;
+                let inspect = self.api("GET", &format!("/containers/{id}/json"), None).json();
+                Pid::from_raw(inspect["State"]["Pid"].as_i64()? as i32)
+            })
+            .collect();
+        let shims: Vec<OwnedFd> = living.iter().filter_map(|pid| kill(parent(*pid)?)).collect();
+        self.kill();
+        for shim in shims {
+            let mut dead = [PollFd::new(&shim, PollFlags::IN)];
+            poll(&mut dead, None).expect("what is killed ends");
+        }
+        self.sweep();
+        let below = format!(" {}/", self.exec_root().display());
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        for mount in mounts.lines().filter(|line| line.contains(&below)) {
+            let place = mount.split(' ').nth(1).expect("each is somewhere");
+            let _gone = Command::new("umount").args(["-l", place]).status();
+        }
+        for entry in std::fs::read_dir(self.run.path()).expect("it is there").flatten() {
+            let path = entry.path();
+            match path.is_dir() {
+                true => std::fs::remove_dir_all(path).expect("nothing is mounted there"),
+                false => std::fs::remove_file(path).expect("a file"),
+            }
+        }
+    }
+
     /// The real docker CLI, pointed here.
     pub fn docker(&self, args: &[&str]) -> Command {
         self.client("docker", args)
@@ -380,12 +415,20 @@ fn collect_below(dir: &Path, into: &mut Vec<PathBuf>) {
 fn kill_all(cgroup: &Path) -> Vec<OwnedFd> {
     let procs = std::fs::read_to_string(cgroup.join("cgroup.procs")).unwrap_or_default();
     let pids = procs.lines().filter_map(|line| Pid::from_raw(line.parse().ok()?));
-    let dying = pids.filter_map(|pid| {
-        let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        pidfd_send_signal(&process, Signal::KILL).ok()?;
-        Some(process)
-    });
-    dying.collect()
+    pids.filter_map(kill).collect()
+}
+
+/// Kills a process; what tells when it is dead.
+fn kill(pid: Pid) -> Option<OwnedFd> {
+    let process = pidfd_open(pid, PidfdFlags::empty()).ok()?;
+    pidfd_send_signal(&process, Signal::KILL).ok()?;
+    Some(process)
+}
+
+fn parent(pid: Pid) -> Option<Pid> {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.as_raw_nonzero())).ok()?;
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    Pid::from_raw(parent.trim().parse().ok()?)
 }
 
 fn write_existing(path: &Path, text: &str) -> std::io::Result<()> {

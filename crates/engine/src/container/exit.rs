@@ -169,6 +169,8 @@ impl Container {
         let exit = self.record().state.finished_at;
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
+            // One that ended while no daemon lived waits until what it left has been taken back.
+            drop(this.rooms.waking.read().await);
             let gate = this.cell.gate.lock().await;
             let state = &this.record().state;
             // Not wanted any more, or another exit has its own pause.

@@ -56,8 +56,8 @@ impl BridgeDriver {
             return Err(Error::conflict(format!("device {} is not a bridge", device.name)));
         }
         let wanted = addresses(device);
-        if device.address6.is_some() {
-            enable_ipv6(&device.name);
+        if device.address6.is_some() || device.ours {
+            set_ipv6(device);
         }
         if device.ours {
             let link_local =
@@ -156,11 +156,16 @@ fn addresses(device: &BridgeDevice) -> Vec<IpNet> {
     device.address.map(IpNet::from).into_iter().chain(v6.into_iter().flatten()).collect()
 }
 
-/// The host speaks IPv6 on the bridge, and believes nobody on it who says that he is a router.
-fn enable_ipv6(name: &str) {
-    for (setting, value) in [("disable_ipv6", "0"), ("accept_ra", "0")] {
-        let file = format!("/proc/sys/net/ipv6/conf/{name}/{setting}");
-        if let Err(err) = std::fs::write(&file, value) {
+/// The host speaks IPv6 on the bridge where it has an address, and nowhere else; it believes nobody who says that he is a
+/// router.
+fn set_ipv6(device: &BridgeDevice) {
+    let disabled = if device.address6.is_some() { "0" } else { "1" };
+    for (setting, value) in [("accept_ra", "0"), ("disable_ipv6", disabled)] {
+        let file = format!("/proc/sys/net/ipv6/conf/{}/{setting}", device.name);
+        // A kernel without IPv6 has no such files.
+        if let Err(err) = std::fs::write(&file, value)
+            && err.kind() != std::io::ErrorKind::NotFound
+        {
             tracing::warn!(%file, %err, "cannot set a bridge's IPv6");
         }
     }

@@ -20,7 +20,7 @@ use stdx::{Error, Result};
 
 use crate::config::NetworkConfig;
 use crate::netlink::Socket;
-pub(crate) use monitor::Monitor;
+use crate::watch::Source;
 use nft::{Change, Ownership};
 use ruleset::{Element, Ruleset};
 use view::{Choices, Localhost, Port, Rules, View};
@@ -101,10 +101,10 @@ impl Firewall {
         Ok(())
     }
 
-    /// Watches for changes by others, where we have rules.
-    pub(crate) fn watch(&self, changed: impl Fn() + Send + 'static) -> Result<Option<Monitor>> {
+    /// Tells of changes by others, where we have rules.
+    pub(crate) fn watch(&self, changed: impl Fn() + Send + 'static) -> Result<Option<Source>> {
         let Some(Ok(kernel)) = &self.kernel else { return Ok(None) };
-        Monitor::start(self.table.clone(), kernel.socket.port()?, changed).map(Some)
+        monitor::source(self.table.clone(), kernel.socket.port()?, changed).map(Some)
     }
 
     /// Makes the rules be as they should, whatever the kernel has; touches nothing where they are.

@@ -557,6 +557,16 @@ fn ipvlan_flag(flag: IpvlanFlag) -> u16 {
     }
 }
 
+/// Those who hear of devices.
+pub(crate) const LINKS: u32 = 1;
+
+/// The name of the device that is no more, if that is what a message tells. That a device is no port of a bridge any more
+/// is told in the bridges' own family.
+pub(crate) fn gone(kind: u16, body: &[u8]) -> Option<String> {
+    let whole = kind == RTM_DELLINK && body.first() == Some(&0);
+    link_in(body).filter(|_| whole).map(|link| link.name)
+}
+
 fn links_in(objects: &[(u16, Vec<u8>)]) -> impl Iterator<Item = Link> {
     objects.iter().filter(|(kind, _)| *kind == RTM_NEWLINK).filter_map(|(_, body)| link_in(body))
 }

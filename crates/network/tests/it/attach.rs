@@ -123,7 +123,9 @@ fn attaching_again_replaces() {
 fn a_failed_attach_leaves_nothing() {
     on_a_host(|| {
         let daemon = Daemon::start(config("gt-fail"));
-        run(&["ip", "link", "del", "gt-fail"]);
+        // Another device has its name; that it was renamed is not told as its end is.
+        run(&["ip", "link", "set", "gt-fail", "down"]);
+        run(&["ip", "link", "set", "gt-fail", "name", "elsewhere"]);
         run(&["ip", "link", "add", "gt-fail", "type", "ifb"]);
         let err = daemon.networks.attach(&request(&Id::random(), "bridge")).unwrap_err();
         assert!(

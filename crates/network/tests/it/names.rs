@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use network::{Attachment, CreateRequest, NetworkConfig};
 use stdx::Id;
@@ -116,6 +116,7 @@ fn ask(attachment: &Attachment, name: &str) -> (u8, Option<Ipv4Addr>) {
     })
 }
 
+/// N9, as small as a test is.
 #[test]
 fn what_is_known_does_not_wait_for_what_is_not() {
     on_a_host(|| {
@@ -167,6 +168,96 @@ fn what_is_known_does_not_wait_for_what_is_not() {
                 });
             }
         });
+    });
+}
+
+/// N9 at full size: fifty containers ask ten thousand questions a second for five hundred names, while what they ask of
+/// others is lost, late, or never answered. `cargo nextest run -p network --run-ignored all --no-capture n9`.
+#[test]
+#[ignore = "ten seconds of load; prints how long answers take"]
+fn n9_ten_thousand_questions_a_second() {
+    const CONTAINERS: usize = 50;
+    const NAMES: usize = 10;
+    /// Of each container.
+    const A_SECOND: u32 = 200;
+    const SECONDS: u32 = 10;
+    on_a_host(|| {
+        let internet = internet();
+        let silent = Ipv4Addr::new(203, 0, 113, 9);
+        let _silence = within(&internet, || {
+            run(&["ip", "addr", "add", &format!("{silent}/32"), "dev", "lo"]);
+            UdpSocket::bind((silent, 53)).unwrap()
+        });
+        run(&["ip", "route", "add", &format!("{silent}/32"), "via", &INTERNET.to_string()]);
+        upstream(&internet, INTERNET);
+        let daemon = Daemon::start(config("gt-load"));
+        create(&daemon, "back", false);
+        let containers: Vec<_> = (0..CONTAINERS)
+            .map(|number| {
+                let container = Id::random();
+                let mut request = request(&container, "back");
+                request.name = format!("c{number}");
+                request.dns.servers = vec![silent.into(), INTERNET.into()];
+                request.networks[0].aliases =
+                    (1..NAMES).map(|alias| format!("a{number}-{alias}")).collect();
+                daemon.networks.attach(&request).unwrap()
+            })
+            .collect();
+        let name = |number: usize, alias: usize| match alias {
+            0 => format!("c{number}"),
+            alias => format!("a{number}-{alias}"),
+        };
+        let addresses: Vec<_> = containers.iter().map(ip).collect();
+        let addresses = &addresses;
+        let mut took: Vec<Duration> = std::thread::scope(|scope| {
+            let askers: Vec<_> = containers
+                .iter()
+                .enumerate()
+                .map(|(own, container)| {
+                    scope.spawn(move || {
+                        within(container.netns.as_ref().unwrap(), || {
+                            let (known, foreign) = (client(), client());
+                            let start = Instant::now();
+                            let mut buffer = [0; 512];
+                            let mut took = Vec::new();
+                            for turn in 0..A_SECOND * SECONDS {
+                                // A thread that fell behind catches up.
+                                let due = start + Duration::from_secs(1) / A_SECOND * turn;
+                                std::thread::sleep(due.saturating_duration_since(Instant::now()));
+                                if turn % 100 == 0 {
+                                    let other = format!("some{turn}.example.org");
+                                    foreign.send(&query(turn as u16, &other)).unwrap();
+                                }
+                                let turn = turn as usize;
+                                let whose = (own + turn) % CONTAINERS;
+                                let asked = Instant::now();
+                                let name = name(whose, turn % NAMES);
+                                known.send(&query(turn as u16, &name)).unwrap();
+                                let length = known.recv(&mut buffer).unwrap();
+                                took.push(asked.elapsed());
+                                let answer = (turn as u16, NO_ERROR, Some(addresses[whose]));
+                                assert_eq!(read(&buffer[..length]), answer, "{name}");
+                            }
+                            for _ in 0..A_SECOND * SECONDS / 100 {
+                                let length = foreign.recv(&mut buffer).unwrap();
+                                assert_eq!(read(&buffer[..length]).2, Some(EVERYBODY));
+                            }
+                            took
+                        })
+                    })
+                })
+                .collect();
+            askers.into_iter().flat_map(|asker| asker.join().unwrap()).collect()
+        });
+        took.sort();
+        let at = |part: usize| took[took.len() * part / 1000];
+        println!(
+            "{} answers: median {:?}, p99 {:?}, worst {:?}",
+            took.len(),
+            at(500),
+            at(990),
+            at(999)
+        );
     });
 }
 

@@ -66,10 +66,25 @@ fn a_lost_bridge_comes_back_with_its_containers() {
         let daemon = Daemon::start(config("gt-lost"));
         let (container, attachment) = daemon.attach("bridge");
         run(&["ip", "link", "del", "gt-lost"]);
-        assert_eq!(daemon.networks.check(std::slice::from_ref(&container)).unwrap().len(), 1);
         let (other, _) = daemon.attach("bridge");
         daemon.networks.recover(&[container.clone(), other.clone()]).unwrap();
         assert_eq!(daemon.findings(&[container, other]), Vec::<String>::new());
+        assert!(talk(None, Ipv4Addr::new(172, 17, 0, 1), attachment.netns.as_ref()).is_some());
+    });
+}
+
+/// F22: nobody has to ask.
+#[test]
+fn a_bridge_that_is_taken_away_comes_back() {
+    on_a_host(|| {
+        let daemon = Daemon::start(config("gt-taken"));
+        let (container, attachment) = daemon.attach("bridge");
+        run(&["ip", "link", "del", "gt-taken"]);
+        let end = std::time::Instant::now() + std::time::Duration::from_secs(60);
+        while !daemon.findings(std::slice::from_ref(&container)).is_empty() {
+            assert!(std::time::Instant::now() < end, "{:?}", daemon.findings(&[]));
+            std::thread::yield_now();
+        }
         assert!(talk(None, Ipv4Addr::new(172, 17, 0, 1), attachment.netns.as_ref()).is_some());
     });
 }

@@ -2,6 +2,7 @@
 
 pub(crate) mod peer;
 mod probe;
+mod reboot;
 pub(crate) mod stage;
 
 use std::collections::BTreeSet;

@@ -51,6 +51,12 @@ pub(crate) enum Knows {
     What20Knew,
 }
 
+impl Knows {
+    fn of(self, network: &str) -> bool {
+        self == Self::Everything || !MODERN.contains(&network)
+    }
+}
+
 /// Containers: name, network, IPv4 and IPv6 address, what is published.
 pub(crate) const CONTAINERS: [(&str, &str, &str, &str, &[&str]); 14] = [
     (
@@ -125,10 +131,15 @@ impl Stage {
         stage
     }
 
-    /// Has an engine make the networks and the containers. `docker` runs its command and returns what that printed.
+    /// Has an engine make the networks and the containers, and enters them. `docker` runs its command and returns what
+    /// that printed.
     pub(crate) fn populate(&mut self, knows: Knows, docker: impl Fn(&[&str]) -> String) {
-        let wanted = |network: &str| knows == Knows::Everything || !MODERN.contains(&network);
-        for (name, v4, v6, options) in NETWORKS.into_iter().filter(|(name, ..)| wanted(name)) {
+        self.make(knows, &docker);
+        self.enter_all(knows, docker);
+    }
+
+    pub(crate) fn make(&self, knows: Knows, docker: impl Fn(&[&str]) -> String) {
+        for (name, v4, v6, options) in NETWORKS.into_iter().filter(|(name, ..)| knows.of(name)) {
             let mut words = vec!["network", "create", "--subnet", v4];
             if knows == Knows::Everything && !v6.is_empty() {
                 words.extend(["--ipv6", "--subnet", v6]);
@@ -143,7 +154,7 @@ impl Stage {
             docker(&words);
         }
         for (name, network, ip, ip6, published) in CONTAINERS {
-            if !wanted(network) {
+            if !knows.of(network) {
                 continue;
             }
             let mut words = vec![
@@ -168,6 +179,11 @@ impl Stage {
             }
             words.extend(["busybox", "sleep", "86400"]);
             docker(&words);
+        }
+    }
+
+    pub(crate) fn enter_all(&mut self, knows: Knows, docker: impl Fn(&[&str]) -> String) {
+        for (name, ..) in CONTAINERS.into_iter().filter(|(_, network, ..)| knows.of(network)) {
             let pid = docker(&["inspect", "-f", "{{.State.Pid}}", name]);
             let namespace = File::open(format!("/proc/{}/ns/net", pid.trim())).unwrap();
             self.enter(name, namespace.into());

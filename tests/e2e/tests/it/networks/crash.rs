@@ -45,6 +45,41 @@ fn churn(api: &Client, number: u32, stop: &AtomicBool) {
     }
 }
 
+/// The same with containers, whose ports are published: made, started, removed.
+fn come_and_go(api: &Client, number: u32, stop: &AtomicBool) {
+    let ask = |method: &str, path: &str, body: Option<&Value>| api.ask(method, path, body).is_ok();
+    for turn in 0.. {
+        let name = format!("guest-{number}-{turn}");
+        let body = json!({
+            "Image": "busybox",
+            "Cmd": ["sleep", "3600"],
+            "HostConfig": { "NetworkMode": "stay", "PortBindings": { "80/tcp": [{}], "53/udp": [{}] } },
+        });
+        let steps = [
+            ("POST", format!("/containers/create?name={name}"), Some(&body)),
+            ("POST", format!("/containers/{name}/start"), None),
+            ("DELETE", format!("/containers/{name}?force=1"), None),
+        ];
+        for (method, path, body) in steps {
+            if stop.load(Ordering::Relaxed) || !ask(method, &path, body) {
+                return;
+            }
+        }
+    }
+}
+
+/// Removes what was left half-way, which works whatever state it is in.
+fn show_out(house: &House) {
+    let list = house.api("GET", "/containers/json?all=1", None).json();
+    for container in list.as_array().expect("a list") {
+        let name = container["Names"][0].as_str().expect("a name");
+        if name.starts_with("/guest-") {
+            let gone = house.api("DELETE", &format!("/containers{name}?force=1"), None);
+            assert_eq!(gone.status, 204, "{name}: {}", gone.text());
+        }
+    }
+}
+
 fn bridges(house: &House) -> Vec<String> {
     let networks = house.api("GET", "/networks", None).json();
     let ids =
@@ -69,12 +104,14 @@ fn killed_while_networks_change() {
         let api = house.client_of_api();
         std::thread::scope(|scope| {
             let worker = scope.spawn(|| churn(&api, round, &stop));
+            let other = scope.spawn(|| come_and_go(&api, round, &stop));
             // Anywhere in the first few changes.
             let moment = Duration::from_micros(u64::from(round) * 2311 % 60_000);
             std::thread::park_timeout(moment);
             house.kill();
             stop.store(true, Ordering::Relaxed);
             worker.join().expect("the worker ends");
+            other.join().expect("the worker ends");
         });
         house.start();
         house.check();
@@ -90,6 +127,7 @@ fn killed_while_networks_change() {
         for name in networks.as_object().expect("an object").keys().filter(|name| *name != "stay") {
             house.ok(&["network", "disconnect", name, "web"]);
         }
+        show_out(&house);
         house.api("POST", "/networks/prune", None);
         assert_eq!(bridges(&house).len(), 1, "round {round}");
     }

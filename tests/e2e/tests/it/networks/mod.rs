@@ -3,7 +3,11 @@
 mod change;
 mod compose;
 mod crash;
+#[cfg(test)]
+mod lasting;
+mod liars;
 mod links;
+mod many;
 mod objects;
 mod reach;
 
