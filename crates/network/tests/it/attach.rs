@@ -206,6 +206,7 @@ fn what_predefined_networks_refuse() {
     });
 }
 
+/// N8.
 #[test]
 fn a_small_pool_runs_dry_and_recovers() {
     on_a_host(|| {
@@ -225,6 +226,7 @@ fn a_small_pool_runs_dry_and_recovers() {
     });
 }
 
+/// N8.
 #[test]
 fn the_subnet_avoids_the_hosts_routes() {
     on_a_host(|| {

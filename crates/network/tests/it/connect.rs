@@ -335,6 +335,7 @@ fn containers_on_the_hosts_wire() {
     });
 }
 
+/// N8.
 #[test]
 fn a_thousand_networks_worth_of_subnets() {
     on_a_host(|| {

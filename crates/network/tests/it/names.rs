@@ -294,6 +294,7 @@ fn what_is_long_comes_by_tcp() {
     });
 }
 
+/// N5.
 #[test]
 fn internal_networks_ask_nobody_of_the_hosts() {
     on_a_host(|| {

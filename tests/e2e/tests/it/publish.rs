@@ -1,4 +1,4 @@
-//! Published ports, through the real docker CLI: where they are reached, who is refused, what survives whom.
+//! Published ports, through the real docker CLI: where they are reached, who is refused, what survives whom (N7, N12).
 
 use std::io::{Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};

@@ -1,4 +1,5 @@
-//! Who reaches whom: one table, asked of a host that has every kind of network at once.
+//! Who reaches whom: one table, asked of a host that has every kind of network at once (N1, N3, N5), and asked without end
+//! while others break what they can (N2).
 
 pub(crate) mod peer;
 mod probe;

@@ -3,6 +3,7 @@
 mod change;
 mod compose;
 mod crash;
+mod doors;
 #[cfg(test)]
 mod lasting;
 mod liars;
