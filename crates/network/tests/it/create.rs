@@ -6,7 +6,7 @@ use network::{AttachRequest, CreateRequest, EndpointRequest, PoolRequest};
 use stdx::{Id, Kind};
 
 use crate::lab::{
-    Daemon, INTERNET, UPLINK, config, devices, internet, ip, on_a_host, run, talk, within,
+    Daemon, INTERNET, UPLINK, config, devices, internet, ip, on_a_host, request, run, talk, within,
 };
 
 fn named(name: &str) -> CreateRequest {
@@ -140,5 +140,40 @@ fn they_survive_the_daemon_and_the_bridge() {
         assert_eq!(daemon.findings(&[container]), Vec::<String>::new());
         let gateway = network.bridge.as_ref().unwrap().address.unwrap().addr();
         assert!(talk(None, gateway, attachment.netns.as_ref()).is_some());
+    });
+}
+
+/// N8: five containers fill a network of eight addresses, in whatever order they come and go nobody has another's; and a way
+/// that the host is told of later, as a VPN does, is nobody's network.
+#[test]
+fn addresses_are_given_once() {
+    on_a_host(|| {
+        let daemon = Daemon::start(config("gt-once"));
+        let pool = PoolRequest { subnet: "10.9.8.0/29".to_owned(), ..PoolRequest::default() };
+        daemon.networks.create(&CreateRequest { pools: vec![pool], ..named("small") }).unwrap();
+        let mut held: Vec<_> = (0..5).map(|_| daemon.attach("small")).collect();
+        for round in [[4, 0, 2], [1, 3, 0], [2, 1, 2]] {
+            let one_more = request(&Id::random(), "small");
+            let err = daemon.networks.attach(&one_more).unwrap_err().to_string();
+            assert!(err.starts_with("no available IPv4 addresses"), "{err}");
+            for index in round {
+                let (container, attachment) = held.remove(index.min(held.len() - 1));
+                drop(attachment);
+                daemon.networks.detach(&container).unwrap();
+            }
+            while held.len() < 5 {
+                held.push(daemon.attach("small"));
+            }
+            let mut addresses: Vec<_> = held.iter().map(|(_, one)| ip(one)).collect();
+            addresses.sort();
+            let all: Vec<_> = (2..7).map(|last| Ipv4Addr::new(10, 9, 8, last)).collect();
+            assert_eq!(addresses, all);
+        }
+
+        run(&["ip", "link", "add", "vpn", "type", "bridge"]);
+        run(&["ip", "link", "set", "vpn", "up"]);
+        run(&["ip", "route", "add", "172.18.0.0/15", "dev", "vpn"]);
+        let network = daemon.networks.create(&named("late")).unwrap();
+        assert_eq!(network.ipam.config[0].subnet.to_string(), "172.20.0.0/16");
     });
 }

@@ -251,8 +251,11 @@ fn who_reaches_whom() {
     });
 }
 
-/// What others do to the firewall while we look.
+/// What others do to the firewall while we look, and to the switch that makes a host a router.
 fn vandalise(table: &str) {
+    for state in ["0", "1"] {
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", state).unwrap();
+    }
     for words in ["flush ruleset".to_owned(), format!("delete table inet {table}")] {
         // Refused, where the table is held.
         let _refused = Command::new("nft").arg(words).output();
