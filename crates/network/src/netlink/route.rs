@@ -32,6 +32,8 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_NUM_TX_QUEUES: u16 = 31;
+const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
@@ -147,12 +149,14 @@ impl Batch {
     }
 
     /// Makes both ends where they belong at once: moving a device between namespaces later costs the kernel an RCU grace
-    /// period, and us a moment in which it is visible on the host.
+    /// period, and us a moment in which it is visible on the host. With the one queue each that they would use anyway: asked
+    /// for nothing, the kernel makes one per processor, and takes all but the first away again, for a grace period each.
     pub(crate) fn add_pair(&mut self, pair: &Pair) {
         self.push(RTM_NEWLINK, CREATE | EXCLUSIVE, &link_header(0, 0, 0), |link| {
             link.text(IFLA_IFNAME, pair.host);
             link.u32(IFLA_MTU, pair.mtu);
             link.u32(IFLA_MASTER, pair.bridge);
+            one_queue(link);
             link.nest(IFLA_LINKINFO, |info| {
                 info.text(IFLA_INFO_KIND, "veth");
                 info.nest(IFLA_INFO_DATA, |data| {
@@ -162,6 +166,7 @@ impl Batch {
                         peer.text(IFLA_IFNAME, pair.container);
                         peer.bytes(IFLA_ADDRESS, &pair.mac.0);
                         peer.u32(IFLA_MTU, pair.mtu);
+                        one_queue(peer);
                         peer.u32(IFLA_NET_NS_FD, pair.namespace.as_raw_fd() as u32);
                     });
                 });
@@ -486,6 +491,11 @@ pub(crate) fn link_of(reply: Reply) -> Result<Option<Link>> {
 
 fn only(replies: Vec<Reply>) -> Reply {
     replies.into_iter().next().expect("one message, one reply")
+}
+
+fn one_queue(link: &mut Attributes) {
+    link.u32(IFLA_NUM_TX_QUEUES, 1);
+    link.u32(IFLA_NUM_RX_QUEUES, 1);
 }
 
 fn no_ipv6_address(families: &mut Attributes) {
