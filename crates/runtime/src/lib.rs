@@ -42,6 +42,7 @@ pub use user::user_in;
 pub fn look_around() {
     // Who needs an answer that there is none to now asks again, and is told why.
     let _later = (cgroup::Mode::detect(), capabilities::available());
+    let _known = sys::overlay::takes_layers_singly();
 }
 
 /// Lets a container start that was created to wait in its state directory ([`Wait::StateDir`]); answers once `execve` has

@@ -6,6 +6,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::mount::{
@@ -17,9 +18,15 @@ use crate::process::CloneFlags;
 
 /// Whether `fsconfig` knows `lowerdir+`. Before 6.5 it took any word for overlay, and mounting failed.
 pub fn takes_layers_singly() -> bool {
-    let Ok(fs) = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) else { return true };
-    rustix::mount::fsconfig_set_flag(&fs, "no such word").is_err()
-        && rustix::mount::fsconfig_set_string(&fs, "lowerdir+", "/").is_ok()
+    // To forget the layer that was tried costs the kernel an RCU grace period.
+    static KNOWN: OnceLock<bool> = OnceLock::new();
+    *KNOWN.get_or_init(|| {
+        let Ok(fs) = rustix::mount::fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC) else {
+            return true;
+        };
+        rustix::mount::fsconfig_set_flag(&fs, "no such word").is_err()
+            && rustix::mount::fsconfig_set_string(&fs, "lowerdir+", "/").is_ok()
+    })
 }
 
 #[derive(Clone, Copy, Debug)]
