@@ -70,7 +70,8 @@ pub(crate) fn run(socket: UnixStream) -> Result<()> {
 
 fn receive_launch(socket: &UnixStream) -> Result<(LaunchCall, Vec<OwnedFd>)> {
     let (mut decoder, mut passed) = (Decoder::new(), Vec::new());
-    let mut bytes = vec![0; 64 * 1024];
+    // Every page of it is one more that this process does not share with the launcher.
+    let mut bytes = vec![0; 16 * 1024];
     loop {
         let received = sys::socket::recv_with_fds(socket, &mut bytes)
             .context(|| "cannot read the launch request".to_owned())?;

@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use rustix::buffer::spare_capacity;
 use rustix::event::PollFlags;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -180,13 +181,15 @@ impl Stdio {
     }
 
     fn read_output(&mut self, index: usize, scratch: &mut Vec<u8>, log: &mut Log) {
-        scratch.resize(SCRATCH, 0);
         let Some(output) = self.outputs.get_mut(index) else { return };
         for _ in 0..TURN {
             let Some(fd) = &output.fd else { return };
-            match rustix::io::read(fd, &mut scratch[..]) {
+            // Not filled before: most containers say little, and what is never touched costs no page.
+            scratch.clear();
+            scratch.reserve(SCRATCH);
+            match rustix::io::read(fd, spare_capacity(scratch)) {
                 Ok(count) if count > 0 => {
-                    let bytes = &scratch[..count];
+                    let bytes = &scratch[..];
                     output.log(bytes, log);
                     for client in &mut self.clients {
                         client.push(output.stream, bytes);
@@ -218,15 +221,16 @@ impl Stdio {
             && self.stdin.pending.is_empty()
             && flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
         {
-            scratch.resize(SCRATCH, 0);
+            scratch.clear();
+            scratch.reserve(SCRATCH);
             match rustix::net::recv(
                 &client.stream,
-                &mut scratch[..],
+                spare_capacity(scratch),
                 rustix::net::RecvFlags::DONTWAIT,
             ) {
                 Ok((count, _)) if count > 0 => {
                     client.moved = Instant::now();
-                    self.stdin.accept(&scratch[..count]);
+                    self.stdin.accept(scratch);
                 }
                 Err(Errno::AGAIN | Errno::INTR) => {}
                 Ok(_) | Err(_) => self.client_is_silent(index),
