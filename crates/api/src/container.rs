@@ -8,6 +8,7 @@ use stdx::time::Timestamp;
 use crate::image::Descriptor;
 use crate::json::is_default;
 use crate::network::EndpointSettings;
+use crate::secret::{ConfigReference, SecretReference};
 use crate::{Set, StringMap};
 
 /// `POST /containers/create`: what is portable, what belongs to this host, and the networks.
@@ -157,6 +158,11 @@ pub struct HostConfig {
     /// Podman's: shown by `inspect`, not asked for.
     #[serde(rename = "IDMappings", skip_deserializing, skip_serializing_if = "is_default")]
     pub id_mappings: Option<IdMappings>,
+    /// Ours, in the shape that services have for it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub secrets: Vec<SecretReference>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub configs: Vec<ConfigReference>,
 }
 
 /// Who the users inside are outside, each line `inside:outside:count`.

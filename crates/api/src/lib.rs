@@ -16,6 +16,7 @@ pub mod exec;
 pub mod image;
 pub mod json;
 pub mod network;
+pub mod secret;
 pub mod stream;
 pub mod system;
 pub mod version;

@@ -6,15 +6,18 @@
 //! What must stay true: a container changes state only through [`container::state::State::after`] with its gate held;
 //! failed start, exit and recovery end in the same `release`; nothing is held while waiting for a client or a container.
 
+mod boot;
 mod check;
 pub mod container;
 mod containers;
 pub mod filters;
+mod metrics;
 mod names;
 mod networks;
 mod recover;
 mod registry;
 mod rooms;
+mod secrets;
 mod stream;
 pub mod system;
 mod volumes;
@@ -31,6 +34,7 @@ pub use container::{Container, CreateRequest};
 pub use containers::{Containers, ListOptions};
 pub use filters::Filters;
 pub use rooms::{Parts, Settings};
+pub use secrets::{Secrets, Sort};
 pub use stream::{ByteStream, LogStream};
 pub use system::{CheckOptions, Finding, System};
 pub use volumes::Volumes;

@@ -17,7 +17,7 @@ use crate::container::plan::Plan;
 use crate::container::record::Record;
 use crate::container::state::{Event, Phase};
 use crate::container::volumes::Wish;
-use crate::container::{Cell, Container, exit, userns};
+use crate::container::{Cell, Container, userns};
 
 /// What a container that ran when the host went down is said to have exited with, as Docker says it.
 const LOST_WITH_THE_HOST: i32 = 255;
@@ -42,7 +42,6 @@ impl Containers {
     /// Makes records, kernel and disk agree again. The API may answer meanwhile: what is not adopted yet says what its
     /// record says.
     pub async fn recover(&self) -> Result<()> {
-        let waking = self.rooms.waking.write().await;
         let mut work = JoinSet::new();
         for container in self.all() {
             work.spawn(async move {
@@ -77,10 +76,7 @@ impl Containers {
             this.rooms.networks.restore(&this.living())
         })
         .await?;
-        drop(waking);
-        for container in self.all() {
-            container.boot();
-        }
+        self.boot();
         Ok(())
     }
 
@@ -313,36 +309,13 @@ impl Container {
         if let Err(error) = self.finish_update().await {
             tracing::warn!(container = %self.id(), error = %error.chain(), "cannot finish an update");
         }
+        let this = self.clone();
+        // Replaced when the daemon before died between the record and the container.
+        if let Err(error) = tokiox::blocking(move || this.renew_secrets_held()).await {
+            tracing::warn!(container = %self.id(), error = %error.chain(), "cannot replace a secret");
+        }
         tracing::info!(container = %self.id(), pid = state.pid, "adopted");
         self.follow(watch);
         Ok(())
-    }
-
-    /// Starts what its policy wants up when the daemon comes up.
-    fn boot(&self) {
-        let record = self.record();
-        let wanted = match record.state.phase {
-            Phase::Restarting => true,
-            Phase::Exited => exit::policy(&record).wants_boot(
-                record.stopped_by_hand,
-                record.state.exit_code,
-                record.restart_count,
-            ),
-            _ => false,
-        };
-        if !wanted {
-            return;
-        }
-        let this = self.clone();
-        tokio::spawn(async move {
-            match this.start().await {
-                // It ended when the host did, and its policy was quicker.
-                Err(error) if error.kind() == Kind::NotModified => {}
-                Err(error) => {
-                    tracing::warn!(container = %this.id(), error = %error.chain(), "cannot start at boot");
-                }
-                Ok(_) => {}
-            }
-        });
     }
 }

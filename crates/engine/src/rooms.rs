@@ -84,16 +84,18 @@ pub(crate) struct Rooms {
     /// Read while a container is made, written by who must not meet a half-made one.
     pub(crate) creations: std::sync::RwLock<()>,
     pub(crate) foreign: crate::volumes::foreign::Foreign,
+    pub(crate) metrics: crate::metrics::Metrics,
+    /// Until all are adopted: who is to come up again is started by [`crate::boot`], in its turn.
+    pub(crate) waking: std::sync::atomic::AtomicBool,
+    pub(crate) vault: crate::secrets::Vault,
     /// Held by the start of a container that shares a volume in memory.
     pub(crate) volumes_in_memory: tokio::sync::Mutex<()>,
-    /// Written while the daemon wakes up: what is made meanwhile looks like something that nobody owns.
-    pub(crate) waking: tokio::sync::RwLock<()>,
 }
 
 impl Rooms {
     pub(crate) fn new(parts: Parts) -> Self {
         let Parts { settings, store, journal, storage, images, networks, launcher } = parts;
-        let (registry, ids, execs, seccomp, creations, foreign, volumes_in_memory, waking) =
+        let (registry, ids, execs, seccomp, creations, foreign, vault, volumes_in_memory) =
             Default::default();
         Self {
             settings,
@@ -109,8 +111,10 @@ impl Rooms {
             seccomp,
             creations,
             foreign,
+            metrics: Default::default(),
+            waking: true.into(),
+            vault,
             volumes_in_memory,
-            waking,
         }
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::system::{
     Commit, Component, Device, DiskUsage, IndexInfo, Info, Platform, Plugins, RegistryConfig,
@@ -36,6 +37,17 @@ pub struct CheckOptions {
     pub repair: bool,
 }
 
+/// What it runs on.
+pub(crate) struct Host {
+    pub(crate) id: String,
+    pub(crate) architecture: String,
+    pub(crate) kernel: String,
+    pub(crate) os: String,
+    pub(crate) os_version: String,
+    pub(crate) cpus: i64,
+    pub(crate) memory: i64,
+}
+
 /// A place where records, kernel and disk disagree.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
@@ -56,6 +68,13 @@ impl System {
     }
 
     pub fn version(&self) -> Version {
+        let start = Instant::now();
+        let version = self.version_now();
+        self.rooms().metrics.system_version.since(start);
+        version
+    }
+
+    fn version_now(&self) -> Version {
         let kernel = kernel_release();
         let details = [
             ("ApiVersion", API_VERSION),
@@ -87,6 +106,13 @@ impl System {
     }
 
     pub async fn info(&self) -> Result<Info> {
+        let start = Instant::now();
+        let info = self.info_now()?;
+        self.rooms().metrics.system_info.since(start);
+        Ok(info)
+    }
+
+    fn info_now(&self) -> Result<Info> {
         let rooms = self.rooms();
         let settings = &rooms.settings;
         let all = self.containers.all();
@@ -200,6 +226,19 @@ impl System {
             warnings: (!warnings.is_empty()).then_some(warnings),
             ..Info::default()
         })
+    }
+
+    /// What figures are labelled with.
+    pub(crate) fn about_the_host(&self) -> Host {
+        Host {
+            id: self.id.clone(),
+            architecture: std::env::consts::ARCH.to_owned(),
+            kernel: kernel_release(),
+            os: os_release("PRETTY_NAME"),
+            os_version: os_release("VERSION_ID"),
+            cpus: cpus(),
+            memory: memory_total(),
+        }
     }
 
     pub async fn disk_usage(&self) -> Result<DiskUsage> {

@@ -19,6 +19,8 @@ pub(crate) struct Config {
     /// Where plugins are looked for; Docker's places if there are none.
     pub(crate) plugin_directories: Vec<PathBuf>,
     pub(crate) debug: bool,
+    /// Where figures are served, as address and port.
+    pub(crate) metrics_address: Option<String>,
     pub(crate) log_level: String,
     pub(crate) storage_driver: Option<String>,
     pub(crate) log_driver: String,
@@ -87,6 +89,7 @@ impl Default for Config {
             pidfile: PathBuf::from("/run/gantry.pid"),
             plugin_directories: Vec::new(),
             debug: false,
+            metrics_address: None,
             log_level: "info".to_owned(),
             storage_driver: None,
             log_driver: "json-file".to_owned(),
@@ -314,6 +317,12 @@ const SETTINGS: &[Setting] = &[
         "max-download-attempts",
         One,
         "Set the max download attempts for each pull",
+    ),
+    setting(
+        "metrics-addr",
+        "metrics-addr",
+        One,
+        "Set default address and port to serve the metrics api on",
     ),
     setting("mtu", "mtu", One, "Set the MTU for the default bridge network"),
     setting(
@@ -612,6 +621,7 @@ impl Config {
                 self.max_concurrent_downloads = number::<usize>(value)?.max(1)
             }
             "max-download-attempts" => self.max_download_attempts = number::<u32>(value)?.max(1),
+            "metrics-addr" => self.metrics_address = Some(text()).filter(|text| !text.is_empty()),
             "mtu" => self.mtu = number(value)?,
             "no-new-privileges" => self.no_new_privileges = switch(value)?,
             "pidfile" => self.pidfile = PathBuf::from(value),

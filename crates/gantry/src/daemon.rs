@@ -163,9 +163,14 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let metrics = config
+        .metrics_address
+        .as_deref()
+        .map(|address| Listener::open(&format!("tcp://{address}"), Some(&TcpSecurity::Plain), &[]));
+    let metrics = metrics.transpose()?.unwrap_or_default();
     let rooms = server::Rooms {
         containers,
-        system,
+        system: system.clone(),
         images,
         networks: networks.clone(),
         journal: journal.clone(),
@@ -179,7 +184,15 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
         }
         tracing::info!("shutting down; containers live on");
     };
+    let (stop, mut stopping) = tokio::sync::watch::channel(());
+    let monitored = async move {
+        // Ends with its other half.
+        let _over = stopping.changed().await;
+    };
+    let monitored = tokio::spawn(server::serve_metrics(metrics, system, monitored));
     server::serve(listeners, rooms, authorization, shutdown).await?;
+    drop(stop);
+    monitored.await.map_err(|_| Error::internal("serving metrics panicked"))??;
     chores.abort();
     tokiox::blocking(move || networks.close()).await;
     tokiox::blocking(move || journal.save()).await
@@ -333,10 +346,10 @@ fn cidr<T: FromStr>(text: &Option<String>, flag: &str) -> Result<Option<T>> {
 
 /// Work that nobody waits for.
 async fn chores(journal: Journal, storage: Arc<Storage>) {
-    let mut events = journal.subscribe();
+    let mut known = journal.last();
     loop {
-        let (missed, news) = events.take();
-        let quiet = missed.is_none() && news.is_empty();
+        let last = journal.last();
+        let quiet = std::mem::replace(&mut known, last) == last;
         let (journal, storage) = (journal.clone(), Arc::clone(&storage));
         let outcome = tokiox::blocking(move || {
             if quiet {

@@ -48,6 +48,15 @@ pub async fn serve(
     serve_house(listeners, house, shutdown).await
 }
 
+/// Serves figures for monitors, and nothing else: whoever may read them may do nothing.
+pub async fn serve_metrics(
+    listeners: Vec<Listener>,
+    system: engine::System,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
+    serve_router(listeners, routes::metrics::routes(system), shutdown).await
+}
+
 /// As [`serve`], for any routes: the version gate, limits and hijacking are the same.
 pub async fn serve_router(
     listeners: Vec<Listener>,

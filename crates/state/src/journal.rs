@@ -4,6 +4,7 @@
 //! missed; nothing is dropped in silence.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rusqlite::params;
@@ -81,6 +82,8 @@ pub struct Journal {
 }
 
 struct Shared {
+    /// Who listens on behalf of somebody else.
+    listeners: AtomicUsize,
     ring: Mutex<Ring>,
     /// Called after each append; wakes listeners that do not block (see [`Journal::on_append`]).
     wakers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
@@ -102,7 +105,11 @@ impl Journal {
             .map_err(failed)?;
         let last = last as u64;
         let ring = Ring { events: VecDeque::new(), next: last + 1, saved: last };
-        let shared = Shared { ring: Mutex::new(ring), wakers: Mutex::default() };
+        let shared = Shared {
+            listeners: AtomicUsize::new(0),
+            ring: Mutex::new(ring),
+            wakers: Mutex::default(),
+        };
         Ok(Self { store: store.clone(), shared: Arc::new(shared) })
     }
 
@@ -206,7 +213,18 @@ impl Journal {
 
     /// Everything from now on.
     pub fn subscribe(&self) -> Subscription {
+        self.shared.listeners.fetch_add(1, Ordering::Relaxed);
         Subscription { journal: self.clone(), next: self.ring().next }
+    }
+
+    /// How many subscriptions there are.
+    pub fn listeners(&self) -> usize {
+        self.shared.listeners.load(Ordering::Relaxed)
+    }
+
+    /// The place in the total order that the last event has; 0 before the first.
+    pub fn last(&self) -> u64 {
+        self.ring().next - 1
     }
 }
 
@@ -214,6 +232,12 @@ impl Journal {
 pub struct Subscription {
     journal: Journal,
     next: u64,
+}
+
+impl Drop for Subscription {
+    fn drop(&mut self) {
+        self.journal.shared.listeners.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A range of events that a slow listener can no longer have.

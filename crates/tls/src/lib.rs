@@ -2,6 +2,8 @@
 //!
 //! Which files are read, and in which words it is told when they cannot be, is for whoever asks.
 
+pub mod seal;
+
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};

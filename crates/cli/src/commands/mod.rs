@@ -4,6 +4,7 @@ pub(crate) mod container;
 mod context;
 mod image;
 mod network;
+mod secret;
 pub(crate) mod system;
 mod volume;
 
@@ -44,6 +45,11 @@ pub(crate) static ALL: &[&Command] = &[
     &container::unpause::COMMAND,
     &container::update::COMMAND,
     &container::wait::COMMAND,
+    &secret::create::CONFIG,
+    &secret::inspect::CONFIG,
+    &secret::ls::CONFIG,
+    &secret::rm::CONFIG,
+    &secret::update::CONFIG,
     &context::create::COMMAND,
     &context::inspect::COMMAND,
     &context::ls::COMMAND,
@@ -69,6 +75,11 @@ pub(crate) static ALL: &[&Command] = &[
     &network::ls::COMMAND,
     &network::prune::COMMAND,
     &network::rm::COMMAND,
+    &secret::create::SECRET,
+    &secret::inspect::SECRET,
+    &secret::ls::SECRET,
+    &secret::rm::SECRET,
+    &secret::update::SECRET,
     &system::check::COMMAND,
     &system::df::COMMAND,
     &system::dial_stdio::COMMAND,
@@ -88,10 +99,12 @@ pub(crate) static ALL: &[&Command] = &[
 ];
 
 pub(crate) static GROUPS: &[Group] = &[
+    Group { name: "config", about: "Manage Swarm configs" },
     Group { name: "container", about: "Manage containers" },
     Group { name: "context", about: "Manage contexts" },
     Group { name: "image", about: "Manage images" },
     Group { name: "network", about: "Manage networks" },
+    Group { name: "secret", about: "Manage Swarm secrets" },
     Group { name: "system", about: "Manage Docker" },
     Group { name: "volume", about: "Manage volumes" },
 ];

@@ -6,9 +6,13 @@ use std::process::{Command, Stdio};
 use crate::alone;
 
 /// The commands of both, by the name Docker's help is asked with.
-const COMMANDS: [&str; 98] = [
+const COMMANDS: [&str; 106] = [
     "attach",
     "commit",
+    "config create",
+    "config inspect",
+    "config ls",
+    "config rm",
     "container attach",
     "container commit",
     "container cp",
@@ -87,6 +91,10 @@ const COMMANDS: [&str; 98] = [
     "run",
     "save",
     "search",
+    "secret create",
+    "secret inspect",
+    "secret ls",
+    "secret rm",
     "start",
     "stats",
     "stop",

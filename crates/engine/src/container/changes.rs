@@ -1,6 +1,7 @@
 //! `docker diff`, `export` and the size of the writable layer.
 
 use std::os::fd::AsFd;
+use std::time::Instant;
 
 use api::container::{Change, ChangeKind};
 use stdx::Result;
@@ -11,9 +12,10 @@ use crate::ByteStream;
 impl Container {
     /// What differs from the image.
     pub async fn changes(&self) -> Result<Vec<Change>> {
+        let start = Instant::now();
         let rooms = self.rooms.clone();
         let id = self.cell.id.clone();
-        tokiox::blocking(move || {
+        let changes = tokiox::blocking(move || {
             let changes = rooms.storage.snapshots.changes(id.as_str())?;
             let word = |kind| match kind {
                 storage::layer::ChangeKind::Modified => ChangeKind::Modified,
@@ -28,7 +30,9 @@ impl Container {
                 })
                 .collect())
         })
-        .await
+        .await;
+        self.rooms.metrics.changes.since(start);
+        changes
     }
 
     /// The whole file system as a tar, flattened.

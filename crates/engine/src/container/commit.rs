@@ -1,5 +1,7 @@
 //! `docker commit`: what a container has changed becomes one more layer, and how it is configured an image.
 
+use std::time::Instant;
+
 use api::container::{Config, HealthConfig};
 use image::{NewImage, apply_changes};
 use oci::image::{Empty, Healthcheck, History, ImageConfig, RunConfig};
@@ -29,7 +31,11 @@ impl Container {
     /// Makes an image of the container; its id.
     pub async fn commit(&self, request: CommitRequest) -> Result<Digest> {
         let this = self.clone();
-        tokiox::to_the_end(async move { this.commit_to_the_end(request).await }).await
+        let start = Instant::now();
+        let image =
+            tokiox::to_the_end(async move { this.commit_to_the_end(request).await }).await?;
+        self.rooms.metrics.commit.since(start);
+        Ok(image)
     }
 
     async fn commit_to_the_end(&self, request: CommitRequest) -> Result<Digest> {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
+use std::time::Instant;
 
 use api::container::{Config, CreateBody, CreateResponse};
 use image::Image;
@@ -28,11 +29,13 @@ pub struct CreateRequest {
 
 impl Containers {
     pub async fn create(&self, request: CreateRequest) -> Result<CreateResponse> {
-        let this = self.clone();
-        tokiox::to_the_end(
-            async move { tokiox::blocking(move || this.create_blocking(request)).await },
-        )
-        .await
+        let (this, start) = (self.clone(), Instant::now());
+        let made = tokiox::to_the_end(async move {
+            tokiox::blocking(move || this.create_blocking(request)).await
+        })
+        .await?;
+        self.rooms.metrics.create.since(start);
+        Ok(made)
     }
 
     fn create_blocking(&self, request: CreateRequest) -> Result<CreateResponse> {
@@ -49,6 +52,7 @@ impl Containers {
         let mut host_config = body.host_config.unwrap_or_default();
         let bindings = host_config.port_bindings.take().unwrap_or_default();
         host_config.port_bindings = Some(super::plan::port_bindings(bindings)?);
+        rooms.resolve_secrets(&mut host_config)?;
         let mut warnings = super::plan::discard_here(&mut host_config.resources)?;
         let plan = Plan::of(&config, &host_config, &rooms.settings)?;
         plan.check_process()?;
@@ -144,7 +148,8 @@ impl Container {
             .images
             .hold(&image.id, record.id.as_str())
             .and_then(|()| rooms.storage.snapshots.prepare(record.id.as_str(), &record.chain))
-            .and_then(|_| self.make_mounts(record, plan, foreign))
+            .and_then(|_| rooms.secrets_stay(&record.host_config))
+            .and_then(|()| self.make_mounts(record, plan, foreign))
             .and_then(|()| super::userns::take(record, plan, rooms))
             .and_then(|()| self.save(record.clone()))
             .and_then(|()| rooms.store.delete::<Wish>(record.id.as_str()));

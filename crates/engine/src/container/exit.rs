@@ -3,7 +3,8 @@
 //! A running container has one task here that listens to its shim. Recovery starts the same task for every shim it
 //! finds, so that what ended while the daemon was away goes through the same door.
 
-use std::time::Duration;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 
 use runtime::cgroup;
 use shim::{Event as ShimEvent, Exit};
@@ -165,12 +166,14 @@ impl Container {
 
     /// Starts it again after `pause`, if that is still wanted then.
     pub(crate) fn restart_after(&self, pause: Duration) {
+        // One that ended while no daemon lived waits until what it left has been taken back, and for its turn.
+        if self.rooms.waking.load(Ordering::Acquire) {
+            return;
+        }
         let this = self.clone();
         let exit = self.record().state.finished_at;
         tokio::spawn(async move {
             tokio::time::sleep(pause).await;
-            // One that ended while no daemon lived waits until what it left has been taken back.
-            drop(this.rooms.waking.read().await);
             let gate = this.cell.gate.lock().await;
             let state = &this.record().state;
             // Not wanted any more, or another exit has its own pause.
@@ -198,8 +201,12 @@ impl Container {
     /// waits for it.
     pub(super) fn release_blocking(&self) -> Option<shim::Leaving> {
         let id = &self.cell.id;
-        if let Err(error) = self.rooms.networks.detach(id) {
-            tracing::warn!(container = %id, error = %error.chain(), "cannot take the network back");
+        let start = Instant::now();
+        match self.rooms.networks.detach(id) {
+            Ok(()) => self.rooms.metrics.release.since(start),
+            Err(error) => {
+                tracing::warn!(container = %id, error = %error.chain(), "cannot take the network back");
+            }
         }
         if self.record().mounts.iter().any(super::volumes::is_foreign)
             && let Err(error) = self.rooms.unmount_foreign(id)

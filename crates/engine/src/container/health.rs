@@ -4,6 +4,7 @@
 //! The shim ends a probe whose time is over, so that a daemon that dies leaves none behind.
 
 use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use api::container::{Config, HealthConfig, HealthSummary, HealthcheckResult};
@@ -322,6 +323,11 @@ impl Container {
                 (-1, error.chain())
             }
         };
+        let metrics = &self.rooms.metrics;
+        metrics.health_checks.fetch_add(1, Ordering::Relaxed);
+        if exit_code != 0 {
+            metrics.health_checks_failed.fetch_add(1, Ordering::Relaxed);
+        }
         HealthcheckResult { start, end: Timestamp::now(), exit_code, output }
     }
 

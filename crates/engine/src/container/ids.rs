@@ -124,6 +124,17 @@ impl Ids {
         Some((outside(&self.uids)?, outside(&self.gids)?))
     }
 
+    /// Who a user and a group of the container are outside, if there are such.
+    pub fn outside(&self, uid: u32, gid: u32) -> Option<(u32, u32)> {
+        let outside = |lines: &[IdMapping], id: u32| {
+            let line = lines.iter().find(|line| {
+                id.checked_sub(line.container_id).is_some_and(|distance| distance < line.size)
+            })?;
+            Some(line.host_id + (id - line.container_id))
+        };
+        Some((outside(&self.uids, uid)?, outside(&self.gids, gid)?))
+    }
+
     /// For files that are written from outside.
     pub fn owners(&self) -> storage::layer::Owners {
         let lines = |lines: &[IdMapping]| {

@@ -35,6 +35,7 @@ pub(crate) mod pause;
 pub(crate) mod remove;
 pub(crate) mod rename;
 pub(crate) mod resize;
+pub(crate) mod secrets;
 pub(crate) mod start;
 pub(crate) mod stats;
 pub(crate) mod stop;

@@ -1,6 +1,7 @@
 //! `docker rm`: the record first, then what it named; never "busy", never half.
 
 use std::sync::PoisonError;
+use std::time::Instant;
 
 use stdx::{Error, Result};
 
@@ -72,10 +73,13 @@ impl Container {
 
     /// Removes it, with the gate held.
     pub(crate) async fn remove_held(&self, volumes: bool) -> Result<()> {
+        let start = Instant::now();
         let mut record = self.after(Event::RemovalBegan)?;
         record.removes_volumes = volumes;
         self.save(record)?;
-        self.finish_removal().await
+        self.finish_removal().await?;
+        self.rooms.metrics.delete.since(start);
+        Ok(())
     }
 
     /// What follows once it is written down that it goes. Each step may be repeated: when a daemon dies in here, the next

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::network::EndpointSettings;
 use network::{Attachment, PublishedPort};
@@ -25,12 +26,14 @@ use super::{block_io, cdi, endpoints, tree};
 impl Container {
     /// Starts the container; the answer comes when its program has been executed. `Kind::NotModified` when it runs.
     pub async fn start(&self) -> Result<()> {
-        let this = self.clone();
+        let (this, start) = (self.clone(), Instant::now());
         tokiox::to_the_end(async move {
             let gate = this.cell.gate.lock().await;
             this.start_held(gate).await
         })
-        .await
+        .await?;
+        self.rooms.metrics.start.since(start);
+        Ok(())
     }
 
     pub(crate) async fn start_held(&self, gate: MutexGuard<'_, ()>) -> Result<()> {
@@ -133,7 +136,9 @@ impl Container {
         let plan = Plan::of(&record.config, record.host(), &rooms.settings)?;
         let mut mapped = self.user_namespace(record, &plan)?;
         let network = mapped.as_mut().and_then(|mapped| mapped.network.take());
+        let start = Instant::now();
         let attachment = self.acquire_network(record, &plan, network)?;
+        rooms.metrics.allocate.since(start);
         let data_dir = rooms.data_dir(&record.id);
         make_dir(&data_dir, 0o710)?;
         let dir = rooms.exec_dir(&record.id);
@@ -144,6 +149,8 @@ impl Container {
         let linked = self.linked(record)?;
         plan.env.splice(0..0, linked.iter().flat_map(|linked| linked.environment(&record.name)));
         let mut held = Held::default();
+        let ids = mapped.as_ref().map(|mapped| &mapped.ids);
+        let secrets = self.hand_over_secrets(&plan, ids, &mut held)?;
         let mut surroundings = Surroundings {
             id: record.id.to_string(),
             hostname: plan.hostname(&record.id),
@@ -158,6 +165,7 @@ impl Container {
             cgroup_v2: runtime::cgroup::Mode::detect()? == runtime::cgroup::Mode::V2,
             seccomp: None,
         };
+        surroundings.mounts.extend(secrets);
         let mut filter = self.filter(&plan)?;
         // Other runtimes have only the document; so has a supervisor that is told of a filter.
         if let Some(compiled) =

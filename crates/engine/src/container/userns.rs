@@ -93,6 +93,14 @@ impl Container {
         }
     }
 
+    /// Who its users are outside, whether they are its own or another's.
+    pub(crate) fn ids_now(&self, record: &Record, plan: &Plan) -> Result<Option<Ids>> {
+        match others(plan).next() {
+            None => Ok(record.ids.clone()),
+            Some(other) => Ok(self.rooms.registry.find(other)?.record().ids.clone()),
+        }
+    }
+
     fn new_namespace(&self, ids: Ids, plan: &Plan) -> Result<Mapped> {
         let private = matches!(plan.network, Network::None | Network::Named(_));
         let made = runtime::userns::vacant(&ids.uids, &ids.gids, private)?;

@@ -6,8 +6,10 @@ mod distribution;
 mod events;
 mod exec;
 mod images;
+pub(crate) mod metrics;
 mod networks;
 mod ping;
+mod secrets;
 mod system;
 mod unsupported;
 mod volumes;
@@ -37,6 +39,7 @@ pub fn router(rooms: Rooms) -> Router {
         .merge(images::routes(images))
         .merge(networks::routes(networks, containers.clone()))
         .merge(volumes::routes(engine::Volumes::new(&containers)))
+        .merge(secrets::routes(&engine::Secrets::new(&containers)))
         .merge(distribution::routes())
         .method_not_allowed_fallback(async || error::page_not_found())
 }

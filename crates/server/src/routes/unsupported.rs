@@ -33,7 +33,7 @@ pub(crate) fn routes() -> Router {
 const NO_PLUGINS: [(); 0] = [];
 
 /// What only a swarm manager can answer.
-const SWARM: [&str; 14] = [
+const SWARM: [&str; 10] = [
     "/swarm",
     "/swarm/update",
     "/swarm/unlockkey",
@@ -44,10 +44,6 @@ const SWARM: [&str; 14] = [
     "/services/{*rest}",
     "/tasks",
     "/tasks/{*rest}",
-    "/secrets",
-    "/secrets/{*rest}",
-    "/configs",
-    "/configs/{*rest}",
 ];
 
 type Handler = std::future::Ready<Refusal>;

@@ -1,5 +1,6 @@
 //! The built binary under real clients. Each test has a daemon of its own and ends with a strict check of it.
 
+mod boot;
 mod commit;
 mod containers;
 mod copy;
@@ -16,6 +17,7 @@ mod inside;
 #[cfg(test)]
 mod isolation;
 mod logging;
+mod metrics;
 mod names;
 mod network_plugins;
 mod networks;
@@ -26,6 +28,7 @@ mod races;
 mod resources;
 mod run;
 mod runc;
+mod secrets;
 mod streams;
 mod transcript;
 mod uml;

@@ -12,7 +12,7 @@ use stdx::{Error, Result, duration, units};
 
 use super::mounts::{self, Volume};
 use super::ports::Ports;
-use super::{files, values};
+use super::{files, references, values};
 use crate::flags::{self, Parsed};
 
 /// Whether the container's streams are wanted by this command.
@@ -179,6 +179,8 @@ fn host_config(flags: &Parsed) -> Result<HostConfig> {
         runtime: text("runtime"),
         isolation: text("isolation"),
         resources: resources(flags)?,
+        secrets: flags.list("secret").into_iter().map(references::secret).collect::<Result<_>>()?,
+        configs: flags.list("config").into_iter().map(references::config).collect::<Result<_>>()?,
         mounts: flags.list("mount").into_iter().map(mounts::mount).collect::<Result<_>>()?,
         masked_paths: nothing(),
         readonly_paths: nothing(),

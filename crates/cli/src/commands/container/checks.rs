@@ -11,6 +11,14 @@ pub(super) fn attach(value: &str) -> Result<()> {
     }
 }
 
+pub(super) fn secret(value: &str) -> Result<()> {
+    super::references::secret(value).map(drop)
+}
+
+pub(super) fn config(value: &str) -> Result<()> {
+    super::references::config(value).map(drop)
+}
+
 pub(super) fn env(value: &str) -> Result<()> {
     match value.split('=').next() {
         Some("") => Err(Error::invalid(format!("invalid environment variable: {value}"))),

@@ -3,7 +3,7 @@
 use super::checks;
 use crate::flags::{Flag, Kind};
 
-pub(super) static RUN: [Flag; 108] = [
+pub(super) static RUN: [Flag; 110] = [
     Flag::new("add-host", Kind::List, "Add a custom host-to-IP mapping (host:ip)")
         .check(checks::add_host),
     Flag::new(
@@ -34,6 +34,10 @@ pub(super) static RUN: [Flag; 108] = [
         "Cgroup namespace to use (host|private)\n'host':    Run the container in the Docker host's cgroup namespace\n'private': Run the container in its own private cgroup namespace\n'':        Use the cgroup namespace as configured by the\n           default-cgroupns-mode option on the daemon (default)",
     ),
     Flag::new("cidfile", Kind::Text, "Write the container ID to the file"),
+    // Docker's help knows neither this nor `secret`: they are those of services.
+    Flag::new("config", Kind::List, "Config to expose to the container")
+        .check(checks::config)
+        .hidden(),
     Flag::new("cpu-count", Kind::Int, "CPU count (Windows only)"),
     Flag::new("cpu-percent", Kind::Int, "CPU percent (Windows only)"),
     Flag::new("cpu-period", Kind::Int, "Limit CPU CFS (Completely Fair Scheduler) period"),
@@ -188,6 +192,9 @@ pub(super) static RUN: [Flag; 108] = [
         "Automatically remove the container and its associated anonymous volumes when it exits",
     ),
     Flag::new("runtime", Kind::Text, "Runtime to use for this container"),
+    Flag::new("secret", Kind::List, "Secret to expose to the container")
+        .check(checks::secret)
+        .hidden(),
     Flag::new("security-opt", Kind::List, "Security Options"),
     Flag::new("shm-size", Kind::Bytes, "Size of /dev/shm"),
     Flag::new("sig-proxy", Kind::Switch, "Proxy received signals to the process (default true)"),
@@ -211,7 +218,7 @@ pub(super) static RUN: [Flag; 108] = [
     Flag::alias("dns-opt", "dns-option"),
 ];
 
-pub(super) static CREATE: [Flag; 105] = [
+pub(super) static CREATE: [Flag; 107] = [
     Flag::new("add-host", Kind::List, "Add a custom host-to-IP mapping (host:ip)")
         .check(checks::add_host),
     Flag::new(
@@ -242,6 +249,10 @@ pub(super) static CREATE: [Flag; 105] = [
         "Cgroup namespace to use (host|private)\n'host':    Run the container in the Docker host's cgroup namespace\n'private': Run the container in its own private cgroup namespace\n'':        Use the cgroup namespace as configured by the\n           default-cgroupns-mode option on the daemon (default)",
     ),
     Flag::new("cidfile", Kind::Text, "Write the container ID to the file"),
+    // Docker's help knows neither this nor `secret`: they are those of services.
+    Flag::new("config", Kind::List, "Config to expose to the container")
+        .check(checks::config)
+        .hidden(),
     Flag::new("cpu-count", Kind::Int, "CPU count (Windows only)"),
     Flag::new("cpu-percent", Kind::Int, "CPU percent (Windows only)"),
     Flag::new("cpu-period", Kind::Int, "Limit CPU CFS (Completely Fair Scheduler) period"),
@@ -393,6 +404,9 @@ pub(super) static CREATE: [Flag; 105] = [
         "Automatically remove the container and its associated anonymous volumes when it exits",
     ),
     Flag::new("runtime", Kind::Text, "Runtime to use for this container"),
+    Flag::new("secret", Kind::List, "Secret to expose to the container")
+        .check(checks::secret)
+        .hidden(),
     Flag::new("security-opt", Kind::List, "Security Options"),
     Flag::new("shm-size", Kind::Bytes, "Size of /dev/shm"),
     Flag::new("stop-signal", Kind::Text, "Signal to stop the container"),

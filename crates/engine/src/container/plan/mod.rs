@@ -3,6 +3,7 @@
 //! What is accepted here is applied by `spec.rs` and `start.rs`. What Docker knows and we have not built is refused by
 //! name: silence would be a lie.
 
+pub(crate) mod files;
 mod log;
 mod log_tag;
 mod mounts;
@@ -56,6 +57,8 @@ pub struct Plan {
     pub cgroupns: Cgroupns,
     pub userns: Userns,
     pub mounts: Vec<MountPlan>,
+    /// Secrets and configs.
+    pub files: Vec<self::files::FilePlan>,
     pub volumes_from: Vec<VolumesFrom>,
     /// Bytes.
     pub shm_size: i64,
@@ -229,6 +232,7 @@ impl Plan {
         let oom_score_adj =
             i32::try_from(host.oom_score_adj).ok().filter(|score| (-1000..=1000).contains(score));
         let userns = userns::userns(host, settings.userns, (&network, &pid, &ipc))?;
+        let mounts = all_mounts(config, host)?;
         Ok(Self {
             args,
             env: list(&config.env),
@@ -252,7 +256,8 @@ impl Plan {
             },
             ports: ports(config, host, &network, &mut warnings)?,
             network,
-            mounts: all_mounts(config, host)?,
+            files: self::files::files(host, &mounts)?,
+            mounts,
             volumes_from: host
                 .volumes_from
                 .iter()

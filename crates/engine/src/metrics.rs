@@ -1,0 +1,351 @@
+//! Figures for a monitor, in the text that Prometheus reads: those that dockerd has, by its names, and what each container
+//! uses.
+
+use std::fmt::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use api::container::Stats;
+use futures_util::StreamExt;
+use stdx::Result;
+
+use crate::container::state::Phase;
+use crate::system::System;
+
+/// How many containers are looked at at a time, and how long one may take.
+const AT_A_TIME: usize = 16;
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Upper ends of what times are counted into, in milliseconds: the usual ones of Prometheus.
+const BUCKETS: [u64; 11] = [5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
+
+/// Times, counted by how long they were.
+#[derive(Debug, Default)]
+pub(crate) struct Times {
+    buckets: [AtomicU64; BUCKETS.len()],
+    count: AtomicU64,
+    nanos: AtomicU64,
+}
+
+impl Times {
+    /// What began then has just ended.
+    pub(crate) fn since(&self, start: Instant) {
+        let took = start.elapsed();
+        for (end, bucket) in BUCKETS.iter().zip(&self.buckets) {
+            if took <= Duration::from_millis(*end) {
+                bucket.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        self.nanos.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
+        self.count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn write(&self, text: &mut Text, name: &str, label: (&str, &str)) {
+        let count = self.count.load(Ordering::Relaxed);
+        for (end, bucket) in BUCKETS.iter().zip(&self.buckets) {
+            let end = (*end as f64 / 1000.0).to_string();
+            let value = bucket.load(Ordering::Relaxed).min(count);
+            text.line(&format!("{name}_bucket"), &[label, ("le", &end)], value as f64);
+        }
+        text.line(&format!("{name}_bucket"), &[label, ("le", "+Inf")], count as f64);
+        let seconds = self.nanos.load(Ordering::Relaxed) as f64 / 1e9;
+        text.line(&format!("{name}_sum"), &[label], seconds);
+        text.line(&format!("{name}_count"), &[label], count as f64);
+    }
+}
+
+/// A figure of a container: its name, its kind, what it is, and where it is found.
+type Figure = (&'static str, &'static str, &'static str, fn(&Stats) -> f64);
+
+/// What is counted while the engine works.
+#[derive(Debug, Default)]
+pub(crate) struct Metrics {
+    pub(crate) changes: Times,
+    pub(crate) commit: Times,
+    pub(crate) create: Times,
+    pub(crate) delete: Times,
+    pub(crate) start: Times,
+    /// Networks of a container that starts, and of one that has ended.
+    pub(crate) allocate: Times,
+    pub(crate) release: Times,
+    pub(crate) system_info: Times,
+    pub(crate) system_version: Times,
+    pub(crate) health_checks: AtomicU64,
+    pub(crate) health_checks_failed: AtomicU64,
+}
+
+impl System {
+    /// Everything, now.
+    pub async fn metrics(&self) -> Result<String> {
+        let metrics = &self.rooms().metrics;
+        let mut text = Text::default();
+        let name = "engine_daemon_container_actions_seconds";
+        text.begin(
+            name,
+            "histogram",
+            "The number of seconds it takes to process each container action",
+        );
+        for (action, times) in [
+            ("changes", &metrics.changes),
+            ("commit", &metrics.commit),
+            ("create", &metrics.create),
+            ("delete", &metrics.delete),
+            ("start", &metrics.start),
+        ] {
+            times.write(&mut text, name, ("action", action));
+        }
+        self.states(&mut text);
+        self.engine(&mut text)?;
+        let journal = &self.rooms().journal;
+        text.gauge(
+            "engine_daemon_events_subscribers_total",
+            "The number of current subscribers to events",
+            journal.listeners() as f64,
+        );
+        text.counter(
+            "engine_daemon_events_total",
+            "The number of events logged",
+            journal.last() as f64,
+        );
+        text.counter(
+            "engine_daemon_health_checks_failed_total",
+            "The total number of failed health checks",
+            metrics.health_checks_failed.load(Ordering::Relaxed) as f64,
+        );
+        text.counter(
+            "engine_daemon_health_checks_total",
+            "The total number of health checks",
+            metrics.health_checks.load(Ordering::Relaxed) as f64,
+        );
+        let name = "engine_daemon_host_info_functions_seconds";
+        text.begin(
+            name,
+            "histogram",
+            "The number of seconds it takes to call functions gathering info about the host",
+        );
+        metrics.system_info.write(&mut text, name, ("function", "system_info"));
+        metrics.system_version.write(&mut text, name, ("function", "system_version"));
+        let name = "engine_daemon_network_actions_seconds";
+        text.begin(
+            name,
+            "histogram",
+            "The number of seconds it takes to process each network action",
+        );
+        metrics.allocate.write(&mut text, name, ("action", "allocate"));
+        metrics.release.write(&mut text, name, ("action", "release"));
+        process(&mut text);
+        self.containers(&mut text).await;
+        Ok(text.0)
+    }
+
+    fn states(&self, text: &mut Text) {
+        let phases: Vec<Phase> =
+            self.containers.all().iter().map(|one| one.record().state.phase).collect();
+        let count = |wanted: fn(&&Phase) -> bool| phases.iter().filter(wanted).count() as f64;
+        let name = "engine_daemon_container_states_containers";
+        text.begin(name, "gauge", "The count of containers in various states");
+        let up = |phase: &&Phase| matches!(phase, Phase::Running | Phase::Restarting);
+        text.line(name, &[("state", "paused")], count(|phase| **phase == Phase::Paused));
+        text.line(name, &[("state", "running")], count(up));
+        let stopped =
+            |phase: &&Phase| !matches!(phase, Phase::Running | Phase::Restarting | Phase::Paused);
+        text.line(name, &[("state", "stopped")], count(stopped));
+    }
+
+    fn engine(&self, text: &mut Text) -> Result<()> {
+        let about = self.about_the_host();
+        text.gauge(
+            "engine_daemon_engine_cpus_cpus",
+            "The number of cpus that the host system of the engine has",
+            about.cpus as f64,
+        );
+        let name = "engine_daemon_engine_info";
+        let help = "The information related to the engine and the OS it is running on";
+        text.begin(name, "gauge", help);
+        text.line(
+            name,
+            &[
+                ("architecture", &about.architecture),
+                ("commit", ""),
+                ("daemon_id", &about.id),
+                ("graphdriver", self.rooms().storage.snapshots.name()),
+                ("kernel", &about.kernel),
+                ("os", &about.os),
+                ("os_type", "linux"),
+                ("os_version", &about.os_version),
+                ("version", crate::system::VERSION),
+            ],
+            1.0,
+        );
+        text.gauge(
+            "engine_daemon_engine_memory_bytes",
+            "The number of bytes of memory that the host system of the engine has",
+            about.memory as f64,
+        );
+        Ok(())
+    }
+
+    /// Of those that run. One that does not answer in time is left out.
+    async fn containers(&self, text: &mut Text) {
+        let up = self.containers.all().into_iter();
+        let up = up.filter(|container| container.record().state.phase.is_up());
+        let looks = up.map(|container| async move {
+            let stats = tokio::time::timeout(PATIENCE, container.stats()).await.ok()?.ok()?;
+            Some((container.record(), stats))
+        });
+        let mut all: Vec<_> = futures_util::stream::iter(looks)
+            .buffer_unordered(AT_A_TIME)
+            .filter_map(std::future::ready)
+            .collect()
+            .await;
+        all.sort_by(|(a, _), (b, _)| a.id.cmp(&b.id));
+        let figures: [Figure; 6] = [
+            ("cpu_usage_seconds_total", "counter", "Processor time used", |stats| {
+                stats.cpu_stats.cpu_usage.total_usage as f64 / 1e9
+            }),
+            ("memory_usage_bytes", "gauge", "Memory in use, with the page cache", |stats| {
+                stats.memory_stats.usage as f64
+            }),
+            ("memory_limit_bytes", "gauge", "Memory that may be used", |stats| {
+                stats.memory_stats.limit as f64
+            }),
+            ("processes", "gauge", "Processes and threads", |stats| {
+                stats.pids_stats.current as f64
+            }),
+            ("network_receive_bytes_total", "counter", "Bytes received", |stats| {
+                stats.networks.values().map(|device| device.rx_bytes).sum::<u64>() as f64
+            }),
+            ("network_transmit_bytes_total", "counter", "Bytes sent", |stats| {
+                stats.networks.values().map(|device| device.tx_bytes).sum::<u64>() as f64
+            }),
+        ];
+        for (figure, kind, help, value) in figures {
+            let name = format!("gantry_container_{figure}");
+            text.begin(&name, kind, &format!("{help}, by a container"));
+            for (record, stats) in &all {
+                let labels = [
+                    ("id", record.id.as_str()),
+                    ("image", &record.config.image),
+                    ("name", &record.name),
+                ];
+                text.line(&name, &labels, value(stats));
+            }
+        }
+        let name = "gantry_container_restarts_total";
+        text.begin(name, "counter", "Restarts by its policy, by a container");
+        for (record, _) in &all {
+            let labels = [
+                ("id", record.id.as_str()),
+                ("image", &record.config.image),
+                ("name", &record.name),
+            ];
+            text.line(name, &labels, f64::from(record.restart_count));
+        }
+    }
+}
+
+/// What every process that is watched tells of itself.
+fn process(text: &mut Text) {
+    let own =
+        |name: &str| std::fs::read_to_string(format!("/proc/self/{name}")).unwrap_or_default();
+    let stat = own("stat");
+    let fields: Vec<u64> = stat
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .map(|field| field.parse().unwrap_or(0))
+        .collect();
+    // The first behind the name is the third of all.
+    let field = |number: usize| fields.get(number - 3).copied().unwrap_or(0) as f64;
+    let ticks = rustix::param::clock_ticks_per_second() as f64;
+    text.counter(
+        "process_cpu_seconds_total",
+        "Total user and system CPU time spent in seconds.",
+        (field(14) + field(15)) / ticks,
+    );
+    let files = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    text.gauge(
+        "process_max_fds",
+        "Maximum number of open file descriptors.",
+        files.unwrap_or(u64::MAX) as f64,
+    );
+    let open = std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count());
+    text.gauge("process_open_fds", "Number of open file descriptors.", open as f64);
+    text.gauge(
+        "process_resident_memory_bytes",
+        "Resident memory size in bytes.",
+        field(24) * rustix::param::page_size() as f64,
+    );
+    let host = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let boot = host.lines().find_map(|line| line.strip_prefix("btime ")?.parse::<f64>().ok());
+    text.gauge(
+        "process_start_time_seconds",
+        "Start time of the process since unix epoch in seconds.",
+        boot.unwrap_or(0.0) + field(22) / ticks,
+    );
+    text.gauge("process_virtual_memory_bytes", "Virtual memory size in bytes.", field(23));
+}
+
+/// Lines on their way to a monitor.
+#[derive(Default)]
+struct Text(String);
+
+impl Text {
+    fn begin(&mut self, name: &str, kind: &str, help: &str) {
+        self.0 += &format!("# HELP {name} {help}\n# TYPE {name} {kind}\n");
+    }
+
+    fn line(&mut self, name: &str, labels: &[(&str, &str)], value: f64) {
+        self.0 += name;
+        for (index, (label, word)) in labels.iter().enumerate() {
+            let word = word.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
+            let before = if index == 0 { '{' } else { ',' };
+            let _endless = write!(self.0, "{before}{label}=\"{word}\"");
+        }
+        if !labels.is_empty() {
+            self.0.push('}');
+        }
+        let _endless = writeln!(self.0, " {value}");
+    }
+
+    fn gauge(&mut self, name: &str, help: &str, value: f64) {
+        self.begin(name, "gauge", help);
+        self.line(name, &[], value);
+    }
+
+    fn counter(&mut self, name: &str, help: &str, value: f64) {
+        self.begin(name, "counter", help);
+        self.line(name, &[], value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_cannot_break_out() {
+        let mut text = Text::default();
+        text.line("a", &[("b", "x\"\n\\"), ("c", "")], 1.5);
+        text.counter("d", "What it is.", 3.0);
+        assert_eq!(
+            text.0,
+            "a{b=\"x\\\"\\n\\\\\",c=\"\"} 1.5\n# HELP d What it is.\n# TYPE d counter\nd 3\n"
+        );
+    }
+
+    #[test]
+    fn times_are_counted_into_every_bucket_that_holds_them() {
+        let times = Times::default();
+        times.since(Instant::now());
+        times.since(Instant::now() - Duration::from_millis(300));
+        times.since(Instant::now() - Duration::from_secs(60));
+        let mut text = Text::default();
+        times.write(&mut text, "t", ("a", "b"));
+        let counts: Vec<&str> = text.0.lines().filter_map(|line| line.rsplit(' ').next()).collect();
+        assert_eq!(counts[..12], ["1", "1", "1", "1", "1", "1", "2", "2", "2", "2", "2", "3"]);
+        assert!(text.0.starts_with("t_bucket{a=\"b\",le=\"0.005\"} 1\n"), "{}", text.0);
+        assert!(text.0.ends_with("t_count{a=\"b\"} 3\n"), "{}", text.0);
+    }
+}
