@@ -567,14 +567,13 @@ fn ipvlan_flag(flag: IpvlanFlag) -> u16 {
     }
 }
 
-/// Those who hear of devices.
-pub(crate) const LINKS: u32 = 1;
+/// Those who hear of addresses: the fifth group, and the ninth.
+pub(crate) const ADDRESSES: u32 = 1 << 4 | 1 << 8;
 
-/// The name of the device that is no more, if that is what a message tells. That a device is no port of a bridge any more
-/// is told in the bridges' own family.
-pub(crate) fn gone(kind: u16, body: &[u8]) -> Option<String> {
-    let whole = kind == RTM_DELLINK && body.first() == Some(&0);
-    link_in(body).filter(|_| whole).map(|link| link.name)
+/// The host's address that is no more, if that is what a message tells.
+pub(crate) fn address_gone(kind: u16, body: &[u8]) -> Option<IpAddr> {
+    let (header, rest) = body.split_at_checked(8).filter(|_| kind == RTM_DELADDR)?;
+    ip_in(header[0], attribute(rest, IFA_LOCAL).or_else(|| attribute(rest, IFA_ADDRESS))?)
 }
 
 fn links_in(objects: &[(u16, Vec<u8>)]) -> impl Iterator<Item = Link> {

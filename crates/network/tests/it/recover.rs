@@ -85,7 +85,14 @@ fn a_bridge_that_is_taken_away_comes_back() {
             assert!(std::time::Instant::now() < end, "{:?}", daemon.findings(&[]));
             std::thread::yield_now();
         }
-        assert!(talk(None, Ipv4Addr::new(172, 17, 0, 1), attachment.netns.as_ref()).is_some());
+        let gateway = Ipv4Addr::new(172, 17, 0, 1);
+        assert!(talk(None, gateway, attachment.netns.as_ref()).is_some());
+        run(&["ip", "addr", "flush", "dev", "gt-taken"]);
+        while !run(&["ip", "addr", "show", "dev", "gt-taken"]).contains("172.17.0.1/16") {
+            assert!(std::time::Instant::now() < end, "its address does not come back");
+            std::thread::yield_now();
+        }
+        assert!(talk(None, gateway, attachment.netns.as_ref()).is_some());
     });
 }
 
