@@ -357,6 +357,13 @@ pub(crate) fn cpus() -> i64 {
     rustix::thread::sched_getaffinity(None).map_or(1, |set| i64::from(set.count()))
 }
 
+/// How many nodes of memory there are.
+pub(crate) fn memory_nodes() -> i64 {
+    let online = read("/sys/devices/system/node/online");
+    let last = online.trim().rsplit([',', '-']).next().and_then(|last| last.parse::<i64>().ok());
+    last.map_or(1, |last| last + 1)
+}
+
 fn kernel_release() -> String {
     rustix::system::uname().release().to_string_lossy().into_owned()
 }

@@ -42,11 +42,15 @@ pub fn hosts(hosts: &Hosts) -> String {
     text
 }
 
-/// What a container's line of itself names.
+/// What a container's line of itself names: the full name, however it was split, and its first word.
 pub fn own_names(hostname: &str, domain: &str) -> String {
-    match domain {
+    let full = match domain {
         "" => hostname.to_owned(),
-        domain => format!("{hostname}.{domain} {hostname}"),
+        domain => format!("{hostname}.{domain}"),
+    };
+    match full.split_once('.') {
+        Some((first, _)) => format!("{full} {first}"),
+        None => full,
     }
 }
 
@@ -310,6 +314,14 @@ mod tests {
             .ends_with("10.1.1.1\tweb\n")
         );
         assert_eq!(hosts(&Hosts { hostname: "web", ..Hosts::default() }), LOCALHOST);
+        for (hostname, domain, names) in [
+            ("web", "", "web"),
+            ("web", "a.org", "web.a.org web"),
+            ("web.a.org", "", "web.a.org web"),
+            ("web.b", "a.org", "web.b.a.org web"),
+        ] {
+            assert_eq!(own_names(hostname, domain), names);
+        }
         assert_eq!(hostname("web"), "web\n");
     }
 

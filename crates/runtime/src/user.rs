@@ -123,7 +123,8 @@ fn home_of(passwd: &str, uid: u32) -> Option<String> {
 
 /// A number if it is written as one: digits only, and within Docker's bounds.
 fn number(text: &str) -> Result<Option<u32>> {
-    if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Ok(None);
     }
     match text.parse::<u32>() {

@@ -138,19 +138,17 @@ pub(crate) fn inspect(container: &mut api::container::Inspect, version: ApiVersi
         // The short ID was an alias; now it is one of the DNS names only.
         let short: String = container.id.chars().take(12).collect();
         let user_defined = |name: &str| !matches!(name, "bridge" | "host" | "none" | "default");
-        for (_, endpoint) in networks.iter_mut().filter(|(name, _)| user_defined(name)) {
+        let mut ever_joined =
+            networks.iter_mut().filter(|(_, joined)| !joined.network_id.is_empty());
+        for (_, endpoint) in ever_joined.by_ref().filter(|(name, _)| user_defined(name)) {
             let aliases = endpoint.aliases.get_or_insert_default();
             if !aliases.contains(&short) {
                 aliases.push(short.clone());
             }
         }
     }
-    if version < V1_44 {
-        let mode = container.host_config.network_mode.as_str();
-        let network = if mode == "default" { "bridge" } else { mode };
-        if let Some(endpoint) = networks.get(network) {
-            container.config.mac_address.clone_from(&endpoint.mac_address);
-        }
+    if version >= V1_44 {
+        container.config.mac_address.clear();
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use api::container::{Config, CreateBody, CreateResponse};
+use api::container::{Config, CreateBody, CreateResponse, HostConfig};
 use image::Image;
 use oci::image::RunConfig;
 use stdx::time::Timestamp;
@@ -17,6 +17,7 @@ use super::state::State;
 use super::volumes::{Foreign, Wish};
 use super::{Cell, Container};
 use super::{endpoints, health, links};
+use crate::registry::Registry;
 use crate::{Containers, names};
 
 #[derive(Clone, Debug, Default)]
@@ -50,6 +51,7 @@ impl Containers {
         let mut config = merge(body.config, image.run_config());
         config.exposed_ports = super::plan::exposed_ports(&config.exposed_ports)?;
         let mut host_config = body.host_config.unwrap_or_default();
+        join_by_id(&mut host_config, &rooms.registry)?;
         let bindings = host_config.port_bindings.take().unwrap_or_default();
         host_config.port_bindings = Some(super::plan::port_bindings(bindings)?);
         rooms.resolve_secrets(&mut host_config)?;
@@ -190,6 +192,25 @@ impl Container {
     }
 }
 
+/// Has the modes that join another container name it by its id: names change.
+fn join_by_id(host: &mut HostConfig, registry: &Registry) -> Result<()> {
+    let id_of = |mode: &str| {
+        let other = mode.strip_prefix("container:").filter(|other| !other.is_empty())?;
+        Some(registry.find(other).map(|other| format!("container:{}", other.id)))
+    };
+    for mode in [&mut host.pid_mode, &mut host.ipc_mode] {
+        if let Some(by_id) = id_of(mode) {
+            // Not "not found": a client would think of the image.
+            *mode = by_id.map_err(|error| error.with_kind(Kind::Invalid))?;
+        }
+    }
+    // Whose network it is need not be there yet, for Docker.
+    if let Some(Ok(by_id)) = id_of(&host.network_mode) {
+        host.network_mode = by_id;
+    }
+    Ok(())
+}
+
 fn check_platform(image: &Image, wanted: Option<&str>) -> Result<()> {
     let Some(wanted) = wanted.filter(|wanted| !wanted.is_empty()) else { return Ok(()) };
     let wanted: oci::Platform = wanted.parse()?;
@@ -247,8 +268,8 @@ pub(super) fn merge(mut wanted: Config, theirs: &RunConfig) -> Config {
         wanted.entrypoint = None;
     }
     wanted.healthcheck = health::inherit(wanted.healthcheck, theirs.healthcheck.as_ref());
-    if wanted.shell.is_none() {
-        wanted.shell = given(&theirs.shell);
+    if let Some(clean) = super::mounts::absolute(&wanted.working_dir) {
+        wanted.working_dir = clean;
     }
     wanted
 }
@@ -287,6 +308,14 @@ mod tests {
         let merged =
             merge(Config { entrypoint: words(""), cmd: words("x"), ..Config::default() }, &image());
         assert_eq!((merged.entrypoint, merged.cmd), (None, words("x")));
+    }
+
+    #[test]
+    fn a_directory_is_written_cleanly_and_the_shell_is_the_images() {
+        let wanted = Config { working_dir: "/../up/./here/".to_owned(), ..Config::default() };
+        let image = RunConfig { shell: vec!["/bin/ash".to_owned()], ..image() };
+        let merged = merge(wanted, &image);
+        assert_eq!((merged.working_dir.as_str(), merged.shell), ("/up/here", None));
     }
 
     #[test]

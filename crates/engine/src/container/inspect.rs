@@ -1,6 +1,7 @@
 //! What is told about a container: `docker inspect` and a line of `docker ps`.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use api::container::{
     DriverData, HostConfig, Inspect, NetworkSettings, PortBinding, PortMap, PortSummary,
@@ -62,7 +63,7 @@ impl Container {
             size_rw,
             size_root_fs,
             mounts: record.mounts.clone(),
-            config: shown_config(&record),
+            config: self.shown_config(&record),
             network_settings: network_settings(&record),
             ..Inspect::default()
         })
@@ -128,6 +129,29 @@ impl Container {
         }
     }
 
+    /// What was asked for, with what is known by now: how it is called, and the address that was wished for, where old
+    /// clients look for it.
+    fn shown_config(&self, record: &Record) -> api::container::Config {
+        let mut config = record.config.clone();
+        let mode = record.host_config.network_mode.as_str();
+        let other = mode.strip_prefix("container:").map(|other| self.rooms.registry.find(other));
+        if let Some(Ok(other)) = other {
+            let theirs = Container { rooms: Arc::clone(&self.rooms), cell: other };
+            let theirs = theirs.shown_config(&theirs.record());
+            (config.hostname, config.domainname) = (theirs.hostname, theirs.domainname);
+        } else if config.hostname.is_empty() {
+            config.hostname = match mode {
+                "host" => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+                _ => record.id.short().to_owned(),
+            };
+        }
+        if let Some(address) = record.wanted_macs.get(mode) {
+            config.mac_address.clone_from(address);
+        }
+        config.labels.get_or_insert_default();
+        config
+    }
+
     /// Bytes written by the container, and bytes of its image.
     async fn sizes(&self) -> Result<(i64, i64)> {
         let rw = self.size_rw().await?;
@@ -165,15 +189,6 @@ fn told(record: &Record) -> Told {
         finished_at: state.finished_at.to_string(),
         health: record.health.as_ref().map(Health::told),
     }
-}
-
-fn shown_config(record: &Record) -> api::container::Config {
-    let mut config = record.config.clone();
-    if config.hostname.is_empty() && record.host_config.network_mode != "host" {
-        record.id.short().clone_into(&mut config.hostname);
-    }
-    config.labels.get_or_insert_default();
-    config
 }
 
 fn network_settings(record: &Record) -> NetworkSettings {

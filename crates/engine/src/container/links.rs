@@ -25,6 +25,10 @@ pub(crate) fn check(
     rooms: &Rooms,
 ) -> Result<Option<Vec<String>>> {
     let Some(links) = links.filter(|links| !links.is_empty()) else { return Ok(None) };
+    // Networks of users have their own, in the endpoint's settings.
+    if matches!(&plan.network, Network::Named(name) if name != "bridge") {
+        return Ok(None);
+    }
     let conflict = |what: &str| {
         Error::invalid(format!(
             "conflicting options: {what} can't be used with links. This would result in undefined behavior"

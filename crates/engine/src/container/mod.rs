@@ -7,6 +7,7 @@ pub mod capabilities;
 pub mod ids;
 pub mod mounts;
 pub mod plan;
+mod propagation;
 pub mod record;
 pub mod restart_policy;
 pub mod signal;

@@ -80,7 +80,14 @@ pub enum Source {
     /// An image by any of its names, to look at.
     Image { name: String, subpath: Option<String> },
     /// With mount options as mount(8) writes them.
-    Tmpfs { options: Vec<String> },
+    Tmpfs { options: Vec<String>, by: By },
+}
+
+/// Docker shows what `--mount` asked for, and not what `--tmpfs` did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum By {
+    Mount,
+    Tmpfs,
 }
 
 /// How a volume is made that is not there yet.
@@ -148,6 +155,9 @@ pub fn parse_bind(text: &str) -> Result<MountPlan> {
         owner: None,
         origin: Origin::Request,
     };
+    if contradicts(mode) {
+        return Err(Error::invalid(format!("invalid mode: {mode}")));
+    }
     let mut propagation = String::new();
     let mut copy = true;
     let mut owner = (None, None);
@@ -164,11 +174,7 @@ pub fn parse_bind(text: &str) -> Result<MountPlan> {
             other => match parse_owner(other) {
                 Some(("uid", id)) => owner.0 = Some(id),
                 Some((_, id)) => owner.1 = Some(id),
-                None => {
-                    return Err(Error::invalid(format!(
-                        "invalid volume specification: '{text}': invalid mode: {other}"
-                    )));
-                }
+                None => return Err(Error::invalid(format!("invalid mode: {mode}"))),
             },
         }
     }
@@ -185,6 +191,18 @@ pub fn parse_bind(text: &str) -> Result<MountPlan> {
         Source::Volume { name, copy_up: copy, subpath: None, making: Making::default() }
     };
     Ok(plan)
+}
+
+/// Whether two words of a mode speak of the same.
+fn contradicts(mode: &str) -> bool {
+    const KINDS: [&[&str]; 5] = [
+        &["ro", "rw", "readonly"],
+        &["z", "Z"],
+        &["nocopy"],
+        &["shared", "rshared", "slave", "rslave", "private", "rprivate"],
+        &["default", "consistent", "cached", "delegated"],
+    ];
+    KINDS.iter().any(|kind| mode.split(',').filter(|word| kind.contains(word)).count() > 1)
 }
 
 /// `uid=1000` or `gid=1000`.
@@ -298,7 +316,18 @@ mod tests {
 
     #[test]
     fn what_is_refused() {
-        for bad in ["a:b", "/a:b", "/a:/b:xx", "/a:/", ":/b", "/a:", "../x:/b", "/a:/b:ro:rw"] {
+        for bad in [
+            "a:b",
+            "/a:b",
+            "/a:/b:xx",
+            "/a:/",
+            ":/b",
+            "/a:",
+            "../x:/b",
+            "/a:/b:ro:rw",
+            "/a:/b:ro,rw",
+            "/a:/b:z,Z",
+        ] {
             assert!(parse_bind(bad).is_err(), "{bad}");
         }
     }

@@ -345,18 +345,9 @@ fn mounts(plan: &Plan, around: &Surroundings) -> Vec<Mount> {
     ];
     match (&plan.ipc, around.shares_shm) {
         (Ipc::Host, _) => {
-            list.push(mount(
-                "/dev/mqueue",
-                "bind",
-                "/dev/mqueue",
-                &["rbind", "nosuid", "noexec", "nodev"],
-            ));
-            list.push(mount(
-                "/dev/shm",
-                "bind",
-                "/dev/shm",
-                &["rbind", "nosuid", "noexec", "nodev"],
-            ));
+            // The host may have none mounted; of its namespace this is the same one.
+            list.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));
+            list.push(mount("/dev/shm", "bind", "/dev/shm", &["rbind"]));
         }
         (_, true) => {
             list.push(mount("/dev/mqueue", "mqueue", "mqueue", &["nosuid", "noexec", "nodev"]));

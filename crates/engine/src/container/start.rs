@@ -311,8 +311,8 @@ pub(super) fn words(what: &str, exit_code: i32, error: Error) -> Error {
     let kind = if matches!(exit_code, 126 | 127) { Kind::Invalid } else { error.kind() };
     let chain = error.chain();
     // Docker's daemon looks users up itself, before its runtime is asked.
-    if ["unable to find user", "unable to find group"].iter().any(|begin| chain.starts_with(begin))
-    {
+    let lookups = ["unable to find user", "unable to find group", "uids and gids must be in range"];
+    if lookups.iter().any(|begin| chain.starts_with(begin)) {
         return Error::new(kind, chain);
     }
     // Before any runtime is asked, too.

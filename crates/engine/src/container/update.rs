@@ -35,6 +35,8 @@ impl Container {
         }
         let support = Support::detect()?;
         let mut warnings = plan::discard(&mut body.resources, &support)?;
+        // Docker remembers every way to say "no limit" as this one.
+        body.resources.pids_limit = body.resources.pids_limit.map(|limit| limit.max(0));
         let mut host = record.host_config.clone();
         // What contradicts itself is wrong, what contradicts the container is a conflict.
         plan::check_alone(&body.resources)?;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use stdx::{Context, Error, Id, Kind, Result};
 
 use super::Container;
-use super::mounts::{Making, Missing, MountPlan, Origin, Source, joined};
+use super::mounts::{By, Making, Missing, MountPlan, Origin, Source, joined};
 use super::plan::Plan;
 use super::record::Record;
 use super::spec::{ResolvedMount, What};
@@ -45,7 +45,7 @@ impl Container {
                 record.own_volumes.push(name.clone());
             }
             let source = found.volume.mountpoint.unwrap_or_default();
-            made.insert(mount.target.clone(), Foreign { name, driver, source, anonymous });
+            made.insert(mount.target.clone(), Foreign { name, driver, source });
         }
         Ok(made)
     }
@@ -82,16 +82,9 @@ impl Container {
                 Source::Volume { .. } if foreign.contains_key(&mount.target) => {
                     let theirs = &foreign[&mount.target];
                     self.rooms.must_stay(&theirs.name)?;
-                    volume_point(
-                        mount,
-                        &theirs.name,
-                        &theirs.source,
-                        &theirs.driver,
-                        theirs.anonymous,
-                    )
+                    volume_point(mount, &theirs.name, &theirs.source, &theirs.driver)
                 }
                 Source::Volume { name, copy_up, subpath, making } => {
-                    let anonymous = name.is_none();
                     let name = match name {
                         Some(name) => name.clone(),
                         None => own.next().context(|| "a volume was not wished for".to_owned())?,
@@ -100,7 +93,7 @@ impl Container {
                     if *copy_up && subpath.is_none() {
                         self.fill(&mount.target, &name, &path)?;
                     }
-                    volume_point(mount, &name, &path, LOCAL, anonymous)
+                    volume_point(mount, &name, &path, LOCAL)
                 }
                 Source::Image { name, .. } => {
                     // It is not the image of the container that clients shall go and fetch.
@@ -116,8 +109,13 @@ impl Container {
                         ..MountPoint::default()
                     }
                 }
-                // Docker shows those of `--mount` and not those of `--tmpfs`; the container has both.
-                Source::Tmpfs { .. } => continue,
+                Source::Tmpfs { by: By::Mount, .. } => MountPoint {
+                    r#type: "tmpfs".to_owned(),
+                    destination: mount.target.clone(),
+                    rw: !mount.read_only,
+                    ..MountPoint::default()
+                },
+                Source::Tmpfs { by: By::Tmpfs, .. } => continue,
             };
             record.mounts.push(point);
         }
@@ -379,6 +377,7 @@ impl Container {
                         .context(|| format!("error while creating mount source path '{path}'"))?;
                 }
                 check_source(path, Missing::Refuse)?;
+                super::propagation::check(path, propagation)?;
                 What::Bind {
                     source: PathBuf::from(path),
                     propagation: propagation.clone(),
@@ -435,7 +434,7 @@ impl Container {
                     recursive: Recursive::Enabled,
                 }
             }
-            Source::Tmpfs { options } => What::Tmpfs { options: options.clone() },
+            Source::Tmpfs { options, .. } => What::Tmpfs { options: options.clone() },
         };
         let ids = self.mount_ids(ids, mount, &what)?;
         let read_only = mount.read_only || matches!(mount.source, Source::Image { .. });
@@ -470,7 +469,6 @@ pub(crate) struct Foreign {
     name: String,
     driver: String,
     source: PathBuf,
-    anonymous: bool,
 }
 
 /// Whether a plugin has it.
@@ -487,13 +485,7 @@ fn is_local(point: &MountPoint) -> bool {
     point.r#type == "volume" && point.driver == LOCAL
 }
 
-fn volume_point(
-    mount: &MountPlan,
-    name: &str,
-    source: &Path,
-    driver: &str,
-    anonymous: bool,
-) -> MountPoint {
+fn volume_point(mount: &MountPlan, name: &str, source: &Path, driver: &str) -> MountPoint {
     MountPoint {
         r#type: "volume".to_owned(),
         name: name.to_owned(),
@@ -501,11 +493,7 @@ fn volume_point(
         destination: mount.target.clone(),
         driver: driver.to_owned(),
         // Relabelling is for what is ours.
-        mode: match mount.mode.is_empty()
-            && !anonymous
-            && driver == LOCAL
-            && mount.origin == Origin::Request
-        {
+        mode: match mount.mode.is_empty() && driver == LOCAL && mount.origin == Origin::Request {
             true => "z".to_owned(),
             false => mount.mode.clone(),
         },

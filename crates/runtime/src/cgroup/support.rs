@@ -59,6 +59,8 @@ impl Support {
                 .trim()
                 .to_owned()
         };
+        // BFQ's weights are not for the root, so its statistics tell whether it is there.
+        let bfq = || has("blkio", "blkio.bfq.io_serviced") && schedules_any_device();
         Self {
             mode: host.mode(),
             memory_limit: has("memory", "memory.limit_in_bytes"),
@@ -73,10 +75,8 @@ impl Support {
             cpuset: dir("cpuset").is_some(),
             cpuset_cpus: read("cpuset.cpus"),
             cpuset_mems: read("cpuset.mems"),
-            // BFQ's weights are not for the root, so its statistics tell whether it is there.
-            block_io_weight: has("blkio", "blkio.weight") || has("blkio", "blkio.bfq.io_serviced"),
-            block_io_weight_device: has("blkio", "blkio.weight_device")
-                || has("blkio", "blkio.bfq.io_serviced"),
+            block_io_weight: has("blkio", "blkio.weight") || bfq(),
+            block_io_weight_device: has("blkio", "blkio.weight_device") || bfq(),
             block_io_throttle: has("blkio", "blkio.throttle.read_bps_device"),
             pids_limit: dir("pids").is_some(),
             devices: dir("devices").is_some(),
@@ -131,6 +131,14 @@ impl Support {
             freezer: true,
         }
     }
+}
+
+/// Whether BFQ is what serves some device: the others take no weights.
+fn schedules_any_device() -> bool {
+    let devices = std::fs::read_dir("/sys/block").into_iter().flatten().flatten();
+    let mut schedulers = devices
+        .filter_map(|device| std::fs::read_to_string(device.path().join("queue/scheduler")).ok());
+    schedulers.any(|text| text.contains("[bfq]"))
 }
 
 /// The sizes of huge pages this kernel has, as cgroup files name them: `2MB`, `1GB`.

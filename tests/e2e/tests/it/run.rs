@@ -269,12 +269,12 @@ fn what_is_not_built_says_so() {
         "POST",
         "/containers/create",
         Some(&serde_json::json!({
-            "Image": "busybox", "Cmd": ["true"], "HostConfig": {"Cgroup": "x"}
+            "Image": "busybox", "Cmd": ["true"], "HostConfig": {"Mounts": [{"Type": "cluster", "Source": "x", "Target": "/x"}]}
         })),
     );
     assert_eq!(
         (answer.status, answer.json()["message"].as_str()),
-        (501, Some("HostConfig.Cgroup is not supported yet"))
+        (501, Some("HostConfig.Mounts of type cluster is not supported yet"))
     );
 }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::container::{Config, HostConfig, Mount};
 use stdx::{Error, Result};
 
-use crate::container::mounts::{self, Making, Missing, MountPlan, Origin, Recursive, Source};
+use crate::container::mounts::{self, By, Making, Missing, MountPlan, Origin, Recursive, Source};
 
 pub(super) fn all_mounts(config: &Config, host: &HostConfig) -> Result<Vec<MountPlan>> {
     let mut all = Vec::new();
@@ -23,8 +23,9 @@ pub(super) fn all_mounts(config: &Config, host: &HostConfig) -> Result<Vec<Mount
         mounts::add(&mut all, typed_mount(mount)?)?;
     }
     for (target, options) in &host.tmpfs {
-        let bad =
-            || Error::invalid(format!("invalid tmpfs mount: '{target}' is not an absolute path"));
+        let bad = || {
+            Error::invalid(format!("invalid mount path: '{target}' mount path must be absolute"))
+        };
         let target = mounts::absolute(target).ok_or_else(bad)?;
         let options: Vec<String> =
             options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
@@ -37,7 +38,7 @@ pub(super) fn all_mounts(config: &Config, host: &HostConfig) -> Result<Vec<Mount
             MountPlan {
                 target,
                 read_only,
-                source: Source::Tmpfs { options },
+                source: Source::Tmpfs { options, by: By::Tmpfs },
                 mode: String::new(),
                 owner: None,
                 origin: Origin::Request,
@@ -172,7 +173,7 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
                 check_tmpfs_option(&word)?;
                 words.push(word);
             }
-            Source::Tmpfs { options: words }
+            Source::Tmpfs { options: words, by: By::Mount }
         }
         _ => return Err(bad("mount type unknown".to_owned())),
     };

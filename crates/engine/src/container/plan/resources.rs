@@ -148,7 +148,7 @@ pub(crate) fn discard(wanted: &mut Wanted, host: &Support) -> Result<Vec<String>
     }
     if any(&wanted.blkio_weight_device) && !host.block_io_weight_device {
         lacks(&unmounted("Block I/O weight_device"), "Weight-device discarded.");
-        wanted.blkio_weight_device = None;
+        wanted.blkio_weight_device = Some(Vec::new());
     }
     let throttles = [
         (&mut wanted.blkio_device_read_bps, "BPS Block I/O read limit", "BPS read"),
@@ -159,7 +159,7 @@ pub(crate) fn discard(wanted: &mut Wanted, host: &Support) -> Result<Vec<String>
     for (throttle, what, short) in throttles {
         if any(throttle) && !host.block_io_throttle {
             lacks(&unmounted(what), &format!("Block I/O {short} limit discarded."));
-            *throttle = None;
+            *throttle = Some(Vec::new());
         }
     }
     // Deprecated in Linux 5.4, and gone.
@@ -290,7 +290,7 @@ pub(crate) fn resources(wanted: &Wanted, warnings: &mut Vec<String>) -> Result<R
         return bad("CPU cfs quota can not be less than 1ms (i.e. 1000)");
     }
     check_cpuset(&wanted.cpuset_cpus, "cpus", cpus)?;
-    check_cpuset(&wanted.cpuset_mems, "mems", 1024)?;
+    check_cpuset(&wanted.cpuset_mems, "mems", crate::system::memory_nodes())?;
     if wanted.blkio_weight != 0 && !(10..=1000).contains(&wanted.blkio_weight) {
         return bad("Range of blkio weight is from 10 to 1000");
     }
@@ -361,25 +361,25 @@ fn check_cpuset(text: &str, what: &str, count: i64) -> Result<()> {
     if text.is_empty() {
         return Ok(());
     }
-    let bad = || Error::invalid(format!("Invalid value {text} for cpuset {what}"));
-    let number = |text: &str| {
-        text.trim()
-            .parse::<i64>()
-            .ok()
-            .filter(|number| (0..1 << 16).contains(number))
-            .ok_or_else(bad)
+    let number = |part: &str| {
+        let number = part.trim().parse::<i64>().ok();
+        number.filter(|number| (0..1 << 16).contains(number)).ok_or_else(|| {
+            let words = format!("Invalid value {text} for cpuset {what}: invalid format: {text}");
+            Error::invalid(words)
+        })
     };
     for part in text.split(',') {
         let (low, high) = part.split_once('-').unwrap_or((part, part));
         let (low, high) = (number(low)?, number(high)?);
         if low > high {
-            return Err(bad());
+            let words = format!("Invalid value {text} for cpuset {what}: invalid format: {text}");
+            return Err(Error::invalid(words));
         }
         if high >= count {
             return Err(Error::invalid(format!(
-                "Requested {} are not available - requested {text}, available: 0-{}",
+                "Requested {} are not available - requested {text}, available: {}",
                 if what == "cpus" { "CPUs" } else { "memory nodes" },
-                count - 1
+                if count == 1 { "0".to_owned() } else { format!("0-{}", count - 1) }
             )));
         }
     }
