@@ -1,5 +1,5 @@
 # Makes two trees in the working directory, which a fresh mount namespace sees alone: base/, a minimal Debian, and top/,
-# what installing nginx changed in it, with deletions as layers have them.
+# what installing the packages that are its arguments changed in it, with deletions as layers have them.
 suite=bookworm
 mirror=http://deb.debian.org/debian
 set -eu
@@ -21,11 +21,13 @@ cp /etc/resolv.conf root/etc/resolv.conf
 printf '#!/bin/sh\nexit 101\n' >root/usr/sbin/policy-rc.d
 chmod +x root/usr/sbin/policy-rc.d
 env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive ${http_proxy:+"http_proxy=$http_proxy"} \
-    chroot root apt-get install -y --no-install-recommends nginx-light
+    chroot root apt-get install -y --no-install-recommends "$@"
 rm -rf root/usr/sbin/policy-rc.d root/etc/resolv.conf root/var/log/*.log
 rm -rf root/var/cache/apt/archives/*.deb root/var/cache/apt/*.bin root/var/cache/debconf/*-old
-ln -sf /dev/stdout root/var/log/nginx/access.log
-ln -sf /dev/stderr root/var/log/nginx/error.log
+if [ -d root/var/log/nginx ]; then
+    ln -sf /dev/stdout root/var/log/nginx/access.log
+    ln -sf /dev/stderr root/var/log/nginx/error.log
+fi
 umount -R root
 
 find top -type c | while read -r deleted; do

@@ -8,6 +8,7 @@ pub mod house;
 pub mod images;
 pub mod netns;
 pub mod plugin;
+pub mod python;
 pub mod registry;
 pub mod terminal;
 

@@ -1,6 +1,7 @@
 //! The built binary under real clients. Each test has a daemon of its own and ends with a strict check of it.
 
 mod boot;
+mod applications;
 mod commit;
 mod containers;
 mod copy;
@@ -8,6 +9,7 @@ mod crash;
 mod daemon;
 mod distribution;
 mod escapes;
+mod flags;
 mod foreign;
 mod health;
 mod hostile;
@@ -23,12 +25,14 @@ mod network_plugins;
 mod networks;
 mod outbound;
 mod overlay;
+mod peer;
 mod publish;
 mod races;
 mod resources;
 mod run;
 mod runc;
 mod secrets;
+mod sdk;
 mod streams;
 mod transcript;
 mod uml;
