@@ -159,6 +159,18 @@ impl<'a> Wanted<'a> {
                 return Err(stdx::Error::invalid(format!("invalid filter 'status={status}'")));
             }
         }
+        for (what, wanted) in ["publish", "expose"]
+            .into_iter()
+            .flat_map(|what| filters.values(what).map(move |wanted| (what, wanted)))
+        {
+            check_ports(what, wanted)?;
+        }
+        for wanted in filters.values("is-task") {
+            if !matches!(wanted, "0" | "1" | "t" | "f" | "T" | "F" | "true" | "false") {
+                let words = format!("invalid filter 'is-task=[{wanted}]'");
+                return Err(stdx::Error::invalid(words));
+            }
+        }
         let made = |name: &str| match filters.values(name).next() {
             Some(word) => containers.find(word).map(|container| Some(container.record().created)),
             None => Ok(None),
@@ -229,15 +241,28 @@ impl<'a> Wanted<'a> {
                 })
             })
             && filters.any("volume", |wanted| {
-                record
-                    .mounts
-                    .iter()
-                    .any(|mount| mount.destination == wanted || mount.name == wanted)
+                record.mounts.iter().any(|mount| {
+                    // What has no name is known by where it comes from.
+                    let name = if mount.name.is_empty() { &mount.source } else { &mount.name };
+                    mount.destination == wanted || name == wanted
+                })
             })
             && filters.any("expose", |wanted| exposes(&record, wanted))
             && filters.any("publish", |wanted| publishes(&record, wanted))
             && filters.exact("health", health::filtered(&record))
-            && filters.any("is-task", |wanted| wanted == "false"))
+            && filters.any("is-task", |wanted| matches!(wanted, "0" | "f" | "F" | "false")))
+    }
+}
+
+/// `80`, `80-90`, with or without a protocol behind a slash.
+fn check_ports(what: &str, wanted: &str) -> Result<()> {
+    let range = wanted.split_once('/').map_or(wanted, |(range, _)| range);
+    let (first, last) = range.split_once('-').unwrap_or((range, range));
+    match [first, last].into_iter().find(|port| port.parse::<u16>().is_err()) {
+        None => Ok(()),
+        Some(port) => Err(stdx::Error::invalid(format!(
+            "error while looking up for {what} {wanted}: strconv.ParseUint: parsing {port:?}: invalid syntax"
+        ))),
     }
 }
 
@@ -253,5 +278,12 @@ fn publishes(record: &crate::container::record::Record, wanted: &str) -> bool {
 
 fn exposes(record: &crate::container::record::Record, wanted: &str) -> bool {
     let (port, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
-    record.config.exposed_ports.contains_key(&format!("{port}/{protocol}"))
+    let (first, last) = port.split_once('-').unwrap_or((port, port));
+    let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) else { return false };
+    record.has_ports()
+        && record.config.exposed_ports.keys().any(|exposed| {
+            let (number, kind) = exposed.split_once('/').unwrap_or((exposed, "tcp"));
+            kind == protocol
+                && number.parse().is_ok_and(|number: u16| (first..=last).contains(&number))
+        })
 }

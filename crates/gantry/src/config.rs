@@ -548,7 +548,7 @@ impl Config {
             "authorization-plugin" => self.authorization_plugins.push(text()),
             "cdi-spec-dir" => self.cdi_spec_dirs.push(PathBuf::from(value)),
             "cgroup-parent" => self.cgroup_parent = text(),
-            "data-root" => self.data_root = PathBuf::from(value),
+            "data-root" => self.data_root = absolute(value)?,
             "debug" => self.debug = switch(value)?,
             "default-address-pool" => self.address_pools.push(address_pool(value)?),
             "default-gateway" => self.default_gateway = Some(address(value)?),
@@ -582,7 +582,7 @@ impl Config {
                     )));
                 }
             },
-            "exec-root" => self.exec_root = PathBuf::from(value),
+            "exec-root" => self.exec_root = absolute(value)?,
             "fixed-cidr" => self.fixed_cidr = Some(text()),
             "fixed-cidr-v6" => self.fixed_cidr6 = Some(text()),
             "group" => self.group = text(),
@@ -649,6 +649,11 @@ impl Config {
         }
         Ok(())
     }
+}
+
+/// Other processes of ours are told of it, and they are elsewhere.
+fn absolute(value: &str) -> Result<PathBuf> {
+    std::path::absolute(value).context(|| format!("{value:?} is no directory"))
 }
 
 fn two(value: &str) -> Result<(&str, &str)> {

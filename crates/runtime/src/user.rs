@@ -214,10 +214,10 @@ mod tests {
         // A name of digits is never meant.
         check("1000", "1000:1001 [1001, 10, 50] /home/alice");
         check("2147483647", "2147483647:0 [0] /");
-        for beyond in ["2147483648", "4294967295", "4294967296", "99999999999999999999"] {
+        for beyond in ["-1", "2147483648", "4294967295", "4294967296", "99999999999999999999"] {
             check(beyond, "uids and gids must be in range 0-2147483647");
         }
-        for nobody in ["+1", " 1", "-1", "0x1", "bob"] {
+        for nobody in ["+1", " 1", "-", "0x1", "bob"] {
             check(
                 nobody,
                 &format!("unable to find user {nobody}: no matching entries in passwd file"),

@@ -194,7 +194,7 @@ fn told(record: &Record) -> Told {
 fn network_settings(record: &Record) -> NetworkSettings {
     let up = record.state.phase.is_up();
     let mut ports = PortMap::new();
-    if up {
+    if up && record.has_ports() {
         ports.extend(record.config.exposed_ports.keys().map(|port| (port.clone(), None)));
     }
     for port in &record.ports {
@@ -215,7 +215,7 @@ fn network_settings(record: &Record) -> NetworkSettings {
 }
 
 fn ports(record: &Record) -> Vec<PortSummary> {
-    if !record.state.phase.is_up() || record.host_config.network_mode == "host" {
+    if !record.state.phase.is_up() || !record.has_ports() {
         return Vec::new();
     }
     let published =

@@ -86,6 +86,12 @@ impl Record {
         self.config.labels.clone().unwrap_or_default().into_iter().collect()
     }
 
+    /// Whether its ports mean anything to others: it has networks of its own.
+    pub fn has_ports(&self) -> bool {
+        let mode = self.host_config.network_mode.as_str();
+        !matches!(mode, "host" | "none") && !mode.starts_with("container:")
+    }
+
     /// What depends on this host.
     pub fn host(&self) -> &HostConfig {
         &self.host_config

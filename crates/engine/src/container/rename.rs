@@ -1,6 +1,6 @@
 //! `docker rename`.
 
-use stdx::{Error, Result};
+use stdx::{Context, Error, Result};
 
 use super::Container;
 use super::record::Record;
@@ -9,9 +9,10 @@ use crate::names;
 impl Container {
     /// Gives the container another name; the old one is free at once.
     pub async fn rename(&self, name: &str) -> Result<()> {
+        let allocating = || "Error when allocating new name".to_owned();
         let name = match name {
             "" => return Err(Error::invalid("Neither old nor new names may be empty")),
-            name => names::parse(name)?.to_owned(),
+            name => names::parse(name).context(allocating)?.to_owned(),
         };
         let this = self.clone();
         tokiox::to_the_end(async move {
@@ -22,7 +23,7 @@ impl Container {
                     "Renaming a container with the same name as its current name",
                 ));
             }
-            this.rooms.registry.reserve(&name, &record.id)?;
+            this.rooms.registry.reserve(&name, &record.id).context(allocating)?;
             let old = record.name.clone();
             if let Err(error) = this.save(Record { name: name.clone(), ..Record::clone(&record) }) {
                 this.rooms.registry.release_name(&name, &record.id);

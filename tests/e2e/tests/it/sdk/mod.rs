@@ -10,8 +10,21 @@ use crate::peer::{DOCKERD, Peer};
 
 const SESSION: &str = include_str!("session.py");
 
-/// Lines that differ, and why.
-const REASONS: [(&str, &str); 0] = [];
+/// How lines begin that differ, and why.
+const REASONS: [(&str, &str); 12] = [
+    ("gone: [404, \"No such image", "newer Docker's words"),
+    ("info: ", "newer Docker's name for its filter of system calls: builtin"),
+    ("df: ", "hello-world is here from the beginning"),
+    ("settings: ", "newer Docker tells no gateway of a network without a way out"),
+    ("in use: ", "newer Docker's words, with the names of who is there"),
+    ("stats: ", "newer Docker's os_type"),
+    ("stopped: ", "newer Docker leaves the error out where there is none"),
+    ("killed: ", "newer Docker leaves the error out where there is none"),
+    ("waited: ", "newer Docker leaves the error out where there is none"),
+    ("kill: ", "newer Docker's words"),
+    ("running: [409", "newer Docker's words"),
+    ("got: ", "the kind of a file stands in its own field of an archive, not in its mode"),
+];
 
 #[test]
 fn a_session_of_docker_py() {

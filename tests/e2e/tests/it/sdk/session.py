@@ -130,7 +130,7 @@ def all_images():
     say("imported", client.images.get("imported:now").attrs["Config"]["Cmd"])
     pruned = client.images.prune(filters={"dangling": False, "label": ["nobody=has"]})
     say("pruned", pruned["ImagesDeleted"])
-    client.images.remove("imported:now", force=True, noprune=False)
+    client.images.get("imported:now").remove(force=True)
 
 
 def all_volumes():
@@ -178,7 +178,9 @@ def all_networks():
 
 def runs():
     say("output", client.containers.run("busybox", ["echo", "hello"], remove=True))
-    say("both", client.containers.run("busybox", "sh -c 'echo out; echo err >&2'", remove=True, stdout=True, stderr=True))
+    both = client.containers.run("busybox", "sh -c 'echo out; echo err >&2'", remove=True, stdout=True, stderr=True)
+    # Two pipes: which is read first is by chance.
+    say("both", sorted(both.splitlines()))
     try:
         client.containers.run("busybox", "sh -c 'echo no >&2; exit 3'", remove=True)
     except errors.ContainerError as failed:
@@ -213,7 +215,7 @@ def life():
     container.start()
     container.reload()
     say("ports", [container.status, container.ports, low.port("lively", 80)])
-    refused("name", errors.APIError, lambda: client.containers.create("busybox", name="lively")) if False else None
+    refused("name", errors.APIError, lambda: client.containers.create("busybox", name="lively"))
     for line in container.logs(stream=True, follow=True):
         say("log", line)
         break
@@ -319,7 +321,8 @@ def attached():
     socket.close()
     say("attached", sorted((list(pair) for pair in output), key=str))
     say("ended", container.wait()["StatusCode"])
-    say("afterwards", container.attach(logs=True, stream=False))
+    # dockerd may hang up before it has told anything.
+    assert container.attach(logs=True, stream=False) in (b"", b"heard a word\naside\n", b"aside\nheard a word\n")
     container.remove()
     config = low.create_container(
         "busybox", ["sleep", "600"], tty=True, stdin_open=True, name="screen",
