@@ -224,7 +224,9 @@ fn kill(pid: Pid) {
     kill_process(pid, Signal::KILL).expect("it runs");
 }
 
+/// By hand, as its image takes minutes to make: `cargo nextest run -p e2e --run-ignored all applications`.
 #[test]
+#[ignore = "its image takes minutes to make"]
 fn a_shop_outlives_everything() {
     let netns = Netns::new();
     let mut shop = Shop::open(&netns);
