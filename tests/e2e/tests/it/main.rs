@@ -1,7 +1,7 @@
 //! The built binary under real clients. Each test has a daemon of its own and ends with a strict check of it.
 
-mod boot;
 mod applications;
+mod boot;
 mod commit;
 mod containers;
 mod copy;
@@ -31,8 +31,8 @@ mod races;
 mod resources;
 mod run;
 mod runc;
-mod secrets;
 mod sdk;
+mod secrets;
 mod streams;
 mod transcript;
 mod uml;
