@@ -57,7 +57,7 @@ impl Plugin {
             Address::Tcp { tls: Some(files), .. } => Some(tls::config(files)?),
             _ => None,
         };
-        let target = Target { address, tls };
+        let target = Target { address, tls, name: None };
         Ok(Self { name: name.to_owned(), target, implements: Vec::new() })
     }
 

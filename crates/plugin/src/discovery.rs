@@ -106,7 +106,7 @@ fn candidates(directories: &[PathBuf], name: &str, extensions: &[&str]) -> Vec<P
 
 /// Where a plugin listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Address {
+pub enum Address {
     Unix(PathBuf),
     Tcp { host: String, port: u16, tls: Option<TlsFiles> },
 }
@@ -114,15 +114,15 @@ pub(crate) enum Address {
 /// What a TLS connection is made from.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub(crate) struct TlsFiles {
+pub struct TlsFiles {
     #[serde(rename = "InsecureSkipVerify")]
-    pub(crate) trusts_anybody: bool,
+    pub trusts_anybody: bool,
     #[serde(rename = "CAFile")]
-    pub(crate) ca: PathBuf,
+    pub ca: PathBuf,
     #[serde(rename = "CertFile")]
-    pub(crate) certificate: PathBuf,
+    pub certificate: PathBuf,
     #[serde(rename = "KeyFile")]
-    pub(crate) key: PathBuf,
+    pub key: PathBuf,
 }
 
 /// `NAME.json`.

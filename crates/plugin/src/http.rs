@@ -1,4 +1,5 @@
-//! One question and its answer in HTTP/1.1 over a connection of its own, within a deadline and a size.
+//! One question and its answer in HTTP/1.1 over a connection of its own, within a deadline and a size: for plugins, and
+//! for whoever else in a room that blocks has something to ask.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -28,15 +29,29 @@ const LONGEST_LINE: usize = 4 << 10;
 const MOST_INTERIM: usize = 5;
 
 #[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: u16,
-    pub(crate) body: Vec<u8>,
+pub struct Answer {
+    pub status: u16,
+    /// What the server calls that status.
+    pub reason: String,
+    pub body: Vec<u8>,
 }
 
 /// Who is asked, and how.
-pub(crate) struct Target {
-    pub(crate) address: Address,
-    pub(crate) tls: Option<Arc<ClientConfig>>,
+pub struct Target {
+    pub address: Address,
+    pub tls: Option<Arc<ClientConfig>>,
+    /// The name its certificate must bear, if not the host's.
+    pub name: Option<String>,
+}
+
+/// What is asked. `Host`, `Content-Length` and `Connection` are added.
+#[derive(Debug)]
+pub struct Request<'a> {
+    pub method: &'a str,
+    /// With its slash, and a query if there is one.
+    pub path: &'a str,
+    pub headers: &'a [(&'a str, &'a str)],
+    pub body: &'a [u8],
 }
 
 impl Target {
@@ -46,7 +61,8 @@ impl Target {
         format!("{scheme}://{}/{method}", self.host())
     }
 
-    fn host(&self) -> String {
+    /// What the `Host` header says.
+    pub fn host(&self) -> String {
         match &self.address {
             Address::Unix(_) => LOCAL.to_owned(),
             Address::Tcp { host, port, .. } if host.contains(':') => format!("[{host}]:{port}"),
@@ -57,14 +73,22 @@ impl Target {
 
 /// Where in the exchange it broke.
 #[derive(Debug)]
-pub(crate) enum Broken {
+pub enum Broken {
     /// Nothing of an answer was heard: it may be asked again.
     Before(Error),
     /// In the middle of an answer.
     Within(Error),
 }
 
-/// Asks, and hears the answer, none of which is longer than `limit`.
+impl From<Broken> for Error {
+    fn from(broken: Broken) -> Self {
+        match broken {
+            Broken::Before(error) | Broken::Within(error) => error,
+        }
+    }
+}
+
+/// Asks a plugin, and hears the answer, none of which is longer than `limit`.
 pub(crate) fn post(
     target: &Target,
     method: &str,
@@ -72,14 +96,26 @@ pub(crate) fn post(
     deadline: Instant,
     limit: usize,
 ) -> Result<Answer, Broken> {
+    let (path, headers) = (format!("/{method}"), [("Accept", ACCEPT)]);
+    let request = Request { method: "POST", path: &path, headers: &headers, body: question };
+    ask(target, &request, deadline, limit)
+}
+
+/// Asks, and hears the answer, none of which is longer than `limit`.
+pub fn ask(
+    target: &Target,
+    request: &Request<'_>,
+    deadline: Instant,
+    limit: usize,
+) -> Result<Answer, Broken> {
+    let Request { method, path, headers, body } = request;
     let mut stream = connect(target, deadline).map_err(Broken::Before)?;
-    let head = format!(
-        "POST /{method} HTTP/1.1\r\nHost: {}\r\nAccept: {ACCEPT}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
-        target.host(),
-        question.len()
-    );
-    let asked =
-        stream.write_all(&[head.as_bytes(), question].concat()).and_then(|()| stream.flush());
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", target.host());
+    for (name, value) in *headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    head.push_str(&format!("Content-Length: {}\r\nConnection: close\r\n\r\n", body.len()));
+    let asked = stream.write_all(&[head.as_bytes(), body].concat()).and_then(|()| stream.flush());
     // One that has its answer ready may have closed its ear already.
     let mut reader = Reader { stream, buffer: Vec::new() };
     let answer = head_of(&mut reader).map_err(|heard| match asked {
@@ -87,11 +123,12 @@ pub(crate) fn post(
         Ok(()) => Broken::Before(heard),
     })?;
     let body = body_of(&mut reader, answer.length, limit).map_err(Broken::Within)?;
-    Ok(Answer { status: answer.status, body })
+    Ok(Answer { status: answer.status, reason: answer.reason, body })
 }
 
 struct Head {
     status: u16,
+    reason: String,
     length: Length,
 }
 
@@ -111,7 +148,7 @@ fn head_of(reader: &mut Reader<impl Read>) -> Result<Head> {
                 break head;
             }
             if reader.buffer.len() > LONGEST_HEAD {
-                return Err(Error::internal("the plugin's answer has too long a header"));
+                return Err(Error::internal("the answer has too long a header"));
             }
             if !reader.more()? {
                 return Err(Error::internal("EOF"));
@@ -121,7 +158,7 @@ fn head_of(reader: &mut Reader<impl Read>) -> Result<Head> {
             return Ok(head);
         }
     }
-    Err(Error::internal("the plugin's answer does not begin"))
+    Err(Error::internal("the answer does not begin"))
 }
 
 /// The head at the beginning of `bytes` and how long it is; `None` if it is not there in full.
@@ -154,7 +191,8 @@ fn parse_head(bytes: &[u8]) -> Result<Option<(Head, usize)>> {
     if matches!(status, 204 | 304) {
         length = Length::Known(0);
     }
-    Ok(Some((Head { status, length }, used)))
+    let reason = response.reason.unwrap_or_default().to_owned();
+    Ok(Some((Head { status, reason, length }, used)))
 }
 
 fn body_of(reader: &mut Reader<impl Read>, length: Length, limit: usize) -> Result<Vec<u8>> {
@@ -173,7 +211,7 @@ fn body_of(reader: &mut Reader<impl Read>, length: Length, limit: usize) -> Resu
         },
         Length::Chunks => loop {
             let line = reader.line()?;
-            let bad = || Error::internal("malformed chunk in the plugin's answer");
+            let bad = || Error::internal("malformed chunk in the answer");
             let size = match httparse::parse_chunk_size(&line) {
                 Ok(httparse::Status::Complete((_, size))) => size,
                 _ => return Err(bad()),
@@ -196,7 +234,7 @@ fn within(length: u64, limit: usize) -> Result<usize> {
     usize::try_from(length)
         .ok()
         .filter(|length| *length <= limit)
-        .ok_or_else(|| Error::internal(format!("the plugin's answer is larger than {limit} bytes")))
+        .ok_or_else(|| Error::internal(format!("the answer is larger than {limit} bytes")))
 }
 
 /// What has been read and not yet understood.
@@ -243,7 +281,7 @@ impl<S: Read> Reader<S> {
             }
             seen = self.buffer.len();
             if seen > LONGEST_LINE {
-                return Err(Error::internal("malformed chunk in the plugin's answer"));
+                return Err(Error::internal("malformed chunk in the answer"));
             }
             if !self.more()? {
                 return Err(Error::internal("unexpected EOF"));
@@ -273,6 +311,7 @@ fn connect(target: &Target, deadline: Instant) -> Result<Box<dyn Stream>> {
     let timed = Timed { socket: plain, deadline };
     match (&target.tls, &target.address) {
         (Some(config), Address::Tcp { host, .. }) => {
+            let host = target.name.as_ref().unwrap_or(host);
             let name = ServerName::try_from(host.clone())
                 .map_err(|_| Error::invalid(format!("{host} is no name for TLS")))?;
             let session = ClientConnection::new(Arc::clone(config), name)
@@ -416,7 +455,7 @@ mod tests {
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n6\r\n012345\r\n6\r\n",
             "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffff\r\n",
         ] {
-            assert_eq!(refused(long), "the plugin's answer is larger than 10 bytes", "{long:?}");
+            assert_eq!(refused(long), "the answer is larger than 10 bytes", "{long:?}");
         }
         let chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
         for bad in ["x\r\n", "1\r\nabc\r\n", "-1\r\n"] {

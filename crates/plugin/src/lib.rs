@@ -9,8 +9,8 @@
 
 mod call;
 mod discovery;
-mod http;
-mod tls;
+pub mod http;
+pub mod tls;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +19,7 @@ use serde::Deserialize;
 use stdx::{Context, Error, Kind, Result};
 
 pub use call::{Failure, Patience, Plugin};
-pub use discovery::Places;
+pub use discovery::{Address, Places, TlsFiles};
 
 use crate::call::backoff;
 

@@ -11,7 +11,8 @@ use tls::Trust;
 
 use crate::discovery::TlsFiles;
 
-pub(crate) fn config(files: &TlsFiles) -> Result<Arc<ClientConfig>> {
+/// What a connection is made from.
+pub fn config(files: &TlsFiles) -> Result<Arc<ClientConfig>> {
     let trust = match (files.trusts_anybody, files.ca.as_os_str().is_empty()) {
         (true, _) => Trust::Anybody,
         (false, true) => Trust::System,
