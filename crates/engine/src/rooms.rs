@@ -25,6 +25,11 @@ pub struct Settings {
     /// Driver and options for containers that name none.
     pub log_driver: String,
     pub log_opts: BTreeMap<String, String>,
+    /// What all logs together may take of the disk.
+    pub log_budget: crate::LogBudget,
+    /// What drivers of clouds may know of the daemon's environment, and where logging plugins are.
+    pub log_environment: shim::logs::Private,
+    pub log_plugins: shim::logs::PluginPlaces,
     pub default_runtime: String,
     /// Other OCI runtimes by name.
     pub runtimes: BTreeMap<String, PathBuf>,

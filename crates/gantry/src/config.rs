@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
+use engine::LogBudget;
 use network::Mark;
 use serde_json::Value;
 use stdx::{Context, Error, Result, units};
@@ -25,6 +26,7 @@ pub(crate) struct Config {
     pub(crate) storage_driver: Option<String>,
     pub(crate) log_driver: String,
     pub(crate) log_opts: BTreeMap<String, String>,
+    pub(crate) log_budget: LogBudget,
     pub(crate) labels: Vec<String>,
     pub(crate) registry_mirrors: Vec<String>,
     pub(crate) insecure_registries: Vec<String>,
@@ -94,6 +96,7 @@ impl Default for Config {
             storage_driver: None,
             log_driver: "json-file".to_owned(),
             log_opts: BTreeMap::new(),
+            log_budget: LogBudget::default(),
             labels: Vec::new(),
             registry_mirrors: Vec::new(),
             insecure_registries: Vec::new(),
@@ -296,6 +299,12 @@ const SETTINGS: &[Setting] = &[
         "live-restore",
         Switch,
         "Accepted for compatibility; containers always outlive the daemon",
+    ),
+    setting(
+        "log-budget",
+        "log-budget",
+        One,
+        "Most that all container logs may take together: a size, or a percentage of the disk (0 for no limit)",
     ),
     setting("log-driver", "log-driver", One, "Default driver for container logs"),
     short(
@@ -608,6 +617,7 @@ impl Config {
             "bridge-accept-fwmark" => self.accept_fwmark = Some(value.parse()?),
             "ipv6" => self.ipv6 = switch(value)?,
             "label" => self.labels.push(text()),
+            "log-budget" => self.log_budget = LogBudget::parse(value)?,
             "log-driver" => self.log_driver = text(),
             "log-level" => match value {
                 "debug" | "info" | "warn" | "error" | "fatal" => self.log_level = text(),
@@ -708,6 +718,20 @@ pub(crate) fn inherited_sockets() -> Vec<(String, u32)> {
     (0..count).map(|index| (names.next().unwrap_or_default().to_owned(), 3 + index)).collect()
 }
 
+/// What logging drivers of clouds find there: who this machine is to them.
+pub(crate) fn log_environment() -> BTreeMap<String, String> {
+    const NAMES: [&str; 3] = ["GOOGLE_APPLICATION_CREDENTIALS", "GCE_METADATA_HOST", "HOME"];
+    const PREFIXES: [&str; 2] = ["AWS_", "SPLUNK_LOGGING_DRIVER_"];
+    #[allow(clippy::disallowed_methods, reason = "the environment is read here")]
+    let all = std::env::vars_os();
+    let text =
+        all.filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let is_theirs = |name: &str| {
+        NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    };
+    text.filter(|(name, _)| is_theirs(name)).collect()
+}
+
 /// Where systemd wants to be told that we are ready.
 pub(crate) fn notify_socket() -> Option<String> {
     #[allow(clippy::disallowed_methods, reason = "the environment is read here")]
@@ -751,6 +775,7 @@ mod tests {
             let value = match (setting.flag, setting.shape) {
                 (_, Switch) => "true",
                 ("default-ulimit", _) => "nofile=1:2",
+                ("log-budget", _) => "5GB",
                 ("default-network-opt", _) => "bridge=com.docker.network.driver.mtu=1400",
                 (_, Pairs) => "a=b",
                 ("default-address-pool", _) => "base=10.0.0.0/8,size=24",

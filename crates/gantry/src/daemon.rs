@@ -20,6 +20,7 @@ use plugin::{Places, Plugins};
 use server::Authorization;
 use server::listen::{Listener, TcpSecurity, TlsFiles};
 use shim::Launcher;
+use shim::logs::PluginPlaces;
 use state::{Journal, Store};
 use stdx::{Context, Error, Id, Result};
 use storage::Storage;
@@ -130,10 +131,7 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
     let listeners = listen(config)?;
     let store = Store::open(&config.data_root.join("state.db"))?;
     let journal = Journal::open(&store)?;
-    let plugins = Arc::new(Plugins::new(match config.plugin_directories.as_slice() {
-        [] => Places::default(),
-        directories => Places::only(directories),
-    }));
+    let plugins = Arc::new(Plugins::new(plugin_places(config)));
     let storage = Storage::open(&config.data_root, config.storage_driver.as_deref(), &store)?;
     let storage = Arc::new(storage.with_plugins(Arc::clone(&plugins)));
     let images = Images::open(&store, Arc::clone(&storage), &journal, registries(config))?;
@@ -153,6 +151,7 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
     let system = System::new(&containers, identity);
     containers.recover().await?;
     let chores = tokio::spawn(chores(journal.clone(), Arc::clone(&storage)));
+    let logs = tokio::spawn(containers.clone().keep_log_budget());
     welcome(&config.data_root, &images).await;
     let authorization = match config.authorization_plugins.as_slice() {
         [] => None,
@@ -194,6 +193,7 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
     drop(stop);
     monitored.await.map_err(|_| Error::internal("serving metrics panicked"))??;
     chores.abort();
+    logs.abort();
     tokiox::blocking(move || networks.close()).await;
     tokiox::blocking(move || journal.save()).await
 }
@@ -222,7 +222,15 @@ fn listen(config: &Config) -> Result<Vec<Listener>> {
     Ok(listeners)
 }
 
+fn plugin_places(config: &Config) -> Places {
+    match config.plugin_directories.as_slice() {
+        [] => Places::default(),
+        directories => Places::only(directories),
+    }
+}
+
 fn settings(config: &Config) -> Result<Settings> {
+    let Places { sockets, specs } = plugin_places(config);
     let (userns, id_pool) = users(config)?;
     Ok(Settings {
         userns,
@@ -233,6 +241,9 @@ fn settings(config: &Config) -> Result<Settings> {
         debug: config.debug,
         log_driver: config.log_driver.clone(),
         log_opts: config.log_opts.clone(),
+        log_budget: config.log_budget,
+        log_environment: crate::config::log_environment().into(),
+        log_plugins: PluginPlaces { sockets, specs, fifos: config.exec_root.join("logging") },
         default_runtime: config.default_runtime.clone(),
         runtimes: config.runtimes.clone(),
         init: config.init,

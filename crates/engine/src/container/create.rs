@@ -58,6 +58,7 @@ impl Containers {
         let mut warnings = super::plan::discard_here(&mut host_config.resources)?;
         let plan = Plan::of(&config, &host_config, &rooms.settings)?;
         plan.check_process()?;
+        plan.log.check_plugin(&rooms.settings)?;
         super::plan::fill_in(&mut host_config, &rooms.settings, runtime::cgroup::Mode::detect()?);
         let endpoints =
             endpoints::endpoints(&plan, &host_config, body.networking_config, &rooms.networks)?;

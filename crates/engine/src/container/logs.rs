@@ -113,7 +113,7 @@ impl Container {
     /// Where the log goes, and how it is kept.
     pub(crate) fn log_config(&self, record: &Record) -> Result<Config> {
         let log = plan::log(record.host(), &self.rooms.settings)?;
-        let mut config = log.config(record)?;
+        let mut config = log.config(record, &self.rooms.settings)?;
         config.path = self.log_file(record, config.driver);
         Ok(config)
     }
@@ -122,7 +122,7 @@ impl Container {
         self.rooms.data_dir(&record.id).join(match driver {
             Driver::JsonFile | Driver::None => format!("{}-json.log", record.id),
             Driver::Local => "container.log".to_owned(),
-            Driver::Syslog | Driver::Journald => "container-cached.log".to_owned(),
+            _ => "container-cached.log".to_owned(),
         })
     }
 
@@ -218,9 +218,34 @@ impl Frame {
     }
 }
 
-/// `a=1,b=2`, in the order of the keys.
+/// `a=1,b=2`, in the order of the keys, and escaped as in a query, so that a comma is one between two.
 fn details(attrs: Option<&[u8]>) -> String {
     let map: std::collections::BTreeMap<String, String> =
         attrs.and_then(|bytes| serde_json::from_slice(bytes).ok()).unwrap_or_default();
-    map.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>().join(",")
+    let pair = |(key, value): (&String, &String)| format!("{}={}", escaped(key), escaped(value));
+    map.iter().map(pair).collect::<Vec<_>>().join(",")
+}
+
+/// Go's `url.QueryEscape`.
+fn escaped(text: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+            char::from(byte).to_string()
+        }
+        b' ' => "+".to_owned(),
+        _ => format!("%{byte:02X}"),
+    };
+    text.bytes().map(escape).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_are_escaped() {
+        let attrs = br#"{"b":"x,y=1 z","a":"\u00e9"}"#;
+        assert_eq!(details(Some(attrs)), "a=%C3%A9,b=x%2Cy%3D1+z");
+        assert_eq!(details(None), "");
+    }
 }

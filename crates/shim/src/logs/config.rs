@@ -1,12 +1,15 @@
 //! What `--log-driver` and `--log-opt` mean.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
+use stdx::time::Timestamp;
 use stdx::{Context, Error, Result, units};
 
-use super::syslog::Syslog;
+use super::remote;
+use super::syslog::{Address, Syslog};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -17,11 +20,69 @@ pub enum Driver {
     Local,
     Syslog,
     Journald,
+    Fluentd,
+    Gelf,
+    Splunk,
+    Awslogs,
+    Gcplogs,
+    /// Somebody else's program.
+    Plugin,
     None,
 }
 
 /// Every driver there is, as `docker info` lists them.
-pub const DRIVERS: [&str; 5] = ["journald", "json-file", "local", "none", "syslog"];
+pub const DRIVERS: [&str; 10] = [
+    "awslogs",
+    "fluentd",
+    "gcplogs",
+    "gelf",
+    "journald",
+    "json-file",
+    "local",
+    "none",
+    "splunk",
+    "syslog",
+];
+
+/// Options and variables: some of them are secrets, so that what they say is never shown.
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Private(BTreeMap<String, String>);
+
+impl From<BTreeMap<String, String>> for Private {
+    fn from(map: BTreeMap<String, String>) -> Self {
+        Self(map)
+    }
+}
+
+impl std::ops::Deref for Private {
+    type Target = BTreeMap<String, String>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Private {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Where logging plugins are found, and where the FIFOs are that they read.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct PluginPlaces {
+    pub sockets: Vec<PathBuf>,
+    pub specs: Vec<PathBuf>,
+    pub fifos: PathBuf,
+}
+
+impl PluginPlaces {
+    pub fn places(&self) -> plugin::Places {
+        plugin::Places { sockets: self.sockets.clone(), specs: self.specs.clone() }
+    }
+}
 
 /// What becomes of a container whose server takes no more.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +102,39 @@ pub struct Identity {
     pub id: String,
     pub name: String,
     pub image: String,
+    pub image_id: String,
+    pub created: Created,
+    /// The program and its arguments.
+    pub path: String,
+    pub args: Vec<String>,
+    /// Told to plugins only.
+    pub env: Vec<String>,
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Identity {
+    /// The program with its arguments, in one line.
+    pub(super) fn command(&self) -> String {
+        let words = std::iter::once(&self.path).chain(&self.args);
+        words.map(String::as_str).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// When a container was made; never, where nobody wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Created(pub Timestamp);
+
+impl Default for Created {
+    fn default() -> Self {
+        Self(Timestamp::NEVER)
+    }
+}
+
+impl fmt::Display for Created {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
 }
 
 /// A container's log, fully decided.
@@ -69,6 +163,13 @@ pub struct Config {
     pub syslog: Syslog,
     /// Another place than the journal's own.
     pub journal: Option<PathBuf>,
+    /// As they were given: what a driver in a process of its own reads its own from.
+    pub options: Private,
+    /// What such a driver may need to know of the daemon's environment: who it is to a cloud.
+    pub environment: Private,
+    /// Which plugin.
+    pub plugin: String,
+    pub plugins: PluginPlaces,
 }
 
 impl Default for Config {
@@ -88,6 +189,10 @@ impl Default for Config {
             identity: Identity::default(),
             syslog: Syslog::default(),
             journal: None,
+            options: Private::default(),
+            environment: Private::default(),
+            plugin: String::new(),
+            plugins: PluginPlaces::default(),
         }
     }
 }
@@ -97,42 +202,81 @@ type Options = BTreeMap<String, String>;
 /// Understood by the engine, which knows the labels and variables they choose from, and about the way to the driver.
 const EVERYWHERE: [&str; 7] =
     ["labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size"];
+const BUFFER: [&str; 2] = ["mode", "max-buffer-size"];
 /// Of what is kept here of a log that goes to a server.
 const CACHE: [&str; 4] = ["cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"];
 
 impl Config {
     /// Reads a `HostConfig.LogConfig`, in Docker's words where it is wrong. `path`, `attrs`, `tag` and `identity` are the
-    /// caller's to set.
+    /// caller's to set; a name that is no driver's is a plugin's, and whether there is one is the caller's to know.
     pub fn from_options(driver: &str, options: &Options) -> Result<Self> {
-        let read: fn(&Options) -> Result<Self> = match driver {
-            "" | "json-file" => Self::json_file,
-            "local" => Self::local,
-            "syslog" => Self::syslog,
-            "journald" => Self::journald,
-            // Whatever it is told.
-            "none" => return Ok(Self { driver: Driver::None, ..Self::default() }),
-            "gelf" | "fluentd" | "awslogs" | "splunk" | "gcplogs" => {
-                return Err(Error::not_implemented(format!(
-                    "logging driver {driver} is not supported yet"
-                )));
-            }
-            other => {
-                return Err(Error::invalid(format!(
-                    "logger: no log driver named '{other}' is registered"
-                )));
-            }
-        };
+        // Whatever it is told.
+        if driver == "none" {
+            return Ok(Self { driver: Driver::None, ..Self::default() });
+        }
         let (mode, buffer) = mode(options)?;
-        Ok(Self { mode, buffer, ..read(options)? })
+        if let Some(text) = options.get("cache-disabled") {
+            let bad =
+                |_| Error::invalid(format!("invalid value for option cache-disabled: {text}"));
+            boolean(text).map_err(bad)?;
+        }
+        let remote = |driver| Self::remote(driver, options);
+        let config = match driver {
+            "" | "json-file" => Self::json_file(options),
+            "local" => Self::local(options),
+            "syslog" => Self::syslog(options),
+            "journald" => Self::journald(options),
+            "fluentd" => remote(Driver::Fluentd),
+            "gelf" => remote(Driver::Gelf),
+            "splunk" => remote(Driver::Splunk),
+            "awslogs" => remote(Driver::Awslogs),
+            "gcplogs" => remote(Driver::Gcplogs),
+            name => Ok(Self { plugin: name.to_owned(), ..remote(Driver::Plugin)? }),
+        }?;
+        let waits = config.mode == Mode::Blocking && mode == Mode::Blocking;
+        let mode = if waits { Mode::Blocking } else { Mode::NonBlocking };
+        Ok(Self { mode, buffer, ..config })
+    }
+
+    /// Whether the log goes through a process of its own.
+    pub(super) fn is_remote(&self) -> bool {
+        match self.driver {
+            Driver::Fluentd
+            | Driver::Gelf
+            | Driver::Splunk
+            | Driver::Awslogs
+            | Driver::Gcplogs
+            | Driver::Plugin => true,
+            Driver::Syslog => matches!(self.syslog.address, Address::Tls(_)),
+            Driver::JsonFile | Driver::Local | Driver::Journald | Driver::None => false,
+        }
     }
 
     /// Whether `docker logs` has something to read.
     pub fn is_readable(&self) -> bool {
         match self.driver {
             Driver::JsonFile | Driver::Local => true,
-            Driver::Syslog | Driver::Journald => self.cache,
             Driver::None => false,
+            _ => self.cache,
         }
+    }
+
+    fn remote(driver: Driver, options: &Options) -> Result<Self> {
+        let common: &[&str] = match driver {
+            Driver::Awslogs => &["tag"],
+            Driver::Gcplogs => &["labels", "labels-regex", "env", "env-regex"],
+            _ => &["labels", "labels-regex", "env", "env-regex", "tag"],
+        };
+        let is_own =
+            |key: &str| !common.contains(&key) && !CACHE.contains(&key) && !BUFFER.contains(&key);
+        let mut own = options.clone();
+        own.retain(|key, _| is_own(key));
+        remote::check(driver, &own)?;
+        let mode = match driver {
+            Driver::Fluentd if remote::never_waits(options) => Mode::NonBlocking,
+            _ => Mode::Blocking,
+        };
+        Ok(Self { mode, options: options.clone().into(), ..Self::cached(driver, options)? })
     }
 
     fn json_file(options: &Options) -> Result<Self> {
@@ -171,7 +315,8 @@ impl Config {
         ];
         known(options, &OWN, "syslog")?;
         let config = Self::cached(Driver::Syslog, options)?;
-        Ok(Self { syslog: Syslog::from_options(options)?, ..config })
+        let syslog = Syslog::from_options(options)?;
+        Ok(Self { syslog, options: options.clone().into(), ..config })
     }
 
     fn journald(options: &Options) -> Result<Self> {
@@ -222,11 +367,13 @@ impl Config {
 }
 
 fn known(options: &Options, own: &[&str], driver: &str) -> Result<()> {
-    let keeps_a_cache = !matches!(driver, "json-file" | "local");
-    let is_known = |key: &str| {
-        own.contains(&key) || EVERYWHERE.contains(&key) || (keeps_a_cache && CACHE.contains(&key))
-    };
+    // Of a log that is kept here anyway they mean nothing, and are taken all the same.
+    let is_known =
+        |key: &str| own.contains(&key) || EVERYWHERE.contains(&key) || CACHE.contains(&key);
     match options.keys().find(|key| !is_known(key)) {
+        Some(key) if driver == "local" => {
+            Err(Error::invalid(format!("unknown log opt '{key}' for log driver local")))
+        }
         Some(key) => {
             Err(Error::invalid(format!("unknown log opt '{key}' for {driver} log driver")))
         }
@@ -299,13 +446,9 @@ mod tests {
         for (driver, option, words) in [
             ("local", ("max-file", "0"), "max file count should be a positive number"),
             ("local", ("max-size", "-1"), "max size should be a positive number"),
-            ("local", ("x", "1"), "unknown log opt 'x' for local log driver"),
+            ("local", ("x", "1"), "unknown log opt 'x' for log driver local"),
             ("syslog", ("max-size", "1"), "unknown log opt 'max-size' for syslog log driver"),
-            (
-                "json-file",
-                ("cache-disabled", "1"),
-                "unknown log opt 'cache-disabled' for json-file log driver",
-            ),
+            ("json-file", ("cache-disabled", "x"), "invalid value for option cache-disabled: x"),
             ("json-file", ("mode", "x"), "logger: logging mode not supported: x"),
             (
                 "journald",
@@ -349,7 +492,17 @@ mod tests {
         ] {
             assert_eq!(read(options).unwrap_err().to_string(), words);
         }
-        let unknown = Config::from_options("foo", &BTreeMap::new()).unwrap_err();
-        assert_eq!(unknown.to_string(), "logger: no log driver named 'foo' is registered");
+        let other = Config::from_options("foo", &BTreeMap::new()).unwrap();
+        assert_eq!((other.driver, other.plugin.as_str()), (Driver::Plugin, "foo"));
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let options = BTreeMap::from([
+            ("splunk-url".to_owned(), "https://h:1".to_owned()),
+            ("splunk-token".to_owned(), "secret".to_owned()),
+        ]);
+        let config = Config::from_options("splunk", &options).unwrap();
+        assert!(!format!("{config:?}").contains("secret"));
     }
 }

@@ -29,7 +29,7 @@ pub(super) struct Formatter {
 
 impl Formatter {
     pub(super) fn new(config: &Config) -> Self {
-        let Identity { id, name, image } = &config.identity;
+        let Identity { id, name, image, .. } = &config.identity;
         let short: String = id.chars().take(12).collect();
         let epoch = format!("{:x}", Stamp::now().timestamp().unix_nanos());
         let known = [
@@ -111,6 +111,7 @@ mod tests {
                 id: "0123456789abcdef".to_owned(),
                 name: "w".to_owned(),
                 image: "i".to_owned(),
+                ..Identity::default()
             },
             attrs: BTreeMap::from([
                 ("com.a-b".to_owned(), "two\nlines".to_owned()),

@@ -8,6 +8,7 @@ mod journald;
 pub mod json_file;
 mod lines;
 mod outbox;
+mod remote;
 mod rotation;
 mod sent;
 mod stamp;
@@ -16,7 +17,7 @@ mod syslog;
 use std::os::fd::BorrowedFd;
 use std::time::Instant;
 
-pub use config::{Config, DRIVERS, Driver, Identity, Mode};
+pub use config::{Config, Created, DRIVERS, Driver, Identity, Mode, PluginPlaces, Private};
 pub use journald::socket as journal_socket;
 pub(crate) use lines::Lines;
 pub use rotation::Compress;
@@ -102,8 +103,8 @@ impl Log {
             Driver::JsonFile | Driver::Local => {
                 Self::File(Box::new(json_file::Writer::open(config)?))
             }
-            Driver::Syslog | Driver::Journald => Self::Sent(Box::new(Sent::open(config)?)),
             Driver::None => Self::None,
+            _ => Self::Sent(Box::new(Sent::open(config)?)),
         })
     }
 

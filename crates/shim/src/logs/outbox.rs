@@ -17,18 +17,29 @@ use rustix::net::{
 };
 use stdx::{Context, Error, Result};
 
+use super::{Config, remote};
+
 /// After a connection is lost, how long until the next attempt.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long the first connection may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long what is left may take when the container has ended.
+/// When the container has ended: how long a server may take nothing of what is left, and how long all of it may take.
 const FAREWELL: Duration = Duration::from_secs(5);
+const LONGEST_FAREWELL: Duration = Duration::from_secs(60);
 
 /// Where messages go.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Target {
-    Unix { path: PathBuf, kind: Kind },
-    Net { address: SocketAddr, kind: Kind },
+    Unix {
+        path: PathBuf,
+        kind: Kind,
+    },
+    Net {
+        address: SocketAddr,
+        kind: Kind,
+    },
+    /// A driver in a process of its own.
+    Process(Box<Config>),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,14 +72,25 @@ impl Target {
         Ok(Self::Net { address, kind })
     }
 
+    /// Whether there is something to hear from it: that it goes, at least.
+    fn speaks(&self) -> bool {
+        self.kind() == Kind::Stream || matches!(self, Self::Process(_))
+    }
+
     fn kind(&self) -> Kind {
         match self {
             Self::Unix { kind, .. } | Self::Net { kind, .. } => *kind,
+            Self::Process(_) => Kind::Datagram,
         }
     }
 
     /// Begins a connection; one to a far server may not be there yet.
     fn connect(&self) -> rustix::io::Result<(OwnedFd, Link)> {
+        if let Self::Process(config) = self {
+            let begun = remote::begin(config);
+            let failed = |error: std::io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
+            return Ok((begun.map_err(failed)?, Link::Up));
+        }
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let kind = self.kind().socket_type();
         let (socket, connected) = match self {
@@ -86,6 +108,7 @@ impl Target {
                 let connected = connect(&socket, address);
                 (socket, connected)
             }
+            Self::Process(_) => return Err(Errno::INVAL),
         };
         match connected {
             Ok(()) => Ok((socket, Link::Up)),
@@ -105,6 +128,7 @@ impl std::fmt::Display for Target {
             (Self::Unix { path, .. }, Kind::Stream) => write!(f, "dial unix {}", path.display()),
             (Self::Net { address, .. }, Kind::Datagram) => write!(f, "dial udp {address}"),
             (Self::Net { address, .. }, Kind::Stream) => write!(f, "dial tcp {address}"),
+            (Self::Process(_), _) => f.write_str("cannot begin the logging driver"),
         }
     }
 }
@@ -136,13 +160,24 @@ pub(super) struct Outbox {
     /// Without a socket: when to try again.
     again: Instant,
     dropped: u64,
-    ends: Option<Instant>,
+    ends: Option<Farewell>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Farewell {
+    /// When the server's patience is over, as far as it has shown any.
+    at: Instant,
+    last: Instant,
 }
 
 impl Outbox {
     /// Connects; fails where nobody is.
     pub(super) fn open(target: Target, most: usize, full: Full) -> Result<Self> {
-        let socket = reach(&target).context(|| target.to_string())?;
+        let socket = match &target {
+            // Its words are whole sentences.
+            Target::Process(_) => reach(&target)?,
+            _ => reach(&target).context(|| target.to_string())?,
+        };
         Ok(Self {
             target,
             socket: Some((socket, Link::Up)),
@@ -184,7 +219,9 @@ impl Outbox {
     /// The container has ended: what is not taken soon is lost.
     pub(super) fn end(&mut self) {
         self.full = Full::Drops;
-        self.ends.get_or_insert_with(|| Instant::now() + FAREWELL);
+        let now = Instant::now();
+        let farewell = Farewell { at: now + FAREWELL, last: now + LONGEST_FAREWELL };
+        self.ends.get_or_insert(farewell);
     }
 
     /// What to wait for.
@@ -192,14 +229,14 @@ impl Outbox {
         let (socket, link) = self.socket.as_ref()?;
         let mut flags = PollFlags::empty();
         // A server that closes its end says so before the next message would be lost in it.
-        flags.set(PollFlags::IN, self.target.kind() == Kind::Stream && *link == Link::Up);
+        flags.set(PollFlags::IN, self.target.speaks() && *link == Link::Up);
         flags.set(PollFlags::OUT, !self.queue.is_empty() || *link == Link::Coming);
         (!flags.is_empty()).then(|| (socket.as_fd(), flags))
     }
 
     pub(super) fn deadline(&self) -> Option<Instant> {
         let retry = (self.socket.is_none() && !self.queue.is_empty()).then_some(self.again);
-        let end = if self.queue.is_empty() { None } else { self.ends };
+        let end = self.ends.filter(|_| !self.queue.is_empty()).map(|ends| ends.at);
         retry.into_iter().chain(end).min()
     }
 
@@ -208,12 +245,16 @@ impl Outbox {
         if flags.intersects(PollFlags::IN | PollFlags::HUP | PollFlags::ERR)
             && let Some((socket, _)) = &self.socket
         {
-            // Log servers have nothing to say: whatever it is, is read and forgotten.
+            // Log servers have nothing to say, but for drivers of ours: what others say is read and forgotten.
             let mut bytes = [0; 1024];
             match recv(socket, &mut bytes[..], RecvFlags::DONTWAIT) {
-                Ok((count, _)) if count > 0 => {}
+                Ok((count, _)) if count > 0 => {
+                    if matches!(self.target, Target::Process(_)) {
+                        self.dropped += remote::lost(&bytes[..count.min(1024)]);
+                    }
+                }
                 Err(Errno::AGAIN | Errno::INTR) => {}
-                Ok(_) if self.target.kind() == Kind::Datagram => {}
+                Ok(_) if !self.target.speaks() => {}
                 Ok(_) | Err(_) => self.lose(),
             }
         }
@@ -222,11 +263,20 @@ impl Outbox {
 
     /// Sends what the socket takes.
     pub(super) fn send(&mut self) {
-        if self.ends.is_some_and(|ends| Instant::now() >= ends) {
+        if self.ends.is_some_and(|ends| Instant::now() >= ends.at) {
             self.dropped += self.queue.len() as u64;
             self.queue.clear();
             (self.bytes, self.taken) = (0, 0);
         }
+        self.send_all();
+        // A driver of ours goes on alone once it has everything.
+        if self.ends.is_some() && self.queue.is_empty() && matches!(self.target, Target::Process(_))
+        {
+            self.socket = None;
+        }
+    }
+
+    fn send_all(&mut self) {
         let mut refused = false;
         while !self.queue.is_empty() && self.link() {
             let (Some((socket, _)), Some(message)) = (&self.socket, self.queue.front()) else {
@@ -286,6 +336,9 @@ impl Outbox {
     }
 
     fn done(&mut self) {
+        if let Some(Farewell { at, last }) = &mut self.ends {
+            *at = (Instant::now() + FAREWELL).min(*last);
+        }
         if let Some(message) = self.queue.pop_front() {
             self.bytes -= message.len();
         }
@@ -313,6 +366,9 @@ fn reach(target: &Target) -> Result<OwnedFd> {
             return Err(Error::unavailable("i/o timeout"));
         }
         sockopt::socket_error(&socket)??;
+    }
+    if matches!(target, Target::Process(_)) {
+        remote::is_ready(&socket)?;
     }
     Ok(socket)
 }

@@ -86,8 +86,12 @@ impl Files {
         self.size
     }
 
-    /// Appends whole records, all or none of them.
+    /// Appends whole records, all or none of them. The last of a disk is not for logs: what stops, removes and records
+    /// containers needs it.
     pub(crate) fn append(&mut self, mut bytes: &[u8]) -> io::Result<()> {
+        if !has_room(&self.file, bytes.len() as u64) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
         let begin = self.size;
         while !bytes.is_empty() {
             match self.file.write(bytes) {
@@ -214,6 +218,16 @@ fn gzip(from: &Path, to: &Path) -> io::Result<()> {
     let mut encoder = GzEncoder::new(to, Compression::fast());
     io::copy(&mut from, &mut encoder)?;
     encoder.finish()?.sync_data()
+}
+
+/// What logs leave of a disk: a twentieth, or 64 MiB of a large one.
+const RESERVE: u64 = 64 << 20;
+
+fn has_room(file: &File, bytes: u64) -> bool {
+    // A file system that does not tell is believed to have room, until it says no.
+    let Ok(disk) = rustix::fs::fstatvfs(file) else { return true };
+    let reserve = (disk.f_blocks * disk.f_frsize / 20).min(RESERVE);
+    disk.f_blocks == 0 || disk.f_bavail * disk.f_frsize >= reserve + bytes
 }
 
 fn create(path: &Path) -> Result<File> {

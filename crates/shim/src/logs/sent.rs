@@ -6,7 +6,7 @@ use stdx::{Context, Error, Result};
 use super::config::{Driver, Mode};
 use super::json_file::Writer;
 use super::outbox::{Full, Outbox, Target};
-use super::{Config, Stamp, journald, syslog};
+use super::{Config, Stamp, journald, remote, syslog};
 use crate::protocol::Stream;
 
 #[derive(Debug)]
@@ -21,12 +21,17 @@ pub(crate) struct Sent {
 enum Formatter {
     Syslog(syslog::Formatter),
     Journald(journald::Formatter),
+    /// As it is, for a process that knows how to say it.
+    Remote,
 }
 
 impl Sent {
     pub(super) fn open(config: &Config) -> Result<Self> {
         let words = || "failed to initialize logging driver".to_owned();
         let (formatter, targets) = match config.driver {
+            _ if config.is_remote() => {
+                (Formatter::Remote, vec![Target::Process(Box::new(config.clone()))])
+            }
             Driver::Journald => {
                 let formatter = Formatter::Journald(journald::Formatter::new(config));
                 (formatter, vec![journald::target(config)])
@@ -52,6 +57,7 @@ impl Sent {
         let message = match &mut self.formatter {
             Formatter::Syslog(formatter) => formatter.message(at, stream, line),
             Formatter::Journald(formatter) => formatter.message(at, stream, line, ended),
+            Formatter::Remote => remote::encode(at, stream, line, ended),
         };
         self.outbox.push(message);
     }

@@ -21,9 +21,13 @@ impl Stamp {
         }
     }
 
-    #[cfg(test)]
+    /// Seconds since 1970, and what is above them.
     pub(crate) fn at(seconds: i64, nanos: u32) -> Self {
         Self { seconds, nanos }
+    }
+
+    pub(crate) fn parts(self) -> (i64, u32) {
+        (self.seconds, self.nanos)
     }
 
     pub(crate) fn timestamp(self) -> Timestamp {

@@ -29,6 +29,7 @@ pub enum Address {
     Unixgram(PathBuf),
     Udp(String),
     Tcp(String),
+    Tls(String),
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -97,7 +98,7 @@ impl Address {
             }
             "udp" => Ok(Self::Udp(host())),
             "tcp" => Ok(Self::Tcp(host())),
-            "tcp+tls" => Err(Error::not_implemented("syslog over tcp+tls is not supported yet")),
+            "tcp+tls" => Ok(Self::Tls(host())),
             _ => Err(Error::invalid(format!("unsupported scheme: '{scheme}'"))),
         }
     }
@@ -113,6 +114,7 @@ impl Address {
             Self::Unixgram(path) => vec![Target::unix(path, Kind::Datagram)],
             Self::Udp(host) => vec![Target::net(host, Kind::Datagram)?],
             Self::Tcp(host) => vec![Target::net(host, Kind::Stream)?],
+            Self::Tls(_) => return Err(Error::internal("a connection that needs a process")),
         })
     }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use api::container::HostConfig;
-use shim::logs::{Config, Driver, Identity};
+use regex::Regex;
+use shim::logs::{Config, Created, Driver, Identity};
 use stdx::{Context, Error, Result};
 
 use super::log_tag::{self, Named};
@@ -17,9 +18,6 @@ pub struct LogPlan {
     pub options: BTreeMap<String, String>,
 }
 
-/// What a log that goes to a server is tagged with when nobody says.
-const TAG: &str = "{{.ID}}";
-
 /// The driver's options; the daemon's defaults hold where the container names the same driver or none.
 pub(crate) fn log(host: &HostConfig, settings: &Settings) -> Result<LogPlan> {
     let driver = match host.log_config.r#type.as_str() {
@@ -32,37 +30,66 @@ pub(crate) fn log(host: &HostConfig, settings: &Settings) -> Result<LogPlan> {
             options.entry(name.clone()).or_insert_with(|| value.clone());
         }
     }
-    if let Some(unbuilt) =
-        ["labels-regex", "env-regex"].iter().find(|name| options.contains_key(**name))
-    {
-        return Err(Error::not_implemented(format!("log opt '{unbuilt}' is not supported yet")));
-    }
     Config::from_options(&driver, &options)?;
     log_tag::check(options.get("tag").map_or("", String::as_str))
         .context(|| "failed to initialize logging driver".to_owned())?;
     Ok(LogPlan { driver, options })
 }
 
+/// What messages are said to be of when nobody says.
+fn usual_tag(driver: Driver) -> &'static str {
+    match driver {
+        Driver::Awslogs => "{{.FullID}}",
+        Driver::Syslog | Driver::Journald | Driver::Fluentd | Driver::Gelf | Driver::Splunk => {
+            "{{.ID}}"
+        }
+        Driver::JsonFile | Driver::Local | Driver::Gcplogs | Driver::Plugin | Driver::None => "",
+    }
+}
+
 impl LogPlan {
     /// All that the shim needs to know, but for where the file is.
-    pub(crate) fn config(&self, record: &Record) -> Result<Config> {
+    pub(crate) fn config(&self, record: &Record, settings: &Settings) -> Result<Config> {
+        let words = || "failed to initialize logging driver".to_owned();
         let mut config = Config::from_options(&self.driver, &self.options)?;
-        let given = self.options.get("tag").filter(|tag| !tag.is_empty());
+        let given = self.options.get("tag").map(String::as_str);
         config.tag = match (given, config.driver) {
-            (Some(template), _) => self.tag(template, record)?,
-            (None, Driver::Syslog | Driver::Journald) => self.tag(TAG, record)?,
-            (None, _) => String::new(),
+            // Of Splunk's events it can be taken away.
+            (Some(""), Driver::Splunk) => String::new(),
+            (Some(template), _) if !template.is_empty() => self.tag(template, record)?,
+            (_, driver) => self.tag(usual_tag(driver), record)?,
         };
-        config.attrs = self.attributes(record);
-        if given.is_some() {
+        config.attrs = self.attributes(record).context(words)?;
+        let in_files = matches!(config.driver, Driver::JsonFile | Driver::Local);
+        if in_files && !config.tag.is_empty() {
             config.attrs.insert("tag".to_owned(), config.tag.clone());
         }
+        let mut command = record.config.entrypoint.iter().chain(&record.config.cmd).flatten();
         config.identity = Identity {
             id: record.id.to_string(),
             name: record.name.clone(),
             image: record.config.image.clone(),
+            image_id: record.image.to_string(),
+            created: Created(record.created),
+            path: command.next().cloned().unwrap_or_default(),
+            args: command.cloned().collect(),
+            ..Identity::default()
         };
+        if config.driver == Driver::Plugin {
+            config.identity.env = record.config.env.clone().unwrap_or_default();
+            config.identity.labels = record.labels();
+            config.plugins = settings.log_plugins.clone();
+        }
+        if matches!(config.driver, Driver::Awslogs | Driver::Gcplogs | Driver::Splunk) {
+            config.environment = settings.log_environment.clone();
+        }
         Ok(config)
+    }
+
+    /// Whether there is such a driver, where it is somebody else's program.
+    pub(crate) fn check_plugin(&self, settings: &Settings) -> Result<()> {
+        let config = Config::from_options(&self.driver, &self.options)?;
+        Config { plugins: settings.log_plugins.clone(), ..config }.check_plugin()
     }
 
     fn tag(&self, template: &str, record: &Record) -> Result<String> {
@@ -82,27 +109,62 @@ impl LogPlan {
         log_tag::render(template, &named)
     }
 
-    /// What each line is to carry: the labels and variables named.
-    fn attributes(&self, record: &Record) -> BTreeMap<String, String> {
+    /// What each line is to carry: the labels and variables named, and those whose names match.
+    fn attributes(&self, record: &Record) -> Result<BTreeMap<String, String>> {
+        let variables = record.config.env.iter().flatten();
+        let variables = variables.filter_map(|pair| pair.split_once('='));
+        let variables: BTreeMap<_, _> =
+            variables.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let mut found = BTreeMap::new();
-        let names = |option: &str| self.options.get(option).cloned().unwrap_or_default();
-        let labels = record.labels();
-        for name in names("labels").split(',').filter(|name| !name.is_empty()) {
-            if let Some(value) = labels.get(name) {
-                found.insert(name.to_owned(), value.clone());
-            }
+        for (option, all) in [("labels", &record.labels()), ("env", &variables)] {
+            let wanted = Wanted::of(&self.options, option)?;
+            let wanted = all.iter().filter(|(name, _)| wanted.has(name));
+            found.extend(wanted.map(|(name, value)| (name.clone(), value.clone())));
         }
-        for name in names("env").split(',').filter(|name| !name.is_empty()) {
-            let pair = record
-                .config
-                .env
-                .iter()
-                .flatten()
-                .find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-            if let Some(value) = pair {
-                found.insert(name.to_owned(), value.to_owned());
-            }
-        }
-        found
+        Ok(found)
+    }
+}
+
+/// Names, and what names may look like.
+struct Wanted<'a> {
+    names: Vec<&'a str>,
+    pattern: Option<Regex>,
+}
+
+impl<'a> Wanted<'a> {
+    fn of(options: &'a BTreeMap<String, String>, option: &str) -> Result<Self> {
+        let names = options.get(option).map_or("", String::as_str).split(',');
+        let pattern = options.get(&format!("{option}-regex")).filter(|text| !text.is_empty());
+        let pattern = pattern.map(|text| {
+            Regex::new(text).map_err(|_| {
+                Error::invalid(format!("error parsing regexp: invalid pattern: `{text}`"))
+            })
+        });
+        Ok(Self { names: names.collect(), pattern: pattern.transpose()? })
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.names.contains(&name)
+            || self.pattern.as_ref().is_some_and(|pattern| pattern.is_match(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_patterns() {
+        let options = |pairs: &[(&str, &str)]| {
+            pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let both: BTreeMap<_, _> = options(&[("labels", "a,b"), ("labels-regex", "^c.*e$")]);
+        let wanted = Wanted::of(&both, "labels").unwrap();
+        let has = ["a", "b", "cde", "cd", "ab"].map(|name| wanted.has(name));
+        assert_eq!(has, [true, true, true, false, false]);
+        let none = options(&[]);
+        assert!(!Wanted::of(&none, "env").unwrap().has("a"));
+        let bad = options(&[("env-regex", "(")]);
+        assert!(Wanted::of(&bad, "env").is_err());
     }
 }
