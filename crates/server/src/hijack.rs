@@ -77,6 +77,19 @@ pub fn answer(headers: &HeaderMap, content_type: &'static str, splice: Splice) -
     response
 }
 
+/// The answer after which a connection is a websocket. `accept` is what the client's key comes to.
+pub(crate) fn answer_websocket(accept: &str, splice: Splice) -> Response {
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    headers.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
+    headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+    let accept = HeaderValue::from_str(accept).expect("base64 is text");
+    headers.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
+    response.extensions_mut().insert(Passenger(Arc::new(Mutex::new(Some(splice)))));
+    response
+}
+
 /// A connection that is to be taken over: the head to write, and what to join.
 pub(crate) struct Takeover {
     head: Vec<u8>,

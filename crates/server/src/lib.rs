@@ -16,6 +16,7 @@ mod request;
 mod routes;
 mod stream;
 mod version;
+mod websocket;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use api::ApiVersion;
 use api::container::{CommitResponse, Config, CpuStats, CreateBody, Stats, UpdateBody};
 use axum::Router;
 use axum::extract::{Path, State};
@@ -19,6 +20,7 @@ use stdx::{Context, Error};
 use crate::error::Refusal;
 use crate::hijack::{self, Splice};
 use crate::request::{Json, Query, RequiredJson, Version};
+use crate::websocket::{self, Payload};
 use crate::{stream, version};
 
 /// How long the end of an exec's stream waits for its exit code. The two come from the shim at the same time; later than
@@ -44,6 +46,7 @@ pub(crate) fn routes(containers: Containers) -> Router {
         .route("/containers/{name}/update", post(update))
         .route("/containers/{name}/wait", post(wait))
         .route("/containers/{name}/attach", post(attach))
+        .route("/containers/{name}/attach/ws", get(attach_by_websocket))
         .route("/containers/{name}/logs", get(logs))
         .route("/containers/{name}/top", get(top))
         .route("/containers/{name}/stats", get(stats))
@@ -197,17 +200,37 @@ async fn attach(
     query: Query,
     headers: HeaderMap,
 ) -> Outcome {
-    let request = AttachRequest {
+    let attached = containers.find(&name)?.attach(attach_request(&query)).await?;
+    let content_type = version::output_type(version, attached.tty);
+    Ok(hijack::answer(&headers, content_type, splice(attached)))
+}
+
+fn attach_request(query: &Query) -> AttachRequest {
+    AttachRequest {
         logs: query.flag("logs"),
         stream: query.flag("stream"),
         stdin: query.flag("stdin"),
         stdout: query.flag("stdout"),
         stderr: query.flag("stderr"),
         detach_keys: query.text("detachKeys"),
-    };
-    let attached = containers.find(&name)?.attach(request).await?;
-    let content_type = version::output_type(version, attached.tty);
-    Ok(hijack::answer(&headers, content_type, splice(attached)))
+    }
+}
+
+async fn attach_by_websocket(
+    State(containers): State<Containers>,
+    Path(name): Path<String>,
+    Version(version): Version,
+    query: Query,
+    headers: HeaderMap,
+) -> Outcome {
+    let container = containers.find(&name)?;
+    let accept = websocket::accept(&headers)?;
+    let attached = container.attach(attach_request(&query)).await?;
+    // Older clients wanted text, whatever it was.
+    let old = version < ApiVersion::new(1, 28);
+    let payload = if old { Payload::Text } else { Payload::Binary };
+    let stream = websocket::join(attached, payload)?;
+    Ok(hijack::answer_websocket(&accept, Splice::new(stream)))
 }
 
 /// Joins a client to what the engine gave.

@@ -10,7 +10,6 @@ use crate::stream;
 
 pub(crate) fn routes() -> Router {
     let later = Router::new()
-        .route("/containers/{name}/attach/ws", get(not_yet("attaching by websocket")))
         .route("/containers/{name}/checkpoints", any(not_yet("checkpoints")))
         .route("/containers/{name}/checkpoints/{checkpoint}", delete(not_yet("checkpoints")))
         .route("/build", post(not_yet("building images")))
