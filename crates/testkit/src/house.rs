@@ -64,6 +64,11 @@ impl House {
         Self::build(&[], wrapper)
     }
 
+    /// The same, with more flags.
+    pub fn through_with(wrapper: &[&str], flags: &[&str]) -> Self {
+        Self::build(flags, wrapper)
+    }
+
     fn build(flags: &[&str], wrapper: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("gt-").tempdir().expect("a place for a test");
         let run = run_dir("gt-");

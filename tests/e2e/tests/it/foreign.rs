@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use testkit::House;
 use testkit::house::{PATIENCE, shown, succeed};
 use testkit::images::TestImage;
+use testkit::{House, Netns};
 
 pub(crate) fn program(name: &str) -> Option<PathBuf> {
     ["/usr/bin", "/usr/sbin"].iter().map(|dir| Path::new(dir).join(name)).find(|path| path.exists())
@@ -508,14 +508,22 @@ pub(crate) struct Dockerd {
 
 impl Dockerd {
     pub(crate) fn new(program: &Path) -> Self {
+        Self::of(Command::new("unshare").arg("--net").arg(program))
+    }
+
+    /// In a network namespace that others have their part in, and with something in its environment.
+    pub(crate) fn within(netns: &Netns, program: &Path, environment: &[(&str, &str)]) -> Self {
+        let mut command = netns.command(program.to_str().expect("a path in UTF-8"));
+        Self::of(command.envs(environment.iter().copied()))
+    }
+
+    fn of(command: &mut Command) -> Self {
         let dir = tempfile::Builder::new().prefix("gf-").tempdir().expect("a place for a test");
         let path = |name: &str| dir.path().join(name).display().to_string();
         let parent = format!("/gantry-dockerd-{}", std::process::id());
         let hat = hat(dir.path(), "gantry-runtime");
         let log = File::create(dir.path().join("log")).expect("a log");
-        let daemon = Command::new("unshare")
-            .arg("--net")
-            .arg(program)
+        let daemon = command
             .args(["-H", &format!("unix://{}", path("s"))])
             .args(["--data-root", &path("data"), "--exec-root", &path("run")])
             .args(["--pidfile", &path("pid"), "--cgroup-parent", &parent])

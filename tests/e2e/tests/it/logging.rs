@@ -91,7 +91,8 @@ fn syslog_of_every_kind() {
     let words = "configured logging driver does not support reading";
     assert!(shown(&refused).contains(words), "{}", shown(&refused));
     let plugins = house.ok(&["info", "-f", "{{.Plugins.Log}}"]);
-    assert_eq!(plugins, "[journald json-file local none syslog]\n");
+    let all = "awslogs fluentd gcplogs gelf journald json-file local none splunk syslog";
+    assert_eq!(plugins, format!("[{all}]\n"));
 }
 
 #[test]

@@ -1,0 +1,192 @@
+//! L4, L5: clients that stand still, and what they cost: themselves.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::process::Stdio;
+use std::time::Instant;
+
+use serde_json::json;
+use testkit::House;
+use testkit::house::{PATIENCE, shown};
+use testkit::terminal::Terminal;
+
+use crate::containers::house;
+
+/// Asks, and reads nothing.
+fn ask(house: &House, method: &str, path: &str, body: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(house.socket()).expect("the daemon listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: gantry\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    stream.write_all(request.as_bytes()).expect("the daemon listens");
+    stream
+}
+
+/// Sixty-four, of every kind that has something to hear of a container.
+fn stalled(house: &House, name: &str) -> Vec<UnixStream> {
+    let attach = format!("/containers/{name}/attach?stream=1&stdout=1&stderr=1");
+    let logs = format!("/containers/{name}/logs?follow=1&stdout=1&stderr=1");
+    let stats = format!("/containers/{name}/stats");
+    let mut clients = Vec::new();
+    for _ in 0..16 {
+        clients.push(ask(house, "POST", &attach, ""));
+        clients.push(ask(house, "GET", &logs, ""));
+    }
+    for _ in 0..8 {
+        clients.push(ask(house, "GET", "/events", ""));
+        clients.push(ask(house, "GET", &stats, ""));
+        let body = json!({ "AttachStdout": true, "Cmd": ["cat", "/dev/zero"] });
+        let exec = house.api("POST", &format!("/containers/{name}/exec"), Some(&body)).json();
+        let start = format!("/exec/{}/start", exec["Id"].as_str().expect("an id"));
+        clients.push(ask(house, "POST", &start, "{}"));
+        clients.push(ask(house, "GET", &format!("/containers/{name}/export"), ""));
+    }
+    assert_eq!(clients.len(), 64);
+    clients
+}
+
+/// Waits to be told, then says so many MiB, and how it went.
+fn speaker(house: &House, name: &str, mebibytes: u32) {
+    let command = format!(
+        "mkfifo /go; read word < /go; yes {} | head -c {mebibytes}m; echo end; exit 3",
+        "x".repeat(63)
+    );
+    house.ok(&["run", "-d", "--name", name, "--network", "none", "busybox", "sh", "-c", &command]);
+}
+
+fn go(house: &House, name: &str) {
+    house.ok(&["exec", name, "sh", "-c", "echo go > /go"]);
+}
+
+/// Memory of its own that a process has.
+fn own_memory(pid: &str) -> u64 {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).expect("a process");
+    let of = |field: &str| -> u64 {
+        let line = text.lines().find(|line| line.starts_with(field)).expect("a line");
+        line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
+    };
+    (of("Private_Dirty:") + of("Private_Clean:")) << 10
+}
+
+fn shim_of(house: &House, name: &str) -> String {
+    let pid = house.ok(&["inspect", "-f", "{{.State.Pid}}", name]);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid.trim())).expect("it runs");
+    let line = status.lines().find(|line| line.starts_with("PPid:")).expect("a line");
+    line.split_whitespace().nth(1).expect("a number").to_owned()
+}
+
+#[test]
+fn sixty_four_that_stand_still() {
+    let house = house();
+    speaker(&house, "speaker", 8);
+    let mut clients = stalled(&house, "speaker");
+    let shim = shim_of(&house, "speaker");
+    let begin = Instant::now();
+    go(&house, "speaker");
+    // Asked before the end: what its clients have not taken is held by their rings, and by nothing else.
+    let held = own_memory(&shim);
+    assert!(held < 48 << 20, "{held} bytes");
+    assert_eq!(house.ok(&["wait", "speaker"]).trim(), "3");
+    assert!(begin.elapsed() < PATIENCE);
+    assert_eq!(house.ok(&["logs", "--tail", "1", "speaker"]), "end\n");
+    // Who attached gets what was queued, is told what it has missed, and then the end.
+    let mut heard = Vec::new();
+    clients[0].read_to_end(&mut heard).expect("an end");
+    let text = String::from_utf8_lossy(&heard);
+    assert!(
+        text.contains("overrun: ") && text.trim_end().ends_with("bytes lost"),
+        "{}",
+        heard.len()
+    );
+    // Who follows the log misses nothing, whenever it reads.
+    let mut log = Vec::new();
+    clients[1].read_to_end(&mut log).expect("an end");
+    assert!(log.windows(4).any(|window| window == b"end\n"), "{}", log.len());
+}
+
+/// The whole of it, which takes minutes: `cargo nextest run -p e2e --run-ignored all --no-capture full_size`, with a release
+/// binary in `GANTRY`, on a machine that does nothing else. `GIB` says how much, 10 where it says nothing.
+#[test]
+#[ignore = "minutes, and only worth something on a quiet machine"]
+fn full_size() {
+    #[allow(clippy::disallowed_methods, reason = "tests are told by their environment what to do")]
+    let gib: u32 = std::env::var("GIB").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
+    let house = house();
+    let timed = |name: &str, clients: bool| {
+        speaker(&house, name, gib << 10);
+        let clients = if clients { stalled(&house, name) } else { Vec::new() };
+        // What execs of theirs do is not what is measured.
+        let shim = shim_of(&house, name);
+        let begin = Instant::now();
+        go(&house, name);
+        assert_eq!(house.ok(&["wait", name]).trim(), "3");
+        let taken = begin.elapsed();
+        drop(clients);
+        println!("{name}: {taken:?}, shim {shim}");
+        house.ok(&["rm", "-f", name]);
+        taken.as_secs_f64()
+    };
+    let free = timed("free", false);
+    let held = timed("held", true);
+    assert!(held <= free / 0.95, "{free} s alone, {held} s with 64 clients that stand still");
+}
+
+#[test]
+fn the_end_of_input_is_not_the_end_of_output() {
+    let house = house();
+    house.ok(&["run", "-d", "--name", "ca", "--network", "none", "busybox", "sleep", "600"]);
+    // What comes after the end of input arrives, all of it.
+    let command = "cat > /dev/null; seq 1 20000; exit 4";
+    let mut child = house
+        .docker(&["exec", "-i", "ca", "sh", "-c", command])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("docker");
+    child.stdin.take().expect("a pipe").write_all(&vec![b'x'; 1 << 20]).expect("it reads");
+    let output = child.wait_with_output().expect("it ends");
+    assert_eq!(output.status.code(), Some(4), "{}", shown(&output));
+    assert!(String::from_utf8_lossy(&output.stdout).ends_with("19999\n20000\n"));
+    house.ok(&["rm", "-f", "ca"]);
+}
+
+#[test]
+fn several_at_one_terminal() {
+    let house = house();
+    house.ok(&["run", "-dit", "--name", "ca", "--network", "none", "busybox", "sh"]);
+    let mut one = Terminal::spawn(&house.docker(&["attach", "ca"]), 30, 100);
+    let mut other =
+        Terminal::spawn(&house.docker(&["attach", "--detach-keys", "ctrl-x,x", "ca"]), 40, 120);
+    // Both see what either types.
+    one.type_in("echo from-$((40+2))-one\r");
+    one.wait_for("from-42-one");
+    other.wait_for("from-42-one");
+    other.type_in("echo from-$((40+3))-other\r");
+    one.wait_for("from-43-other");
+    // One parts, by keys of its own; the other stays, and so does the shell.
+    other.type_in("\u{18}x");
+    other.wait_for("read escape sequence");
+    one.type_in("echo still-$((40+4))\r");
+    one.wait_for("still-44");
+    one.resize(50, 132);
+    one.type_in("stty size\r");
+    let begin = Instant::now();
+    // The size arrives by another connection.
+    while !one.wait_for("\n").contains("50 132") {
+        assert!(begin.elapsed() < PATIENCE);
+        one.type_in("stty size\r");
+    }
+    one.type_in("\u{10}\u{11}");
+    one.wait_for("read escape sequence");
+    assert_eq!(house.ok(&["inspect", "-f", "{{.State.Running}}", "ca"]).trim(), "true");
+    // An exec has keys, too, and goes on without its client.
+    let exec = house.docker(&["exec", "-it", "--detach-keys", "ctrl-a", "ca", "sh"]);
+    let mut exec = Terminal::spawn(&exec, 24, 80);
+    exec.type_in("stty size; echo ready-$((1+1))\r");
+    assert!(exec.wait_for("ready-2").contains("24 80"));
+    exec.type_in("\u{1}");
+    exec.wait_for("read escape sequence");
+    house.ok(&["rm", "-f", "ca"]);
+}
