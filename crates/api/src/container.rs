@@ -155,6 +155,13 @@ pub struct HostConfig {
     pub readonly_paths: Option<Vec<String>>,
     #[serde(skip_serializing_if = "is_default")]
     pub init: Option<bool>,
+    /// Ours: what the container may reach outside of its networks, a rule each (`example.com:443`, `10.0.0.0/8`); none for
+    /// nothing, the word `any` for everything. Absent: what its networks say.
+    #[serde(skip_serializing_if = "is_default")]
+    pub egress: Option<Vec<String>>,
+    /// Ours: how fast the container may be by each of its devices.
+    #[serde(skip_serializing_if = "is_default")]
+    pub net_rate: Option<NetRate>,
     /// Podman's: shown by `inspect`, not asked for.
     #[serde(rename = "IDMappings", skip_deserializing, skip_serializing_if = "is_default")]
     pub id_mappings: Option<IdMappings>,
@@ -386,6 +393,22 @@ pub struct UpdateBody {
     #[serde(flatten, deserialize_with = "crate::json::embedded")]
     pub resources: Resources,
     pub restart_policy: RestartPolicy,
+    /// As `HostConfig.Egress`; absent leaves it.
+    #[serde(skip_serializing_if = "is_default")]
+    pub egress: Option<Vec<String>>,
+    /// As `HostConfig.NetRate`; what is absent stays.
+    #[serde(skip_serializing_if = "is_default")]
+    pub net_rate: Option<NetRate>,
+}
+
+/// Bits a second, as the container sees it; absent and 0 are no limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct NetRate {
+    #[serde(skip_serializing_if = "is_default")]
+    pub r#in: Option<u64>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub out: Option<u64>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -73,6 +73,9 @@ pub struct Network {
     pub config_only: bool,
     pub options: Option<StringMap>,
     pub labels: Option<StringMap>,
+    /// Ours: as a container's `HostConfig.Egress`, for those of which nothing else is said.
+    #[serde(skip_serializing_if = "is_default")]
+    pub egress: Option<Vec<String>>,
     #[serde(skip_serializing_if = "is_default")]
     pub peers: Vec<PeerInfo>,
     /// By container ID. Absent in lists since 1.52; `{}` before.
@@ -175,6 +178,8 @@ pub struct CreateBody {
     pub config_from: Option<ConfigReference>,
     pub options: Option<StringMap>,
     pub labels: Option<StringMap>,
+    #[serde(skip_serializing_if = "is_default")]
+    pub egress: Option<Vec<String>>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -12,6 +12,7 @@ use stdx::{Context, Id, Result};
 use crate::dns::inside::{self, Sockets};
 use crate::dns::zone::{Member, Service};
 use crate::endpoint::{AttachRequest, PortRequest};
+use crate::firewall::view::Guard;
 use crate::netd::protocol::{Change, Place, Published, Resolvers, Sandbox, Seat};
 use crate::networks::Core;
 use crate::ports::{self, Bound, Defaults};
@@ -116,6 +117,7 @@ impl Core {
             outward: endpoints
                 .iter()
                 .any(|endpoint| network(endpoint).is_some_and(|network| !network.internal)),
+            leash: model.leash(endpoints, self.config.table()),
         }
     }
 
@@ -173,11 +175,11 @@ impl Core {
         changes.extend(self.introduce(request, &endpoints, None));
         let sandbox = self.sandbox(request, &endpoints);
         let close = Change::Close(sandbox.id.clone());
-        match (self.netd.holds(&close), sandbox.seats.is_empty()) {
-            (true, true) => changes.push((close, Vec::new())),
-            (true, false) => changes.push((Change::Reseat(sandbox), Vec::new())),
-            (false, true) => {}
-            (false, false) => {
+        match (self.netd.holds(&close), sandbox.is_needed()) {
+            (true, false) => changes.push((close, Vec::new())),
+            (true, true) => changes.push((Change::Reseat(sandbox), Vec::new())),
+            (false, false) => {}
+            (false, true) => {
                 let Sockets { udp, tcp } = netns::enter(namespace, |_| inside::open())?;
                 changes.push((Change::Serve(sandbox), vec![udp, tcp]));
             }
@@ -211,7 +213,7 @@ impl Core {
             }
             zones.extend(self.introduce(&one.request, &endpoints, None));
             let sandbox = self.sandbox(&one.request, &endpoints);
-            if sandbox.seats.is_empty() {
+            if !sandbox.is_needed() {
                 continue;
             }
             let id = sandbox.id.clone();
@@ -292,11 +294,16 @@ pub(crate) enum Gone {
     Containers,
 }
 
-/// The name server's sockets, in the namespace of the thread that furnishes it, if any of these networks has names.
+/// Does a container on this network, by this endpoint, ask us for names?
+pub(crate) fn is_served(network: &Network, endpoint: &Endpoint) -> bool {
+    has_names(network) || Guard::of(network, endpoint).is_some()
+}
+
+/// The name server's sockets, in the namespace of the thread that furnishes it, if any of these endpoints needs it.
 pub(crate) fn open_for<'a>(
-    networks: impl IntoIterator<Item = &'a Arc<Network>>,
+    endpoints: impl IntoIterator<Item = (&'a Network, &'a Endpoint)>,
 ) -> Result<Option<Sockets>> {
-    match networks.into_iter().any(|network| has_names(network)) {
+    match endpoints.into_iter().any(|(network, endpoint)| is_served(network, endpoint)) {
         true => inside::open().map(Some),
         false => Ok(None),
     }

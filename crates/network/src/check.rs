@@ -47,12 +47,20 @@ impl Networks {
             tracing::info!(device = %link.name, "removing a device that belongs to no container");
         }
         core.host.route().delete_links(strays.iter().map(|link| link.name.as_str()))?;
-        core.reconnect(&links)
+        core.reconnect(&links)?;
+        core.limit_again();
+        Ok(())
     }
 
     /// Compares records and kernel, changing neither.
     pub fn check(&self, known: &[Id]) -> Result<Vec<Finding>> {
-        let core = &self.core;
+        self.core.differences(known)
+    }
+}
+
+impl Core {
+    pub(crate) fn differences(&self, known: &[Id]) -> Result<Vec<Finding>> {
+        let core = self;
         let links = core.host.route().links()?;
         let mut findings = devices(&core.model(), &links);
         findings.extend(core.strays(&links).into_iter().map(|link| Finding {
@@ -73,9 +81,7 @@ impl Networks {
         findings.extend(addresses(&core.model(), known));
         Ok(findings)
     }
-}
 
-impl Core {
     /// Ports of our bridges with a name like ours that no record tells of. Names alone prove nothing: Docker's look the
     /// same.
     fn strays(&self, links: &[Link]) -> Vec<Link> {

@@ -27,7 +27,7 @@ impl Networks {
             .once_settled(|| core.take_one(container, name, wish))
             .inspect_err(|_| core.give_back(&wish.leases))?;
         let mut endpoints = [endpoint];
-        let negotiated = core.negotiate(&mut endpoints, &[]);
+        let negotiated = core.guard(&endpoints).and_then(|()| core.negotiate(&mut endpoints, &[]));
         let [endpoint] = endpoints;
         match negotiated.and_then(|()| core.enter(&network, &endpoint, namespace)) {
             Ok(()) => {

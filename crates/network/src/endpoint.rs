@@ -8,9 +8,11 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use stdx::{Error, Id, Result};
 
+use crate::egress::{self, Egress};
 use crate::files::Dns;
 use crate::ipam::{self, Family};
 use crate::networks::Model;
+use crate::rate::{self, Rate};
 use crate::records::{
     DriverKind, Endpoint, IpamPool, IpvlanMode, Lease, Link, Mac, Network, Protocol, ShareMode,
 };
@@ -61,6 +63,10 @@ pub struct EndpointRequest {
     pub driver_opts: BTreeMap<String, String>,
     /// Addresses above that a plugin has given out for it. Filled in by this room.
     pub leases: Vec<Lease>,
+    /// What the container may reach outside, instead of what the network says.
+    pub egress: Option<Egress>,
+    /// How fast the container may be.
+    pub rate: Option<Rate>,
 }
 
 const IFNAME: &str = "com.docker.network.endpoint.ifname";
@@ -95,6 +101,8 @@ impl Model {
             driver_opts: wish.driver_opts.clone(),
             sysctls: sysctls(wish),
             leases: wish.leases.clone(),
+            egress: wish.egress.clone(),
+            rate: wish.rate,
             ..Endpoint::new(&network, container, name)
         };
         if network.ipam.config.is_empty() {
@@ -184,6 +192,10 @@ fn check(network: &Network, wish: &EndpointRequest) -> Result<()> {
             "containers on an overlay network with static peers cannot choose their MAC addresses",
         ));
     }
+    if matches!(wish.egress, Some(Egress::Only(_))) {
+        egress::check(network)?;
+    }
+    rate::check(network, wish.rate)?;
     for wanted in [wish.ip.map(IpAddr::from), wish.ip6.map(IpAddr::from)].into_iter().flatten() {
         check_address(network, wanted).map_err(Error::invalid)?;
     }

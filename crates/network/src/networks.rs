@@ -278,7 +278,8 @@ impl Networks {
             request.networks.iter().for_each(|wish| self.core.give_back(&wish.leases));
         })?;
         self.core.hold_firewall(&endpoints);
-        let negotiated = self.core.negotiate(&mut endpoints, &request.ports);
+        let guarded = self.core.guard(&endpoints);
+        let negotiated = guarded.and_then(|()| self.core.negotiate(&mut endpoints, &request.ports));
         match negotiated.and_then(|()| self.core.furnish(request, &mut endpoints, namespace)) {
             Ok(netns) => {
                 self.releaser.prepare();
@@ -484,7 +485,9 @@ impl Core {
                 })?;
             }
             inside.route(&gateways)?;
-            attend::open_for(connections.iter().map(|(_, network, _)| network))
+            attend::open_for(
+                connections.iter().map(|(_, network, endpoint)| (&**network, &***endpoint)),
+            )
         })?;
         Ok((Some(netns), sockets))
     }
@@ -515,14 +518,17 @@ impl Core {
         let on_bridges = foreign.into_iter().filter(|endpoint| endpoint.remote.is_none());
         let bridged: Vec<_> = ours.into_iter().chain(on_bridges).collect();
         self.drivers.of(DriverKind::Bridge).disconnect(&bridged)?;
+        self.shut(&present)?;
         self.store
             .transaction(|tx| ids.iter().try_for_each(|id| tx.delete::<Endpoint>(id.as_str())))?;
-        let mut model = self.model();
-        for id in ids {
-            model.endpoints.remove(id);
-            model.leaving.remove(id);
+        {
+            let mut model = self.model();
+            for id in ids {
+                model.endpoints.remove(id);
+                model.leaving.remove(id);
+            }
         }
-        Ok(())
+        self.unguard(&present)
     }
 
     /// Takes a network out of the kernel and the records.

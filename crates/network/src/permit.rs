@@ -6,8 +6,8 @@ use std::sync::Arc;
 use stdx::Result;
 
 use crate::bridges;
-use crate::firewall::Firewall;
 use crate::firewall::view::{Choices, Localhost, Port, Rules, View, ports_of};
+use crate::firewall::{Firewall, Survey};
 use crate::forwarding::{self, Family};
 use crate::netlink::Batch;
 use crate::networks::Core;
@@ -109,6 +109,18 @@ impl Core {
         Monitor::start(rules.into_iter().chain([bridges]).collect())
     }
 
+    /// What the kernel's rules let reach our ports, and who else has a say.
+    pub(crate) fn survey(&self) -> Result<(Survey, Choices)> {
+        let mut firewall = self.firewall();
+        let choices = self.choices(&firewall)?;
+        Ok((firewall.survey()?, choices))
+    }
+
+    /// Is this device a bridge of a network's?
+    pub(crate) fn is_bridge(&self, device: &str) -> bool {
+        self.bridged(|network| network.bridge.as_ref().is_some_and(|bridge| bridge.name == device))
+    }
+
     /// How the kernel's rules differ from what the networks need.
     pub(crate) fn misrule(&self) -> Result<Vec<String>> {
         let mut firewall = self.firewall();
@@ -162,11 +174,10 @@ impl Core {
     /// The model is locked for a moment, with the firewall locked before: never the other way round.
     fn view(&self, choices: Choices) -> View {
         let model = self.model();
-        let present =
-            model.endpoints.values().filter(|one| !model.leaving.contains(&one.endpoint_id));
         View::of(
             model.networks.values().map(|network| &**network),
-            present.map(|endpoint| &**endpoint),
+            model.endpoints.values().map(|endpoint| &**endpoint),
+            &model.leaving,
             choices,
         )
     }

@@ -18,6 +18,9 @@ use state::Record;
 use stdx::time::Timestamp;
 use stdx::{Error, Id};
 
+use crate::egress::Egress;
+use crate::rate::Rate;
+
 /// A network, predefined or made by a user. Field for field what `GET /networks` tells, plus what the kernel was given.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Network {
@@ -51,6 +54,9 @@ pub struct Network {
     /// The device of the host that containers share, for macvlan and ipvlan.
     #[serde(default)]
     pub parent: Option<ParentDevice>,
+    /// What its containers may reach outside, but for those of which something else was said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
 }
 
 impl Network {
@@ -81,6 +87,7 @@ impl Network {
             plugin: String::new(),
             bridge: None,
             parent: None,
+            egress: None,
         }
     }
 }
@@ -406,6 +413,12 @@ pub struct Endpoint {
     /// Its addresses, where a plugin gave them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leases: Vec<Lease>,
+    /// What its container may reach outside, instead of what the network says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Egress>,
+    /// How fast its container may be by it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<Rate>,
 }
 
 /// A container, under the name that another one has for it.
@@ -488,6 +501,8 @@ impl Endpoint {
                 told: true,
             }),
             leases: Vec::new(),
+            egress: None,
+            rate: None,
         }
     }
 
@@ -524,7 +539,7 @@ pub(crate) fn is_host_device(name: &str) -> bool {
 }
 
 /// A hardware address, written `02:42:ac:11:00:02`.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Mac(pub [u8; 6]);
 
 impl Mac {

@@ -375,7 +375,9 @@ impl House {
                 quiet("ip", &["link", "delete", device]);
             }
         }
-        quiet("nft", &["delete", "table", "inet", &format!("gantry-{}", self.bridge())]);
+        for family in ["inet", "bridge"] {
+            quiet("nft", &["delete", "table", family, &format!("gantry-{}", self.bridge())]);
+        }
     }
 }
 

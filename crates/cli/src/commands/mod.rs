@@ -2,6 +2,7 @@
 
 pub(crate) mod container;
 mod context;
+mod egress;
 mod image;
 mod network;
 mod secret;
@@ -71,6 +72,7 @@ pub(crate) static ALL: &[&Command] = &[
     &network::connect::COMMAND,
     &network::create::COMMAND,
     &network::disconnect::COMMAND,
+    &network::doctor::COMMAND,
     &network::inspect::COMMAND,
     &network::ls::COMMAND,
     &network::prune::COMMAND,

@@ -82,10 +82,7 @@ impl Container {
     }
 
     fn has_names(&self, endpoints: &[Arc<network::Endpoint>]) -> bool {
-        endpoints.iter().any(|endpoint| {
-            let network = self.rooms.networks.find(endpoint.network_id.as_str());
-            network.is_ok_and(|network| network::has_names(&network))
-        })
+        self.rooms.networks.serves(endpoints)
     }
 
     /// Writes hosts, resolv.conf and hostname, and says where they are to be seen. They are written anew at each start and

@@ -16,7 +16,7 @@ use super::record::Record;
 use super::state::State;
 use super::volumes::{Foreign, Wish};
 use super::{Cell, Container};
-use super::{endpoints, health, links};
+use super::{endpoints, health, links, reach};
 use crate::registry::Registry;
 use crate::{Containers, names};
 
@@ -62,6 +62,7 @@ impl Containers {
         super::plan::fill_in(&mut host_config, &rooms.settings, runtime::cgroup::Mode::detect()?);
         let endpoints =
             endpoints::endpoints(&plan, &host_config, body.networking_config, &rooms.networks)?;
+        reach::check(&plan, endpoints.keys(), &rooms.networks)?;
         host_config.links = links::check(&plan, host_config.links.take(), rooms)?;
         warnings.extend(plan.warnings.iter().cloned());
 

@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use api::container::{HostConfig, NetworkingConfig};
 use api::network::{EndpointIpamConfig, EndpointSettings};
-use network::{Endpoint, EndpointRequest, Link, Mac, Networks, listed};
+use network::{Egress, Endpoint, EndpointRequest, Link, Mac, Networks, Rate, listed};
 use stdx::{Error, Id, Result};
 
 use super::plan::{Network, Plan};
@@ -135,6 +135,11 @@ pub(crate) fn request(
         dns_names: if is_predefined(name) { Vec::new() } else { dns_names(record, settings) },
         gw_priority: settings.gw_priority,
         driver_opts: settings.driver_opts.clone().unwrap_or_default(),
+        egress: record.host_config.egress.clone().map(Egress::try_from).transpose()?,
+        rate: record
+            .host_config
+            .net_rate
+            .map(|rate| Rate { inward: rate.r#in.unwrap_or(0), outward: rate.out.unwrap_or(0) }),
         ..EndpointRequest::default()
     })
 }

@@ -3,13 +3,14 @@
 //! The record is written first and says that the kernel may not know yet; a daemon that dies in between is followed by one
 //! that tells it. What the kernel does not take is taken back in both.
 
-use api::container::{Resources, UpdateBody, UpdateResponse};
+use api::container::{NetRate, Resources, UpdateBody, UpdateResponse};
 use oci::runtime::{Cpu, Memory, Pids, Resources as Limits};
 use runtime::cgroup::Support;
 use stdx::{Context, Error, Result};
 
 use super::Container;
-use super::plan;
+use super::plan::{self, Plan};
+use super::reach;
 use super::record::Record;
 use super::restart_policy::RestartPolicy;
 use super::state::Phase;
@@ -54,7 +55,17 @@ impl Container {
             }
             host.restart_policy = body.restart_policy;
         }
+        if body.egress.is_some() {
+            host.egress = body.egress;
+        }
+        if let Some(rate) = body.net_rate {
+            let now = host.net_rate.unwrap_or_default();
+            host.net_rate =
+                Some(NetRate { r#in: rate.r#in.or(now.r#in), out: rate.out.or(now.out) });
+        }
         let limits = plan::resources(&host.resources, &mut warnings)?;
+        let plan = Plan::of(&record.config, &host, &self.rooms.settings)?;
+        reach::check(&plan, record.endpoints.keys(), &self.rooms.networks)?;
         let up = record.state.phase.is_up();
         let next = Record { host_config: host, limits_pending: up, ..Record::clone(&record) };
         self.save(next.clone())?;
@@ -62,6 +73,13 @@ impl Container {
             let asked = limits.clone();
             if let Err(error) = self.with_shim(move |shim| shim.update(&asked)).await {
                 self.take_update_back(&record, &limits, &support).await;
+                return Err(error).context(words);
+            }
+            if let Err(error) = self.follow_reach().await {
+                self.take_update_back(&record, &limits, &support).await;
+                self.follow_reach().await.unwrap_or_else(|error| {
+                    tracing::error!(container = %self.id(), error = %error.chain(), "cannot take an update back");
+                });
                 return Err(error).context(words);
             }
             self.save(Record { limits_pending: false, ..next })?;
@@ -93,6 +111,7 @@ impl Container {
         }
         let limits = plan::resources(&record.host_config.resources, &mut Vec::new())?;
         self.with_shim(move |shim| shim.update(&limits)).await?;
+        self.follow_reach().await?;
         self.save(Record { limits_pending: false, ..Record::clone(&record) })
     }
 }

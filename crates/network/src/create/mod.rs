@@ -12,6 +12,7 @@ use ipnet::IpNet;
 use stdx::{Error, Result};
 
 use crate::config::AddressPool;
+use crate::egress::{self, Egress};
 use crate::ipam::Family;
 use crate::netlink::route::Link;
 use crate::records::{DriverKind, Ipam, IpamPool, Lease, Network, Scope};
@@ -39,6 +40,8 @@ pub struct CreateRequest {
     pub pools: Vec<PoolRequest>,
     pub options: BTreeMap<String, String>,
     pub labels: BTreeMap<String, String>,
+    /// What its containers may reach outside; everything when absent.
+    pub egress: Option<Egress>,
 }
 
 /// One of `IPAM.Config`, as it was written.
@@ -93,6 +96,7 @@ pub(crate) fn plan(request: &CreateRequest, around: &Surroundings) -> Result<Net
         },
         options: request.options.clone(),
         labels: request.labels.clone(),
+        egress: request.egress.clone(),
         ..Network::new(&request.name, driver)
     };
     let mut asked = pools::understand(
@@ -141,6 +145,9 @@ pub(crate) fn plan(request: &CreateRequest, around: &Surroundings) -> Result<Net
             network.ipam.config = pools::complete(&network, asked, gateways, around)?;
         }
         DriverKind::Host | DriverKind::Null => unreachable!("refused before"),
+    }
+    if matches!(network.egress, Some(Egress::Only(_))) {
+        egress::check(&network)?;
     }
     Ok(network)
 }
@@ -313,6 +320,7 @@ fn apply_configuration(
     network.enable_ipv4 = from.enable_ipv4;
     network.enable_ipv6 = from.enable_ipv6;
     network.labels.clone_from(&from.labels);
+    network.egress = network.egress.take().or_else(|| from.egress.clone());
     network.options.clone_from(&from.options);
     network.ipam.options.clone_from(&from.ipam.options);
     if !network.enable_ipv4 && !network.enable_ipv6 {

@@ -7,6 +7,7 @@
 mod answer;
 mod forward;
 pub(crate) mod inside;
+mod leash;
 pub(crate) mod server;
 mod upstream;
 mod wire;

@@ -18,8 +18,10 @@ use tokio::time::timeout;
 
 use super::answer::{Decision, Manner, decide};
 use super::forward::{Forwarder, Question};
+use super::leash;
 use super::wire::{Outcome, Query, Transport, Unreadable};
 use super::zone::{Member, Sight, Zone};
+use crate::firewall::grants::Opener;
 use crate::netd::protocol::Sandbox;
 
 /// Questions of one container that wait for somebody else's answer; more are refused at once.
@@ -37,6 +39,8 @@ pub(crate) struct NameServers {
     zones: Mutex<Zones>,
     servers: Mutex<HashMap<String, Serving>>,
     forwarder: Arc<Forwarder>,
+    /// Who lets containers on a leash reach what they were told of.
+    opener: Mutex<Opener>,
 }
 
 /// The networks by id.
@@ -130,11 +134,16 @@ impl NameServers {
             zones: Mutex::default(),
             servers: Mutex::default(),
             forwarder: Arc::new(Forwarder::new()?),
+            opener: Mutex::new(Opener::here()?),
         })
     }
 
     pub(crate) fn zones(&self) -> MutexGuard<'_, Zones> {
         self.zones.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn opener(&self) -> MutexGuard<'_, Opener> {
+        self.opener.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn servers(&self) -> MutexGuard<'_, HashMap<String, Serving>> {
@@ -310,13 +319,24 @@ impl Client {
         match decide(&query, &zones.seen_by(&sandbox), manner) {
             Decision::Answer(answer) => Answer::Now(query.reply(&answer, transport)),
             Decision::Fail(outcome) => Answer::Now(query.fail(outcome)),
+            // What it may not reach does not exist, and nobody is told that it was asked for.
+            Decision::Forward if !leash::may_ask(&sandbox, &query) => {
+                Answer::Now(query.fail(Outcome::NoSuchName))
+            }
             Decision::Forward => Answer::Later(message.to_vec()),
         }
     }
 
     async fn ask(&self, query: Vec<u8>, transport: Transport) -> Vec<u8> {
         let sandbox = self.sandbox();
-        let question = Question { message: query, transport };
-        self.all.forwarder.ask(question, &sandbox, self.inside.0.as_fd()).await
+        let question = Question { message: query.clone(), transport };
+        let answer = self.all.forwarder.ask(question, &sandbox, self.inside.0.as_fd()).await;
+        let Ok(query) = Query::parse(&query) else { return answer };
+        // As it is now: it may have been changed meanwhile.
+        let sandbox = self.sandbox();
+        match leash::open(&sandbox, &query, &answer, || self.all.opener()) {
+            Ok(()) => answer,
+            Err(_) => query.fail(Outcome::ServerFailure),
+        }
     }
 }

@@ -41,7 +41,11 @@ impl Upstreams {
     pub(super) fn of(&self, sandbox: &Sandbox) -> Vec<Upstream> {
         let mut upstreams: Vec<Upstream> = match &sandbox.resolvers {
             Resolvers::Chosen(servers) => {
-                let upstream = |&address| Upstream { address, from: From::Container };
+                // From a container on a leash nobody could be asked; what it may ask at all was decided before.
+                let upstream = |&address: &IpAddr| {
+                    let held = sandbox.outward && sandbox.leash.is_some() && !address.is_loopback();
+                    Upstream { address, from: if held { From::Host } else { From::Container } }
+                };
                 servers.iter().filter(|address| **address != super::ADDRESS).map(upstream).collect()
             }
             // What an internal network's containers want to know shall not leave the host by its hand.
@@ -111,6 +115,7 @@ mod tests {
             ),
             keeps_single_labels: false,
             outward: false,
+            leash: None,
         };
         let upstreams = Upstreams::default();
         let order = || {

@@ -1,10 +1,12 @@
 //! DNS messages (RFC 1035, 2782, 6891), as far as a name server for containers has to read and write them.
 
 use std::fmt::Write;
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 /// Types of records, as IANA numbers them.
 pub(super) const A: u16 = 1;
+const CNAME: u16 = 5;
 pub(super) const PTR: u16 = 12;
 pub(super) const MX: u16 = 15;
 pub(super) const AAAA: u16 = 28;
@@ -37,6 +39,7 @@ pub(super) enum Outcome {
     NoError = 0,
     FormatError = 1,
     ServerFailure = 2,
+    NoSuchName = 3,
     NotImplemented = 4,
     Refused = 5,
     BadVersion = 16,
@@ -249,6 +252,98 @@ pub(super) fn with_id(query: &[u8], id: u16) -> Vec<u8> {
 pub(super) fn is_failure(message: &[u8]) -> bool {
     let rcode = u16_at(message, 2).map(|flags| flags & RCODE);
     rcode == Some(Outcome::ServerFailure as u16) || rcode == Some(Outcome::Refused as u16)
+}
+
+/// The addresses that an answer says a name has, by whichever other names, and how long each is good.
+pub(super) fn addresses(message: &[u8], name: &str) -> Vec<(IpAddr, Duration)> {
+    let mut found = Vec::new();
+    let mut meant = vec![name.to_owned()];
+    // Whoever answers gives another name before what it means.
+    for record in answers(message).unwrap_or_default() {
+        if !meant.contains(&record.owner) {
+            continue;
+        }
+        let good = Duration::from_secs(record.time_to_live.into());
+        match record.data {
+            Found::Address(address) => found.push((address, good)),
+            Found::Name(name) => meant.push(name),
+            Found::Other => {}
+        }
+    }
+    found
+}
+
+struct FoundRecord {
+    owner: String,
+    time_to_live: u32,
+    data: Found,
+}
+
+enum Found {
+    Address(IpAddr),
+    Name(String),
+    Other,
+}
+
+/// The records of the answer's section; `None` where they make no sense.
+fn answers(message: &[u8]) -> Option<Vec<FoundRecord>> {
+    let count = |at| u16_at(message, at).map(usize::from);
+    let mut at = HEADER;
+    for _ in 0..count(4)? {
+        at = skip_name(message, at)? + 4;
+    }
+    let mut records = Vec::new();
+    for _ in 0..count(6)? {
+        let owner = follow_name(message, at)?;
+        at = skip_name(message, at)?;
+        let (kind, class) = (u16_at(message, at)?, u16_at(message, at + 2)?);
+        let time_to_live = u32::from_be_bytes(message.get(at + 4..at + 8)?.try_into().ok()?);
+        let length = usize::from(u16_at(message, at + 8)?);
+        at += 10;
+        let bytes = message.get(at..at + length)?;
+        let data = match (class, kind) {
+            (INTERNET, A) => {
+                Found::Address(Ipv4Addr::from(<[u8; 4]>::try_from(bytes).ok()?).into())
+            }
+            (INTERNET, AAAA) => {
+                Found::Address(Ipv6Addr::from(<[u8; 16]>::try_from(bytes).ok()?).into())
+            }
+            (INTERNET, CNAME) => Found::Name(follow_name(message, at)?),
+            _ => Found::Other,
+        };
+        at += length;
+        records.push(FoundRecord { owner, time_to_live, data });
+    }
+    Some(records)
+}
+
+/// A name in a record, which may go on in one before it.
+fn follow_name(bytes: &[u8], mut at: usize) -> Option<String> {
+    let mut name = Vec::new();
+    let mut limit = at;
+    loop {
+        match *bytes.get(at)? {
+            0 => break,
+            length @ 1..=63 => {
+                name.extend(bytes.get(at..=at + usize::from(length))?);
+                at += 1 + usize::from(length);
+            }
+            0xc0.. => {
+                at = usize::from(u16_at(bytes, at)? & 0x3fff);
+                // Always further back, so there is an end to it.
+                if at >= limit {
+                    return None;
+                }
+                limit = at;
+            }
+            _ => return None,
+        }
+        if name.len() > 254 {
+            return None;
+        }
+    }
+    name.push(0);
+    read_name(&name, 0).map(|(name, _)| name)
 }
 
 impl Record {

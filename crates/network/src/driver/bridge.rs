@@ -12,7 +12,7 @@ use crate::host::Host;
 use crate::netlink::Batch;
 use crate::netlink::route::{EEXIST, Link, Pair, link_of};
 use crate::records::{BridgeDevice, Endpoint, Mac, Network};
-use crate::sysctl;
+use crate::{rate, sysctl};
 
 pub(crate) struct BridgeDriver {
     host: Arc<Host>,
@@ -123,11 +123,15 @@ impl Driver for BridgeDriver {
             .route()
             .execute(batch)
             .context(|| format!("cannot add the pair {}", endpoint.host_device()))?;
+        rate::apply(&self.host, endpoint, device.mtu)?;
         inside.furnish(endpoint)
     }
 
     fn disconnect(&self, endpoints: &[Arc<Endpoint>]) -> Result<()> {
-        let names: Vec<String> = endpoints.iter().map(|endpoint| endpoint.host_device()).collect();
+        let detoured = endpoints.iter().filter(|endpoint| endpoint.rate.is_some());
+        let detours = detoured.map(|endpoint| rate::detour_of(endpoint));
+        let names: Vec<String> =
+            endpoints.iter().map(|endpoint| endpoint.host_device()).chain(detours).collect();
         self.host.farewell().delete_links(names.iter().map(String::as_str))
     }
 }

@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 
-use super::ruleset::{Connection, Element, Field, Hook, Ip, Is, Rule, Set, Term, Value};
+use super::ruleset::{
+    Connection, Element, Family, Field, Filled, Hook, Ip, Is, Rule, Set, Term, Value,
+};
 use super::view::Mark;
 use crate::netlink::Attributes;
 use crate::netlink::route::VXLAN_PORT;
@@ -13,8 +15,18 @@ use crate::records::Protocol;
 
 pub(super) const FAMILY_IPV4: u8 = 2;
 pub(super) const FAMILY_IPV6: u8 = 10;
+const FAMILY_INET: u8 = 1;
+const FAMILY_BRIDGE: u8 = 7;
 
 const IFNAMSIZ: usize = 16;
+
+/// A family's number.
+pub(super) fn family(family: Family) -> u8 {
+    match family {
+        Family::Inet => FAMILY_INET,
+        Family::Bridge => FAMILY_BRIDGE,
+    }
+}
 
 /// A chain's type, hook and priority.
 pub(super) fn hook(hook: Hook) -> (&'static str, u32, i32) {
@@ -30,6 +42,7 @@ pub(super) fn hook(hook: Hook) -> (&'static str, u32, i32) {
         Hook::Forward => ("filter", FORWARD, 0),
         Hook::Output => ("filter", OUTPUT, 0),
         Hook::PostroutingNat => ("nat", POSTROUTING, 100),
+        Hook::BridgePrerouting => ("filter", PREROUTING, -300),
     }
 }
 
@@ -50,15 +63,19 @@ impl Shape {
     pub(super) fn of(set: &Set) -> Self {
         const INTERVAL: u32 = 4;
         const MAP: u32 = 8;
+        const TIMEOUT: u32 = 0x10;
         const CONCATENATION: u32 = 0x80;
         const KEY_IN_HOST_ORDER: &[u8] = &[0, 4, 1, 0, 0, 0];
         let parts: Vec<u32> = set.key.iter().map(|field| length(*field)).collect();
         let ranges = set.is_interval();
         let several = parts.len() > 1;
         let mut flags = 0;
-        for (flag, wanted) in
-            [(INTERVAL, ranges), (MAP, set.is_map()), (CONCATENATION, ranges && several)]
-        {
+        for (flag, wanted) in [
+            (INTERVAL, ranges),
+            (MAP, set.is_map()),
+            (TIMEOUT, set.filled == Filled::ByAnswers),
+            (CONCATENATION, ranges && several),
+        ] {
             flags |= if wanted { flag } else { 0 };
         }
         Self {
@@ -81,6 +98,7 @@ fn kind(fields: &[Field]) -> u32 {
             | match field {
                 Field::Ipv4 | Field::Subnet4 | Field::Network => 7,
                 Field::Ipv6 | Field::Subnet6 => 8,
+                Field::Mac => 9,
                 Field::Protocol => 12,
                 Field::Port => 13,
                 Field::Device => 41,
@@ -93,6 +111,7 @@ fn length(field: Field) -> u32 {
         Field::Device => IFNAMSIZ as u32,
         Field::Ipv4 | Field::Subnet4 | Field::Network => 4,
         Field::Ipv6 | Field::Subnet6 => 16,
+        Field::Mac => 6,
         Field::Protocol => 1,
         Field::Port => 2,
     }
@@ -138,6 +157,7 @@ fn bytes(values: &[Value], end: impl Fn(&IpNet) -> IpAddr) -> Vec<u8> {
             Value::Device(name) => bytes.extend(device_name(name)),
             Value::Subnet(subnet) => bytes.extend(octets(end(subnet))),
             Value::Address(address) => bytes.extend(octets(*address)),
+            Value::Mac(mac) => bytes.extend(mac.0),
             Value::Protocol(protocol) => bytes.push(number(*protocol)),
             Value::Port(port) => bytes.extend(port.to_be_bytes()),
             Value::Network(vni) => bytes.extend((vni << 8).to_be_bytes()),
@@ -183,15 +203,20 @@ const VERDICT_REGISTER: u32 = 0;
 /// Registers are of 16 bytes, numbered from 1, or parts of them of 4 bytes, numbered from 8.
 const REGISTER_1: u32 = 1;
 const REGISTER_2: u32 = 2;
+const REGISTER_3: u32 = 3;
 /// The second part of the first, and so on.
 const PART_1: u32 = 9;
 const PART_2: u32 = 10;
+const PART_3: u32 = 11;
 const PART_5: u32 = 13;
+const PART_6: u32 = 14;
+const PART_9: u32 = 17;
 
 const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
 const GOTO: i32 = -4;
 
+const META_PROTOCOL: u32 = 1;
 const META_MARK: u32 = 3;
 const META_IIFNAME: u32 = 6;
 const META_OIFNAME: u32 = 7;
@@ -199,9 +224,14 @@ const META_NFPROTO: u32 = 15;
 const META_L4PROTO: u32 = 16;
 const EQUAL: u32 = 0;
 const NOT_EQUAL: u32 = 1;
+const AT_MOST: u32 = 3;
+const AT_LEAST: u32 = 5;
+const LINK_HEADER: u32 = 0;
 const NETWORK_HEADER: u32 = 1;
 const TRANSPORT_HEADER: u32 = 2;
 const ICMP: [u8; 2] = [1, 58];
+const ETHERTYPE: [[u8; 2]; 2] = [[0x08, 0x00], [0x86, 0xdd]];
+const ETHERTYPE_ARP: [u8; 2] = [0x08, 0x06];
 const ICMP_REDIRECT: [u8; 2] = [5, 137];
 
 /// A rule's expressions.
@@ -253,6 +283,24 @@ fn term_of(list: &mut Attributes, term: &Term, family: &mut Option<Ip>) {
             address(list, source(*ip));
             lookup(list, set, Is::Yes, None);
         }
+        Term::PathIn(ip, set) => {
+            only(list, *ip, family);
+            path(list, *ip);
+            lookup(list, set, Is::Yes, None);
+        }
+        Term::PathPortIn(ip, set) => {
+            only(list, *ip, family);
+            path(list, *ip);
+            meta(list, META_L4PROTO, [PART_2, REGISTER_3][index(*ip)]);
+            payload(list, TRANSPORT_HEADER, 2, 2, [PART_3, PART_9][index(*ip)]);
+            lookup(list, set, Is::Yes, None);
+        }
+        Term::TargetInputIn(ip, set) => {
+            only(list, *ip, family);
+            address(list, target(*ip));
+            meta(list, META_IIFNAME, [PART_1, REGISTER_2][index(*ip)]);
+            lookup(list, set, Is::Yes, None);
+        }
         Term::SourceOutputIn(ip, is, set) => {
             only(list, *ip, family);
             address(list, source(*ip));
@@ -284,6 +332,10 @@ fn term_of(list: &mut Attributes, term: &Term, family: &mut Option<Ip>) {
             fib(list, FIB_DESTINATION, FIB_TYPE);
             compare(list, EQUAL, &ROUTE_LOCAL.to_ne_bytes());
         }
+        Term::ToNobodyElse => {
+            fib(list, FIB_DESTINATION, FIB_TYPE);
+            compare(list, NOT_EQUAL, &ROUTE_UNICAST.to_ne_bytes());
+        }
         Term::ToInputDevice(is) => {
             fib(list, FIB_DESTINATION | FIB_INPUT, FIB_TYPE);
             compare(list, how(*is), &ROUTE_LOCAL.to_ne_bytes());
@@ -302,6 +354,41 @@ fn term_of(list: &mut Attributes, term: &Term, family: &mut Option<Ip>) {
             compare(list, EQUAL, &[ICMP[index(*ip)]]);
             payload(list, TRANSPORT_HEADER, 0, 1, REGISTER_1);
             compare(list, EQUAL, &[ICMP_REDIRECT[index(*ip)]]);
+        }
+        Term::Discovery => {
+            only(list, Ip::V6, family);
+            icmp6_between(list, 133, 136);
+        }
+        Term::FrameIn(ip, set) => {
+            meta(list, META_PROTOCOL, REGISTER_1);
+            compare(list, EQUAL, &ETHERTYPE[index(*ip)]);
+            let (offset, length) = source(*ip);
+            sender(list, offset, length);
+            lookup(list, set, Is::Yes, None);
+        }
+        Term::AskerIn(set) => {
+            payload(list, LINK_HEADER, 12, 2, REGISTER_1);
+            compare(list, EQUAL, &ETHERTYPE_ARP);
+            sender(list, 14, 4);
+            lookup(list, set, Is::Yes, None);
+        }
+        Term::LinkLocalDiscovery => {
+            meta(list, META_PROTOCOL, REGISTER_1);
+            compare(list, EQUAL, &ETHERTYPE[1]);
+            let (offset, length) = source(Ip::V6);
+            payload(list, NETWORK_HEADER, offset, length, REGISTER_1);
+            let bits = |first: [u8; 2]| [&first[..], &[0; 14]].concat();
+            mask_wide(list, &bits([0xff, 0xc0]));
+            compare(list, EQUAL, &bits([0xfe, 0x80]));
+            icmp6_between(list, 130, 136);
+        }
+        Term::UnspecifiedDiscovery => {
+            meta(list, META_PROTOCOL, REGISTER_1);
+            compare(list, EQUAL, &ETHERTYPE[1]);
+            let (offset, length) = source(Ip::V6);
+            payload(list, NETWORK_HEADER, offset, length, REGISTER_1);
+            compare(list, EQUAL, &[0; 16]);
+            icmp6_between(list, 130, 136);
         }
         Term::Connection(connection) => {
             const STATE: u32 = 0;
@@ -391,6 +478,29 @@ fn target_protocol_port(list: &mut Attributes, ip: Ip) {
     payload(list, TRANSPORT_HEADER, 2, 2, [PART_2, PART_5][index(ip)]);
 }
 
+/// From whom to whom.
+fn path(list: &mut Attributes, ip: Ip) {
+    address(list, source(ip));
+    let (offset, length) = target(ip);
+    payload(list, NETWORK_HEADER, offset, length, [PART_1, REGISTER_2][index(ip)]);
+}
+
+/// The device a frame came by, whom it says it is from, and what it says at this place behind its header.
+fn sender(list: &mut Attributes, offset: u32, length: u32) {
+    meta(list, META_IIFNAME, REGISTER_1);
+    payload(list, LINK_HEADER, 6, 6, REGISTER_2);
+    payload(list, NETWORK_HEADER, offset, length, PART_6);
+}
+
+fn icmp6_between(list: &mut Attributes, first: u8, last: u8) {
+    meta(list, META_L4PROTO, REGISTER_1);
+    compare(list, EQUAL, &[ICMP[1]]);
+    payload(list, TRANSPORT_HEADER, 0, 1, REGISTER_1);
+    compare(list, AT_LEAST, &[first]);
+    payload(list, TRANSPORT_HEADER, 0, 1, REGISTER_1);
+    compare(list, AT_MOST, &[last]);
+}
+
 /// To the address in the first register, and the port behind it.
 fn translate(list: &mut Attributes, ip: Ip) {
     const DESTINATION: u32 = 1;
@@ -460,6 +570,7 @@ const FIB_INPUT: u32 = 8;
 const FIB_PRESENT: u32 = 32;
 const FIB_OUTPUT_DEVICE: u32 = 1;
 const FIB_TYPE: u32 = 3;
+const ROUTE_UNICAST: u32 = 1;
 const ROUTE_LOCAL: u32 = 2;
 
 /// Asks the routes.
@@ -472,13 +583,17 @@ fn fib(list: &mut Attributes, flags: u32, result: u32) {
 }
 
 fn mask(list: &mut Attributes, bits: u32) {
+    mask_wide(list, &bits.to_ne_bytes());
+}
+
+fn mask_wide(list: &mut Attributes, bits: &[u8]) {
     expression(list, "bitwise", |bitwise| {
         bitwise.be32(1, REGISTER_1);
         bitwise.be32(2, REGISTER_1);
-        bitwise.be32(3, 4);
+        bitwise.be32(3, bits.len() as u32);
         bitwise.be32(6, 0);
-        bitwise.nest(4, |mask| mask.u32(DATA_VALUE, bits));
-        bitwise.nest(5, |xor| xor.u32(DATA_VALUE, 0));
+        bitwise.nest(4, |mask| mask.bytes(DATA_VALUE, bits));
+        bitwise.nest(5, |xor| xor.bytes(DATA_VALUE, &vec![0; bits.len()]));
     });
 }
 

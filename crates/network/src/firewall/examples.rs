@@ -1,17 +1,20 @@
 //! Views to look at, and what becomes of them: as text, and in the kernel.
 
+use std::os::fd::AsFd;
 use std::process::Command;
 
 use expect_test::{Expect, expect};
 use sys::ns::unshare;
 use sys::process::CloneFlags;
 
+use super::grants::{Grant, Opener};
+use super::leash::of_frames;
 use super::nft::{self, Change, Ownership};
 use super::rules::{of_port, render};
-use super::ruleset::Ruleset;
-use super::view::{Bridge, Choices, Family, Localhost, Mark, Overlay, Port, Rules, View};
+use super::ruleset::{Family as TableFamily, Ruleset};
+use super::view::{Bridge, Choices, Family, Guard, Localhost, Mark, Overlay, Port, Rules, View};
 use crate::netlink::Socket;
-use crate::records::{GatewayMode, Protocol};
+use crate::records::{GatewayMode, Mac, Protocol};
 
 fn family(subnet: &str) -> Family {
     Family {
@@ -31,6 +34,23 @@ fn bridge(name: &str, subnet: &str) -> Bridge {
         ipv6: None,
         trusted: Vec::new(),
     }
+}
+
+/// Two containers that may not reach everything.
+fn leashed() -> View {
+    let guard = |device: &str, addresses: &[&str], allowed: &[&str]| Guard {
+        device: device.to_owned(),
+        mac: Mac([2, 0x42, 0xac, 0x12, 0, 2]),
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        allowed: allowed.iter().map(|rule| rule.parse().unwrap()).collect(),
+    };
+    let some =
+        ["10.0.0.0/8", "10.1.0.0/16", "192.0.2.1:53/udp", "[2001:db8::/32]:443", "example.com"];
+    let guards = vec![
+        guard("veth0000001", &["172.18.0.2", "fd00:18::2"], &some),
+        guard("veth0000002", &["172.18.0.3"], &[]),
+    ];
+    View { bridges: vec![both("br-1", "172.18.0.0/16", "fd00:18::/64")], guards, ..View::default() }
 }
 
 fn both(name: &str, subnet: &str, subnet6: &str) -> Bridge {
@@ -673,8 +693,9 @@ fn on_a_host(act: impl FnOnce(&mut Socket) + Send) {
 }
 
 /// The table as nft(8) lists it, without what it says of the owner.
-fn listed() -> String {
-    let output = Command::new("nft").args(["list", "table", "inet", "gantry"]).output().unwrap();
+fn listed(family: TableFamily) -> String {
+    let words = ["list", "table", &family.to_string(), "gantry"];
+    let output = Command::new("nft").args(words).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
     let lines = text.lines().map(|line| line.split(" # progname").next().unwrap());
@@ -719,6 +740,7 @@ fn examples() -> Vec<View> {
         mode(GatewayMode::NatUnprotected),
         published(Localhost::Kernel),
         published(Localhost::Proxy),
+        leashed(),
         choosing(marked),
         choosing(Choices {
             accepted_mark: Some(Mark { value: 7, mask: u32::MAX }),
@@ -734,7 +756,7 @@ fn nft_reads_what_we_render() {
         for view in examples() {
             let ruleset = render("gantry", &view);
             nft::apply(socket, &ruleset, ownership).unwrap();
-            assert_eq!(sorted(&listed()), sorted(&ruleset.to_string()));
+            assert_eq!(sorted(&listed(TableFamily::Inet)), sorted(&ruleset.to_string()));
             assert_eq!(nft::difference(socket, &ruleset, ownership).unwrap(), Vec::<String>::new());
         }
         nft::apply(
@@ -743,7 +765,7 @@ fn nft_reads_what_we_render() {
             ownership,
         )
         .unwrap();
-        assert!(nft::table(socket, "gantry").unwrap().is_none());
+        assert!(nft::table(socket, TableFamily::Inet, "gantry").unwrap().is_none());
     });
 }
 
@@ -751,15 +773,17 @@ fn nft_reads_what_we_render() {
 fn from_any_example_to_any_other_by_elements() {
     on_a_host(|socket| {
         let choices = Choices { localhost: Localhost::Kernel, ..Choices::default() };
-        let views: Vec<View> =
-            examples().into_iter().map(|view| View { choices: choices.clone(), ..view }).collect();
+        // Who is on a leash is asked for by rules that others do without.
+        let free = examples().into_iter().filter(|view| view.guards.is_empty());
+        let views: Vec<View> = free.map(|view| View { choices: choices.clone(), ..view }).collect();
         nft::apply(socket, &render("gantry", &views[0]), Ownership::Shared).unwrap();
         let mut now = render("gantry", &views[0]);
         for from in &views {
             for to in [from].into_iter().chain(&views) {
                 let next = render("gantry", to);
                 assert_eq!(now.chains, next.chains);
-                nft::change(socket, "gantry", &super::changes(&now, &next)).unwrap();
+                nft::change(socket, TableFamily::Inet, "gantry", &super::changes(&now, &next))
+                    .unwrap();
                 let differences = nft::difference(socket, &next, Ownership::Shared).unwrap();
                 assert_eq!(differences, Vec::<String>::new());
                 now = next;
@@ -781,7 +805,7 @@ fn a_port_more_or_less() {
         let first = port(Protocol::Tcp, "0.0.0.0:8080", "172.18.0.2:80");
         let mut step = |gone: &[Port], new: &[Port]| -> Change {
             let change = ruleset.replace(elements(gone), elements(new));
-            nft::change(socket, "gantry", &change).unwrap();
+            nft::change(socket, TableFamily::Inet, "gantry", &change).unwrap();
             let differences = nft::difference(socket, &ruleset, Ownership::Shared).unwrap();
             assert_eq!(differences, Vec::<String>::new());
             change
@@ -869,5 +893,178 @@ fn nobody_flushes_what_is_owned() {
         }
         nft::apply(socket, &ruleset, ownership).unwrap();
         assert_eq!(nft::difference(socket, &ruleset, ownership).unwrap(), Vec::<String>::new());
+    });
+}
+
+#[test]
+fn what_a_leash_is_made_of() {
+    check(
+        &leashed(),
+        expect![[r#"
+        bridges: "br-1"
+        icc: "br-1" . "br-1"
+        addressed4: "br-1"
+        addressed6: "br-1"
+        home4: 172.18.0.0/16 . "br-1"
+        home6: fd00:18::/64 . "br-1"
+        masquerade4: 172.18.0.0/16
+        masquerade6: fd00:18::/64
+        leashed4: 172.18.0.2, 172.18.0.3
+        leashed6: fd00:18::2
+        allowed4: 172.18.0.2 . 10.0.0.0/8
+        allowedport4: 172.18.0.2 . 192.0.2.1 . udp . 53
+        allowedport6: fd00:18::2 . 2001:db8::/32 . tcp . 443
+        spoof + ip saddr @leashed4 goto outward4
+        spoof + ip6 saddr @leashed6 goto outward6
+    "#]],
+    );
+    expect![[r#"
+        table bridge gantry {
+        	set ports {
+        		type ifname
+        		elements = { "veth0000001",
+        			     "veth0000002" }
+        	}
+
+        	set tenants4 {
+        		type ifname . ether_addr . ipv4_addr
+        		elements = { "veth0000001" . 02:42:ac:12:00:02 . 172.18.0.2,
+        			     "veth0000002" . 02:42:ac:12:00:02 . 172.18.0.3 }
+        	}
+
+        	set tenants6 {
+        		type ifname . ether_addr . ipv6_addr
+        		elements = { "veth0000001" . 02:42:ac:12:00:02 . fd00:18::2 }
+        	}
+
+        	chain frames {
+        		type filter hook prerouting priority dstnat; policy accept;
+        		iifname @ports goto tenant
+        	}
+
+        	chain tenant {
+        		iifname . ether saddr . ip saddr @tenants4 accept
+        		iifname . ether saddr . ip6 saddr @tenants6 accept
+        		iifname . ether saddr . arp saddr ip @tenants4 accept
+        		ip6 saddr fe80::/10 icmpv6 type 130-136 accept
+        		ip6 saddr :: icmpv6 type 130-136 accept
+        		drop
+        	}
+        }
+    "#]]
+    .assert_eq(&of_frames("gantry", &leashed()).to_string());
+    assert!(of_frames("gantry", &several()).is_empty());
+    let ruleset = render("gantry", &leashed());
+    let outward = ruleset.chains.iter().filter(|chain| chain.name.starts_with("outward"));
+    let outward: String = outward.map(ToString::to_string).collect();
+    expect![[r#"
+        	chain outward4 {
+        		ct state established,related accept
+        		ip saddr . ip daddr @allowed4 accept
+        		ip saddr . ip daddr . meta l4proto . th dport @allowedport4 accept
+        		fib daddr type != unicast drop
+        		ip daddr . iifname @home4 accept
+        		ip saddr . ip daddr @named4 accept
+        		ip saddr . ip daddr . meta l4proto . th dport @namedport4 accept
+        		drop
+        	}
+        	chain outward6 {
+        		ct state established,related accept
+        		ip6 saddr . ip6 daddr @allowed6 accept
+        		ip6 saddr . ip6 daddr . meta l4proto . th dport @allowedport6 accept
+        		icmpv6 type 133-136 accept
+        		fib daddr type != unicast drop
+        		ip6 daddr . iifname @home6 accept
+        		ip6 saddr . ip6 daddr @named6 accept
+        		ip6 saddr . ip6 daddr . meta l4proto . th dport @namedport6 accept
+        		drop
+        	}
+    "#]]
+    .assert_eq(&outward);
+}
+
+#[test]
+fn nft_reads_what_we_ask_of_frames() {
+    on_a_host(|socket| {
+        let ownership = Ownership::of_kernel(socket).unwrap();
+        let ruleset = of_frames("gantry", &leashed());
+        nft::apply(socket, &ruleset, ownership).unwrap();
+        assert_eq!(sorted(&listed(TableFamily::Bridge)), sorted(&ruleset.to_string()));
+        assert_eq!(nft::difference(socket, &ruleset, ownership).unwrap(), Vec::<String>::new());
+        let mut fewer = leashed();
+        fewer.guards.pop();
+        let fewer = of_frames("gantry", &fewer);
+        let change = super::changes(&ruleset, &fewer);
+        nft::change(socket, TableFamily::Bridge, "gantry", &change).unwrap();
+        assert_eq!(nft::difference(socket, &fewer, ownership).unwrap(), Vec::<String>::new());
+        nft::apply(socket, &of_frames("gantry", &several()), ownership).unwrap();
+        assert!(nft::table(socket, TableFamily::Bridge, "gantry").unwrap().is_none());
+    });
+}
+
+/// The elements of what answers have opened, as nft(8) lists them, without their times.
+fn opened() -> String {
+    let text = listed(TableFamily::Inet);
+    let mut words: Vec<String> = text
+        .lines()
+        .filter(|line| line.contains("timeout") && line.contains(" . "))
+        .map(|line| {
+            line.split([' ', '\t', ','])
+                .filter(|word| !word.ends_with("ms") && !word.ends_with('m'))
+        })
+        .map(|words| words.collect::<Vec<_>>().join(" "))
+        .collect();
+    words.sort();
+    words.join("\n")
+}
+
+#[test]
+fn answers_open_ways() {
+    on_a_host(|socket| {
+        let ownership = Ownership::of_kernel(socket).unwrap();
+        let ruleset = render("gantry", &leashed());
+        nft::apply(socket, &ruleset, ownership).unwrap();
+        let mut opener = Opener::here().unwrap();
+        let copy = socket.as_fd().try_clone_to_owned().unwrap();
+        opener.own(Socket::shared(copy));
+        let way = |to: &str, port, name: &str| Grant {
+            from: "172.18.0.2".parse().unwrap(),
+            to: to.parse().unwrap(),
+            port,
+            name: name.to_owned(),
+        };
+        let https = Some((Protocol::Tcp, 443));
+        let ways = [
+            way("192.0.2.1", None, "example.com"),
+            way("192.0.2.2", https, "example.org"),
+            way("192.0.2.3", https, "example.org"),
+        ];
+        let long = std::time::Duration::from_secs(4000);
+        opener.open("gantry", &ways, long).unwrap();
+        // Known already, for long enough and not.
+        opener.open("gantry", &ways[..1], long).unwrap();
+        opener.open("gantry", &ways[..2], 2 * long).unwrap();
+        let before = opened();
+        assert_eq!(before.matches("172.18.0.2").count(), 3, "{before}");
+        assert_eq!(before.matches("comment \"example.org\"").count(), 2, "{before}");
+        assert_eq!(nft::difference(socket, &ruleset, ownership).unwrap(), Vec::<String>::new());
+        // All is said anew, and what was opened stays.
+        nft::apply(socket, &ruleset, ownership).unwrap();
+        assert_eq!(opened(), before);
+        let from = ["172.18.0.2".parse().unwrap()];
+        super::grants::revoke(socket, "gantry", &from, |grant| grant.port == https).unwrap();
+        assert!(!opened().contains("example.com") && opened().contains("example.org"));
+        super::grants::revoke(socket, "gantry", &["172.18.0.3".parse().unwrap()], |_| false)
+            .unwrap();
+        assert!(opened().contains("example.org"), "that was another's");
+        super::grants::revoke(socket, "gantry", &from, |_| false).unwrap();
+        assert_eq!(opened(), "");
+        nft::apply(socket, &render("gantry", &gantry0(|_| {})), ownership).unwrap();
+        assert!(opener.open("gantry", &ways, long).is_err(), "there is no such set any more");
+        // The complaint about it is nobody's answer.
+        assert_eq!(
+            nft::difference(socket, &render("gantry", &gantry0(|_| {})), ownership).unwrap(),
+            Vec::<String>::new()
+        );
     });
 }

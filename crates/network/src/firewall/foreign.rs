@@ -2,8 +2,6 @@
 //! the policy of iptables' FORWARD chain at DROP, so what our bridges forward has to be let through there as well. Where
 //! that is not ours to do, we say what is.
 
-use std::fs;
-
 use stdx::{Context, Result};
 
 use super::encode::{FAMILY_IPV4, FAMILY_IPV6, Side, accept, device_is, expression};
@@ -13,6 +11,7 @@ use super::nft::{
     header, is_forward_hook, only, text_of, transaction,
 };
 use super::view::Bridge;
+use crate::doctor::{Judge, legacy_filters};
 use crate::netlink::message::{APPEND, CREATE, text};
 use crate::netlink::{Attributes, Batch, Socket, attribute, attributes};
 
@@ -130,11 +129,7 @@ fn let_through_family(
 
 /// The old iptables' rules can be changed by nobody but itself.
 fn warn_of_legacy(warned: &mut Warned) {
-    let present = || {
-        fs::read_to_string("/proc/thread-self/net/ip_tables_names")
-            .is_ok_and(|names| names.lines().any(|name| name == TABLE))
-    };
-    if warned.legacy || !present() {
+    if warned.legacy || !legacy_filters() {
         return;
     }
     warned.legacy = true;
@@ -180,6 +175,55 @@ fn warn_of_others(socket: &mut Socket, owner: &str, warned: &mut Warned) -> Resu
         warned.chains.push(said);
     }
     Ok(())
+}
+
+/// Who else judges what is forwarded.
+pub(super) struct Others {
+    pub(super) judges: Vec<(bool, Judge)>,
+    pub(super) ufw: bool,
+}
+
+/// What others have to say of what is forwarded, and whom they let through because of `owner`.
+pub(super) fn survey(socket: &mut Socket, owner: &str) -> Result<Others> {
+    const INET: u8 = 1;
+    let mut judges = Vec::new();
+    for (family, ipv6) in [(FAMILY_IPV4, false), (FAMILY_IPV6, true)] {
+        let Some(policy) = policy(socket, family)? else { continue };
+        let rules = rules(socket, family)?;
+        let into = format!("{owner}: into ");
+        let let_through = rules.iter().filter_map(|rule| rule.comment.strip_prefix(&into));
+        judges.push((
+            ipv6,
+            Judge {
+                name: format!("{} {TABLE} {CHAIN}", if ipv6 { "ip6" } else { "ip" }),
+                drops: policy == DROP || rules.last().is_some_and(|rule| rule.refuses_all),
+                let_through: let_through.map(str::to_owned).collect(),
+            },
+        ));
+    }
+    let mut batch = Batch::new();
+    batch.push_dump(GET_CHAIN, &header(0, 0), |_| {});
+    let mut ufw = false;
+    for (_, body) in only(socket.exchange(batch)?).ok()? {
+        let Some((header, chain)) = body.split_at_checked(4) else { continue };
+        let (table, name) = (text_of(chain, CHAIN_TABLE), text_of(chain, CHAIN_NAME));
+        ufw |= table == TABLE && name.starts_with("ufw-");
+        let known = table == owner || (table == TABLE && name == CHAIN && header[0] != INET);
+        if known || !is_forward_hook(chain) || be32_of(chain, CHAIN_POLICY) != Some(DROP) {
+            continue;
+        }
+        let (word, families): (_, &[bool]) = match header[0] {
+            INET => ("inet", &[false, true]),
+            FAMILY_IPV4 => ("ip", &[false]),
+            FAMILY_IPV6 => ("ip6", &[true]),
+            _ => continue,
+        };
+        judges.extend(families.iter().map(|ipv6| {
+            let name = format!("{word} {table} {name}");
+            (*ipv6, Judge { name, drops: true, let_through: Vec::new() })
+        }));
+    }
+    Ok(Others { judges, ufw })
 }
 
 struct Found {

@@ -7,6 +7,8 @@ mod encode;
 #[cfg(test)]
 mod examples;
 mod foreign;
+pub(crate) mod grants;
+mod leash;
 mod monitor;
 mod nft;
 mod rules;
@@ -14,11 +16,13 @@ mod ruleset;
 pub(crate) mod view;
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use stdx::{Error, Result};
 
 use crate::config::NetworkConfig;
+use crate::doctor::{Judge, legacy_filters};
 use crate::netlink::Socket;
 use crate::watch::Source;
 use nft::{Change, Ownership};
@@ -34,7 +38,30 @@ pub trait Keeper: Send + Sync {
 }
 
 /// The socket that our table belongs to, as the keeper knows it.
-const KEPT: &str = "firewall";
+pub(crate) const KEPT: &str = "firewall";
+
+/// What is there, for whoever wants to explain it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Survey {
+    /// What leads to published ports, by the name of its set.
+    pub(crate) elements: BTreeSet<(&'static str, Vec<u8>)>,
+    /// Other people's chains: whether it is IPv6 that they judge.
+    pub(crate) judges: Vec<(bool, Judge)>,
+    /// Nobody can own a table here.
+    pub(crate) unowned: bool,
+    pub(crate) legacy: bool,
+    pub(crate) ufw: bool,
+}
+
+/// The elements that lead to a published port, as the kernel tells of them.
+pub(crate) fn elements_of_port(
+    port: &Port,
+    choices: &Choices,
+) -> impl Iterator<Item = (&'static str, Vec<u8>)> + use<> {
+    let elements = rules::of_port(port, choices).into_iter();
+    elements
+        .flat_map(|(set, element)| encode::element(&element).into_iter().map(move |one| (set, one)))
+}
 
 /// The firewall of this daemon; nothing at all with `--iptables=false` and `--ip6tables=false`.
 pub(crate) struct Firewall {
@@ -49,6 +76,7 @@ pub(crate) struct Firewall {
 
 struct Told {
     ruleset: Ruleset,
+    frames: Ruleset,
     /// The ports in it.
     ports: BTreeSet<Port>,
 }
@@ -113,14 +141,18 @@ impl Firewall {
             return Ok(());
         };
         let ruleset = rules::render(&self.table, view);
+        let frames = leash::of_frames(&self.table, view);
         self.told = None;
-        let differences = nft::difference(socket, &ruleset, *ownership)?;
-        if !differences.is_empty() {
-            tracing::debug!(?differences, "setting the firewall");
-            nft::apply(socket, &ruleset, *ownership)?;
+        // Who somebody is, before what he may.
+        for ruleset in [&frames, &ruleset] {
+            let differences = nft::difference(socket, ruleset, *ownership)?;
+            if !differences.is_empty() {
+                tracing::debug!(?differences, "setting the firewall");
+                nft::apply(socket, ruleset, *ownership)?;
+            }
         }
         foreign::let_through(socket, &self.table, &view.bridges, &mut self.foreign)?;
-        self.told = Some(Told { ruleset, ports: view.ports.clone() });
+        self.told = Some(Told { ruleset, frames, ports: view.ports.clone() });
         Ok(())
     }
 
@@ -128,14 +160,18 @@ impl Firewall {
     pub(crate) fn adjust(&mut self, view: &View) -> Result<()> {
         let Some(Kernel { socket, .. }) = guarding(&mut self.kernel, view)? else { return Ok(()) };
         let ruleset = rules::render(&self.table, view);
-        let told = self.told.take().filter(|told| told.ruleset.chains == ruleset.chains);
+        let frames = leash::of_frames(&self.table, view);
+        let told = self.told.take().filter(|told| {
+            (&told.ruleset.chains, &told.frames.chains) == (&ruleset.chains, &frames.chains)
+        });
         let Some(told) = told else { return self.ensure(view) };
-        let change = changes(&told.ruleset, &ruleset);
-        if change_or_complain(socket, &self.table, &change).is_err() {
-            return self.ensure(view);
+        for (from, to) in [(&told.frames, &frames), (&told.ruleset, &ruleset)] {
+            if change_or_complain(socket, to, &changes(from, to)).is_err() {
+                return self.ensure(view);
+            }
         }
         foreign::let_through(socket, &self.table, &view.bridges, &mut self.foreign)?;
-        self.told = Some(Told { ruleset, ports: view.ports.clone() });
+        self.told = Some(Told { ruleset, frames, ports: view.ports.clone() });
         Ok(())
     }
 
@@ -158,11 +194,31 @@ impl Firewall {
             .flat_map(elements)
             .collect();
         let change = told.ruleset.replace(gone, new);
-        if change_or_complain(socket, &self.table, &change).is_err() {
+        if change_or_complain(socket, &told.ruleset, &change).is_err() {
             return self.ensure(&all());
         }
         self.told = Some(told);
         Ok(())
+    }
+
+    /// Looks at what there is, of ours and of others.
+    pub(crate) fn survey(&mut self) -> Result<Survey> {
+        let Some(Ok(Kernel { socket, ownership, .. })) = &mut self.kernel else {
+            return Ok(Survey::default());
+        };
+        let mut elements = BTreeSet::new();
+        for set in rules::PORT_SETS {
+            let found = nft::elements_of(socket, ruleset::Family::Inet, &self.table, set)?;
+            elements.extend(found.into_iter().map(|element| (set, element)));
+        }
+        let others = foreign::survey(socket, &self.table)?;
+        Ok(Survey {
+            elements,
+            judges: others.judges,
+            unowned: *ownership == Ownership::Shared,
+            legacy: legacy_filters(),
+            ufw: others.ufw,
+        })
     }
 
     /// How the kernel's table differs from what it should be.
@@ -170,7 +226,21 @@ impl Firewall {
         let Some(Kernel { socket, ownership, .. }) = guarding(&mut self.kernel, view)? else {
             return Ok(Vec::new());
         };
-        nft::difference(socket, &rules::render(&self.table, view), *ownership)
+        let mut differences = Vec::new();
+        for ruleset in [leash::of_frames(&self.table, view), rules::render(&self.table, view)] {
+            differences.extend(nft::difference(socket, &ruleset, *ownership)?);
+        }
+        Ok(differences)
+    }
+
+    /// Closes what answers have opened to these addresses, but for what `stays`.
+    pub(crate) fn revoke(
+        &mut self,
+        from: &[IpAddr],
+        stays: impl Fn(&grants::Grant) -> bool,
+    ) -> Result<()> {
+        let Some(Ok(Kernel { socket, .. })) = &mut self.kernel else { return Ok(()) };
+        grants::revoke(socket, &self.table, from, stays)
     }
 }
 
@@ -211,12 +281,12 @@ impl Kernel {
     }
 }
 
-fn change_or_complain(socket: &mut Socket, table: &str, change: &Change) -> Result<()> {
+fn change_or_complain(socket: &mut Socket, to: &Ruleset, change: &Change) -> Result<()> {
     if change.is_empty() {
         return Ok(());
     }
-    nft::change(socket, table, change).inspect_err(|err| {
-        tracing::warn!(table, err = %err.chain(), "the firewall is not as we left it; setting it anew");
+    nft::change(socket, to.family, &to.table, change).inspect_err(|err| {
+        tracing::warn!(table = %to.table, err = %err.chain(), "the firewall is not as we left it; setting it anew");
     })
 }
 

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use stdx::{Context, Error, Result};
 
 use super::encode::{self, Shape};
-use super::ruleset::{Chain, Element, Ruleset, Set};
+use super::ruleset::{Chain, Element, Family, Filled, Ruleset, Set};
 use crate::netlink::message::{APPEND, CREATE};
 use crate::netlink::{Attributes, Batch, Reply, Socket, attribute, attributes};
 
@@ -23,9 +23,9 @@ pub(super) const GET_RULE: u16 = SUBSYSTEM | 7;
 pub(super) const DELETE_RULE: u16 = SUBSYSTEM | 8;
 const NEW_SET: u16 = SUBSYSTEM | 9;
 const GET_SET: u16 = SUBSYSTEM | 10;
-const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
-const GET_ELEMENT: u16 = SUBSYSTEM | 13;
-const DELETE_ELEMENT: u16 = SUBSYSTEM | 14;
+pub(super) const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
+pub(super) const GET_ELEMENT: u16 = SUBSYSTEM | 13;
+pub(super) const DELETE_ELEMENT: u16 = SUBSYSTEM | 14;
 
 pub(super) const FAMILY_INET: u8 = 1;
 const FAMILY_UNSPEC: u8 = 0;
@@ -68,7 +68,7 @@ const PART_LENGTH: u16 = 1;
 const ELEMENTS_TABLE: u16 = 1;
 const ELEMENTS_SET: u16 = 2;
 const ELEMENTS_LIST: u16 = 3;
-const LIST_ITEM: u16 = 1;
+pub(super) const LIST_ITEM: u16 = 1;
 /// Elements in one message: an attribute is no longer than 64 KiB.
 const TOGETHER: usize = 256;
 
@@ -99,7 +99,7 @@ impl Ownership {
         let name = format!("gantry-probe-{}", socket.port()?);
         for ownership in [Self::Persistent, Self::Owned] {
             let replies = socket.exchange(transaction(|batch| {
-                new_table(batch, &name, ownership);
+                new_table(batch, Family::Inet, &name, ownership);
                 batch.push(DELETE_TABLE, 0, &header(FAMILY_INET, 0), |message| {
                     message.text(TABLE_NAME, &name);
                 });
@@ -114,8 +114,9 @@ impl Ownership {
 
 /// Replaces the table by this one, all at once: a packet meets the old rules or the new, never half of them.
 pub(super) fn apply(socket: &mut Socket, ruleset: &Ruleset, ownership: Ownership) -> Result<()> {
-    let name = &ruleset.table;
-    let found = table(socket, name)?;
+    let (family, name) = (ruleset.family, &ruleset.table);
+    let at = header(encode::family(family), 0);
+    let found = table(socket, family, name)?;
     if found.is_none() && ruleset.is_empty() {
         return Ok(());
     }
@@ -127,27 +128,39 @@ pub(super) fn apply(socket: &mut Socket, ruleset: &Ruleset, ownership: Ownership
             "the firewall table {name} belongs to another process: is another daemon with the same bridge running?"
         )));
     }
+    // What was opened to somebody stays open to him.
+    let answers = ruleset.sets.iter().filter(|set| set.filled == Filled::ByAnswers);
+    let kept = match found {
+        Some(_) => answers
+            .map(|set| Ok((set.name, elements_of(socket, family, name, set.name)?)))
+            .collect::<Result<Vec<_>>>()?,
+        None => Vec::new(),
+    };
     socket
         .execute(transaction(|batch| {
             if found.is_some() {
-                batch.push(DELETE_TABLE, 0, &header(FAMILY_INET, 0), |message| {
+                batch.push(DELETE_TABLE, 0, &at, |message| {
                     message.text(TABLE_NAME, name);
                 });
             }
             if ruleset.is_empty() {
                 return;
             }
-            new_table(batch, name, ownership);
+            new_table(batch, family, name, ownership);
             for chain in &ruleset.chains {
-                add_chain(batch, name, chain);
+                add_chain(batch, family, name, chain);
             }
             for (index, set) in ruleset.sets.iter().enumerate() {
-                add_set(batch, name, set, index as u32 + 1);
-                change_elements(batch, NEW_ELEMENT, name, set.name, set.elements.keys());
+                add_set(batch, family, name, set, index as u32 + 1);
+                let elements = set.elements.keys().flat_map(encode::element).collect();
+                change_elements(batch, NEW_ELEMENT, (family, name, set.name), elements);
+            }
+            for (set, elements) in kept {
+                change_elements(batch, NEW_ELEMENT, (family, name, set), elements);
             }
             for chain in &ruleset.chains {
                 for rule in &chain.rules {
-                    batch.push(NEW_RULE, CREATE | APPEND, &header(FAMILY_INET, 0), |message| {
+                    batch.push(NEW_RULE, CREATE | APPEND, &at, |message| {
                         message.text(RULE_TABLE, name);
                         message.text(RULE_CHAIN, chain.name);
                         message.nest(RULE_EXPRESSIONS, |list| encode::expressions(list, rule));
@@ -172,7 +185,12 @@ impl Change {
 }
 
 /// Changes elements of a table that is there, all at once. Costs what the change costs, however large the table is.
-pub(super) fn change(socket: &mut Socket, table: &str, change: &Change) -> Result<()> {
+pub(super) fn change(
+    socket: &mut Socket,
+    family: Family,
+    table: &str,
+    change: &Change,
+) -> Result<()> {
     socket.execute(transaction(|batch| {
         for (kind, elements) in [(DELETE_ELEMENT, &change.gone), (NEW_ELEMENT, &change.new)] {
             // Few messages: each is acknowledged, and there is only so much room for answers that nobody reads yet.
@@ -181,7 +199,8 @@ pub(super) fn change(socket: &mut Socket, table: &str, change: &Change) -> Resul
                 by_set.entry(set).or_default().push(element);
             }
             for (set, elements) in by_set {
-                change_elements(batch, kind, table, set, elements.into_iter());
+                let elements = elements.into_iter().flat_map(encode::element).collect();
+                change_elements(batch, kind, (family, table, set), elements);
             }
         }
     }))
@@ -202,15 +221,15 @@ pub(super) fn header(family: u8, resource: u16) -> [u8; 4] {
     [family, 0, high, low]
 }
 
-fn new_table(batch: &mut Batch, name: &str, ownership: Ownership) {
-    batch.push_silent(NEW_TABLE, CREATE, &header(FAMILY_INET, 0), |message| {
+fn new_table(batch: &mut Batch, family: Family, name: &str, ownership: Ownership) {
+    batch.push_silent(NEW_TABLE, CREATE, &header(encode::family(family), 0), |message| {
         message.text(TABLE_NAME, name);
         message.be32(TABLE_FLAGS, ownership.flags());
     });
 }
 
-fn add_chain(batch: &mut Batch, table: &str, chain: &Chain) {
-    batch.push_silent(NEW_CHAIN, CREATE, &header(FAMILY_INET, 0), |message| {
+fn add_chain(batch: &mut Batch, family: Family, table: &str, chain: &Chain) {
+    batch.push_silent(NEW_CHAIN, CREATE, &header(encode::family(family), 0), |message| {
         message.text(CHAIN_TABLE, table);
         message.text(CHAIN_NAME, chain.name);
         let Some(hook) = chain.hook else { return };
@@ -224,9 +243,9 @@ fn add_chain(batch: &mut Batch, table: &str, chain: &Chain) {
     });
 }
 
-fn add_set(batch: &mut Batch, table: &str, set: &Set, id: u32) {
+fn add_set(batch: &mut Batch, family: Family, table: &str, set: &Set, id: u32) {
     let shape = Shape::of(set);
-    batch.push_silent(NEW_SET, CREATE, &header(FAMILY_INET, 0), |message| {
+    batch.push_silent(NEW_SET, CREATE, &header(encode::family(family), 0), |message| {
         message.text(SET_TABLE, table);
         message.text(SET_NAME, set.name);
         message.be32(SET_FLAGS, shape.flags);
@@ -252,23 +271,47 @@ fn add_set(batch: &mut Batch, table: &str, set: &Set, id: u32) {
     });
 }
 
-fn change_elements<'a>(
+/// Adds or takes away elements, each as its attributes, of the set at a place.
+fn change_elements(
     batch: &mut Batch,
     kind: u16,
-    table: &str,
-    set: &str,
-    elements: impl Iterator<Item = &'a Element>,
+    (family, table, set): (Family, &str, &str),
+    items: Vec<Vec<u8>>,
 ) {
-    let items: Vec<Vec<u8>> = elements.flat_map(encode::element).collect();
     for items in items.chunks(TOGETHER) {
-        batch.push(kind, CREATE, &header(FAMILY_INET, 0), |message| {
-            message.text(ELEMENTS_TABLE, table);
-            message.text(ELEMENTS_SET, set);
-            message.nest(ELEMENTS_LIST, |list| {
-                items.iter().for_each(|item| list.nest(LIST_ITEM, |element| element.raw(item)));
-            });
+        batch.push(kind, CREATE, &header(encode::family(family), 0), |message| {
+            list_elements(message, table, set, items);
         });
     }
+}
+
+/// Names elements of a set, each by its attributes.
+pub(super) fn list_elements(message: &mut Attributes, table: &str, set: &str, items: &[Vec<u8>]) {
+    message.text(ELEMENTS_TABLE, table);
+    message.text(ELEMENTS_SET, set);
+    message.nest(ELEMENTS_LIST, |list| {
+        items.iter().for_each(|item| list.nest(LIST_ITEM, |element| element.raw(item)));
+    });
+}
+
+/// The elements of a set, each as its attributes; none where there is no such set.
+pub(super) fn elements_of(
+    socket: &mut Socket,
+    family: Family,
+    table: &str,
+    set: &str,
+) -> Result<Vec<Vec<u8>>> {
+    let answer = dump(socket, family, GET_ELEMENT, |message| {
+        message.text(ELEMENTS_TABLE, table);
+        message.text(ELEMENTS_SET, set);
+    })?;
+    Ok(elements_in(answer.iter().map(Vec::as_slice)))
+}
+
+/// The elements that messages tell of.
+pub(super) fn elements_in<'a>(bodies: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
+    let lists = bodies.filter_map(|body| attribute(body, ELEMENTS_LIST));
+    lists.flat_map(attributes).map(|(_, element)| element.to_vec()).collect()
 }
 
 pub(super) struct Table {
@@ -278,9 +321,10 @@ pub(super) struct Table {
 }
 
 /// The table of this name; `None` when there is none.
-pub(super) fn table(socket: &mut Socket, name: &str) -> Result<Option<Table>> {
+pub(super) fn table(socket: &mut Socket, family: Family, name: &str) -> Result<Option<Table>> {
     let mut batch = Batch::new();
-    batch.push(GET_TABLE, 0, &header(FAMILY_INET, 0), |message| message.text(TABLE_NAME, name));
+    let at = header(encode::family(family), 0);
+    batch.push(GET_TABLE, 0, &at, |message| message.text(TABLE_NAME, name));
     let objects = only(socket.exchange(batch)?).ok_or(&[ENOENT])?;
     Ok(objects.first().map(|(_, body)| Table {
         flags: be32_of(&body[4..], TABLE_FLAGS).unwrap_or(0),
@@ -295,8 +339,8 @@ pub(super) fn difference(
     ownership: Ownership,
 ) -> Result<Vec<String>> {
     let mut differences = Vec::new();
-    let name = &ruleset.table;
-    let Some(found) = table(socket, name)? else {
+    let (family, name) = (ruleset.family, &ruleset.table);
+    let Some(found) = table(socket, family, name)? else {
         if !ruleset.is_empty() {
             differences.push("the table is missing".to_owned());
         }
@@ -311,9 +355,9 @@ pub(super) fn difference(
         differences.push("the table is not held by us".to_owned());
     }
     let named = |kind| move |message: &mut Attributes| message.text(kind, name);
-    let chains = dump(socket, GET_CHAIN, |_| {})?;
-    let rules = dump(socket, GET_RULE, named(RULE_TABLE))?;
-    let sets = dump(socket, GET_SET, named(SET_TABLE))?;
+    let chains = dump(socket, family, GET_CHAIN, |_| {})?;
+    let rules = dump(socket, family, GET_RULE, named(RULE_TABLE))?;
+    let sets = dump(socket, family, GET_SET, named(SET_TABLE))?;
 
     let chains: BTreeSet<(String, Option<(u32, i32)>)> = chains
         .iter()
@@ -354,18 +398,12 @@ pub(super) fn difference(
             differences.push(format!("set {} is missing", set.name));
             continue;
         }
-        let answer = dump(socket, GET_ELEMENT, |message| {
-            message.text(ELEMENTS_TABLE, name);
-            message.text(ELEMENTS_SET, set.name);
-        })?;
-        let found: BTreeSet<&[u8]> = answer
-            .iter()
-            .filter_map(|body| attribute(body, ELEMENTS_LIST))
-            .flat_map(attributes)
-            .map(|(_, element)| element)
-            .collect();
-        let wanted: Vec<Vec<u8>> = set.elements.keys().flat_map(encode::element).collect();
-        if found != wanted.iter().map(Vec::as_slice).collect() {
+        if set.filled == Filled::ByAnswers {
+            continue;
+        }
+        let found: BTreeSet<Vec<u8>> =
+            elements_of(socket, family, name, set.name)?.into_iter().collect();
+        if found != set.elements.keys().flat_map(encode::element).collect() {
             differences.push(format!("the elements of set {} were changed", set.name));
         }
     }
@@ -375,11 +413,12 @@ pub(super) fn difference(
 /// All objects of a kind, without their header; none where the table is gone.
 fn dump(
     socket: &mut Socket,
+    family: Family,
     kind: u16,
     which: impl FnOnce(&mut Attributes),
 ) -> Result<Vec<Vec<u8>>> {
     let mut batch = Batch::new();
-    batch.push_dump(kind, &header(FAMILY_INET, 0), which);
+    batch.push_dump(kind, &header(encode::family(family), 0), which);
     let objects = only(socket.exchange(batch)?).ok_or(&[ENOENT])?;
     Ok(objects.into_iter().map(|(_, body)| body.get(4..).unwrap_or_default().to_vec()).collect())
 }

@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
+use super::leash;
 use super::ruleset::{
-    Chain, Connection, Element, Field, Hook, Ip, Is, Rule, Ruleset, Set, Term, Value, is_localhost,
+    Chain, Connection, Element, Field, Filled, Hook, Ip, Is, Rule, Ruleset, Set, Term, Value,
+    is_localhost,
 };
 use super::view::{Bridge, Choices, Family, Localhost, Overlay, Port, Rules, View};
 use crate::records::GatewayMode;
@@ -35,7 +37,7 @@ const TRUSTED: &str = "trusted";
 /// Devices that we do not forward between.
 const STRANGERS: [&str; 2] = ["strangers4", "strangers6"];
 /// Subnets, each with the bridge it is on.
-const HOME: [&str; 2] = ["home4", "home6"];
+pub(super) const HOME: [&str; 2] = ["home4", "home6"];
 /// Subnets that the world does not know.
 const MASQUERADE: [&str; 2] = ["masquerade4", "masquerade6"];
 /// What may be asked of a container.
@@ -45,6 +47,10 @@ const PORTS: [&str; 2] = ["ports4", "ports6"];
 const WILDCARD: [&str; 2] = ["wildcard4", "wildcard6"];
 /// The same for addresses that only the host itself can send to.
 const LOCALHOST: &str = "localhost4";
+
+/// Those that lead to published ports.
+pub(super) const PORT_SETS: [&str; 7] =
+    [PUBLISHED[0], PUBLISHED[1], PORTS[0], PORTS[1], WILDCARD[0], WILDCARD[1], LOCALHOST];
 
 const INWARD: &str = "inward";
 const ASKED: &str = "asked";
@@ -58,7 +64,11 @@ pub(crate) fn render(table: &str, view: &View) -> Ruleset {
     {
         return Ruleset { table, ..Ruleset::default() };
     }
-    let mut ruleset = Ruleset { table, sets: sets(), chains: chains(choices) };
+    let mut ruleset =
+        Ruleset { table, sets: sets(), chains: chains(choices), ..Ruleset::default() };
+    if !view.guards.is_empty() {
+        leash::judge(&mut ruleset);
+    }
     let overlays = view.overlays.iter().flat_map(of_overlay);
     let bridges = view.bridges.iter().flat_map(|bridge| of_bridge(bridge, choices));
     let ports = view.ports.iter().flat_map(|port| of_port(port, choices));
@@ -66,7 +76,8 @@ pub(crate) fn render(table: &str, view: &View) -> Ruleset {
         .into_iter()
         .zip(&choices.strangers)
         .flat_map(|(set, names)| names.iter().map(move |name| (set, Element::of([device(name)]))));
-    for (set, element) in bridges.chain(overlays).chain(ports).chain(strangers) {
+    let guards = view.guards.iter().flat_map(leash::of_guard);
+    for (set, element) in bridges.chain(overlays).chain(ports).chain(strangers).chain(guards) {
         ruleset.set_mut(set).expect("every set is there").add(element);
     }
     ruleset
@@ -192,11 +203,17 @@ fn sets() -> Vec<Set> {
     ];
     let local: (&'static str, &'static [Field], &'static [Field]) =
         (LOCALHOST, &[Ipv4, Protocol, Port], &[Ipv4, Port]);
-    let set = |(name, key, data)| Set { name, key, data, elements: BTreeMap::new() };
+    let set = |(name, key, data)| Set {
+        name,
+        key,
+        data,
+        elements: BTreeMap::new(),
+        filled: Filled::ByUs,
+    };
     tables.into_iter().chain([local]).map(set).collect()
 }
 
-const FAMILIES: [(usize, Ip); 2] = [(0, Ip::V4), (1, Ip::V6)];
+pub(super) const FAMILIES: [(usize, Ip); 2] = [(0, Ip::V4), (1, Ip::V6)];
 
 fn chains(choices: &Choices) -> Vec<Chain> {
     let chain = |name, hook, rules: Vec<Vec<Term>>| {

@@ -8,14 +8,25 @@ use ipnet::IpNet;
 
 use super::view::Mark;
 use crate::netlink::route::VXLAN_PORT;
-use crate::records::Protocol;
+use crate::records::{Mac, Protocol};
 
 /// Our table. Without bridges there is nothing to say, and no table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Ruleset {
+    pub(crate) family: Family,
     pub(crate) table: String,
     pub(crate) sets: Vec<Set>,
     pub(crate) chains: Vec<Chain>,
+}
+
+/// What a table is asked about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Family {
+    /// Packets of IPv4 and IPv6.
+    #[default]
+    Inet,
+    /// Frames on bridges.
+    Bridge,
 }
 
 /// A set, or a map where it has `data`.
@@ -26,6 +37,17 @@ pub(crate) struct Set {
     pub(crate) data: &'static [Field],
     /// Each element, and how many reasons there are for it.
     pub(crate) elements: BTreeMap<Element, u32>,
+    pub(crate) filled: Filled,
+}
+
+/// Whose business a set's elements are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Filled {
+    /// They are part of the ruleset.
+    #[default]
+    ByUs,
+    /// They come while containers run, each for a time of its own (`grants.rs`).
+    ByAnswers,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +58,7 @@ pub(crate) enum Field {
     /// A range of addresses; a set with one is an interval set.
     Subnet4,
     Subnet6,
+    Mac,
     Protocol,
     Port,
     /// VXLAN's identifier of a network, with the byte behind it. To nft(8) an address: it cannot print what it has no
@@ -54,6 +77,7 @@ pub(crate) enum Value {
     Device(String),
     Subnet(IpNet),
     Address(IpAddr),
+    Mac(Mac),
     Protocol(Protocol),
     Port(u16),
     Network(u32),
@@ -77,6 +101,8 @@ pub(crate) enum Hook {
     Forward,
     Output,
     PostroutingNat,
+    /// Before a bridge learns from a frame.
+    BridgePrerouting,
 }
 
 /// Matches from left to right, then what happens.
@@ -97,6 +123,12 @@ pub(crate) enum Term {
     /// To `::1`.
     ToLocalhost6(Is),
     SourceIn(Ip, &'static str),
+    /// Source and destination address together are an element of the set.
+    PathIn(Ip, &'static str),
+    /// The same with protocol and port.
+    PathPortIn(Ip, &'static str),
+    /// Destination address and input device together are an element of the set.
+    TargetInputIn(Ip, &'static str),
     /// Source address and output device together are an element of the set.
     SourceOutputIn(Ip, Is, &'static str),
     /// Destination address, protocol and port together are an element of the set.
@@ -109,6 +141,8 @@ pub(crate) enum Term {
     SourceNetworkIn(Is, &'static str),
     /// Destination is an address of this host.
     ToHost,
+    /// Destination is no single machine's address, or one of this host.
+    ToNobodyElse,
     /// Destination is an address of the device it came in by.
     ToInputDevice(Is),
     /// The answer would not go out by the device this came in by.
@@ -116,6 +150,16 @@ pub(crate) enum Term {
     Icmp(Ip),
     /// "There is a shorter way than by me."
     Redirect(Ip),
+    /// "Who has this address?" and its answer, in IPv6.
+    Discovery,
+    /// A frame's device, and the hardware and network addresses it comes from, together are an element of the set.
+    FrameIn(Ip, &'static str),
+    /// The same, of who asks for a neighbour in IPv4.
+    AskerIn(&'static str),
+    /// What devices with IPv6 say before they have an address, and at the one they gave themselves: no more than
+    /// discovery of neighbours and routers.
+    LinkLocalDiscovery,
+    UnspecifiedDiscovery,
     Connection(Connection),
     Marked(Mark),
     /// Translate to what the map has for destination address, protocol and port.
@@ -189,7 +233,7 @@ impl Element {
 
 impl fmt::Display for Ruleset {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "table inet {} {{", self.table)?;
+        writeln!(f, "table {} {} {{", self.family, self.table)?;
         for (index, set) in self.sets.iter().enumerate() {
             write!(f, "{}{set}", if index == 0 { "" } else { "\n" })?;
         }
@@ -211,6 +255,9 @@ impl fmt::Display for Set {
         if self.is_interval() {
             writeln!(f, "\t\tflags interval")?;
         }
+        if self.filled == Filled::ByAnswers {
+            writeln!(f, "\t\tflags timeout")?;
+        }
         if !self.elements.is_empty() {
             let elements: Vec<String> = self.elements.keys().map(Element::to_string).collect();
             writeln!(f, "\t\telements = {{ {} }}", elements.join(",\n\t\t\t     "))?;
@@ -230,6 +277,7 @@ impl fmt::Display for Field {
             Self::Device => "ifname",
             Self::Ipv4 | Self::Subnet4 | Self::Network => "ipv4_addr",
             Self::Ipv6 | Self::Subnet6 => "ipv6_addr",
+            Self::Mac => "ether_addr",
             Self::Protocol => "inet_proto",
             Self::Port => "inet_service",
         })
@@ -252,6 +300,7 @@ impl fmt::Display for Value {
             }
             Self::Subnet(subnet) => write!(f, "{subnet}"),
             Self::Address(address) => write!(f, "{address}"),
+            Self::Mac(mac) => write!(f, "{mac}"),
             Self::Protocol(protocol) => f.write_str(protocol.as_str()),
             Self::Port(port) => write!(f, "{port}"),
             Self::Network(vni) => write!(f, "{}", Ipv4Addr::from(vni << 8)),
@@ -271,6 +320,7 @@ impl fmt::Display for Chain {
                 Hook::Forward => "type filter hook forward priority filter",
                 Hook::Output => "type filter hook output priority filter",
                 Hook::PostroutingNat => "type nat hook postrouting priority srcnat",
+                Hook::BridgePrerouting => "type filter hook prerouting priority dstnat",
             };
             writeln!(f, "\t\t{words}; policy accept;")?;
         }
@@ -304,6 +354,11 @@ impl fmt::Display for Term {
             Self::ToLocalhost(is) => write!(f, "ip daddr {}127.0.0.0/8", not(is)),
             Self::ToLocalhost6(is) => write!(f, "ip6 daddr {}::1", not(is)),
             Self::SourceIn(ip, set) => write!(f, "{ip} saddr @{set}"),
+            Self::PathIn(ip, set) => write!(f, "{ip} saddr . {ip} daddr @{set}"),
+            Self::PathPortIn(ip, set) => {
+                write!(f, "{ip} saddr . {ip} daddr . meta l4proto . th dport @{set}")
+            }
+            Self::TargetInputIn(ip, set) => write!(f, "{ip} daddr . iifname @{set}"),
             Self::SourceOutputIn(ip, is, set) => {
                 write!(f, "{ip} saddr . oifname {}@{set}", not(is))
             }
@@ -314,12 +369,18 @@ impl fmt::Display for Term {
                 write!(f, "ip saddr . @th,96,32 {}@{set}", not(is))
             }
             Self::ToHost => f.write_str("fib daddr type local"),
+            Self::ToNobodyElse => f.write_str("fib daddr type != unicast"),
             Self::ToInputDevice(is) => write!(f, "fib daddr . iif type {}local", not(is)),
             Self::NoWayBack => f.write_str("fib saddr . iif oif missing"),
             Self::Icmp(Ip::V4) => f.write_str("meta l4proto icmp"),
             Self::Icmp(Ip::V6) => f.write_str("meta l4proto ipv6-icmp"),
             Self::Redirect(Ip::V4) => f.write_str("icmp type redirect"),
             Self::Redirect(Ip::V6) => f.write_str("icmpv6 type nd-redirect"),
+            Self::Discovery => f.write_str("icmpv6 type 133-136"),
+            Self::FrameIn(ip, set) => write!(f, "iifname . ether saddr . {ip} saddr @{set}"),
+            Self::AskerIn(set) => write!(f, "iifname . ether saddr . arp saddr ip @{set}"),
+            Self::LinkLocalDiscovery => f.write_str("ip6 saddr fe80::/10 icmpv6 type 130-136"),
+            Self::UnspecifiedDiscovery => f.write_str("ip6 saddr :: icmpv6 type 130-136"),
             Self::Connection(Connection::Established) => {
                 f.write_str("ct state established,related")
             }
@@ -340,6 +401,15 @@ impl fmt::Display for Term {
             Self::Drop => f.write_str("drop"),
             Self::Goto(chain) => write!(f, "goto {chain}"),
         }
+    }
+}
+
+impl fmt::Display for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Inet => "inet",
+            Self::Bridge => "bridge",
+        })
     }
 }
 

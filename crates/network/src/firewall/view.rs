@@ -5,9 +5,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
-use stdx::Error;
+use stdx::{Error, Id};
 
-use crate::records::{Endpoint, GatewayMode, Network, Protocol, PublishedPort};
+use crate::egress::{Allowed, Egress};
+use crate::records::{Endpoint, GatewayMode, Mac, Network, Protocol, PublishedPort};
 
 /// All of it, as values.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -15,6 +16,7 @@ pub(crate) struct View {
     pub(crate) bridges: Vec<Bridge>,
     pub(crate) overlays: Vec<Overlay>,
     pub(crate) ports: BTreeSet<Port>,
+    pub(crate) guards: Vec<Guard>,
     pub(crate) choices: Choices,
 }
 
@@ -108,6 +110,17 @@ pub(crate) struct Family {
     pub(crate) addressed: bool,
 }
 
+/// An endpoint that may reach no more outside of its network than it was told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Guard {
+    /// The port of the bridge that it is behind.
+    pub(crate) device: String,
+    pub(crate) mac: Mac,
+    /// Where its packets come from; others that it sends are not believed.
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) allowed: Vec<Allowed>,
+}
+
 /// One port of the host and where it leads. Both addresses are of one family.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Port {
@@ -136,21 +149,30 @@ impl View {
     pub(crate) fn of<'a>(
         networks: impl IntoIterator<Item = &'a Network>,
         endpoints: impl IntoIterator<Item = &'a Endpoint>,
+        leaving: &BTreeSet<Id>,
         choices: Choices,
     ) -> Self {
+        let endpoints: Vec<&Endpoint> = endpoints.into_iter().collect();
         let networks: Vec<&Network> = networks.into_iter().collect();
         let network = |endpoint: &Endpoint| {
             networks.iter().find(|network| network.id == endpoint.network_id).copied()
         };
+        // Whoever is on his way out can still send, and is asked for no more.
+        let guards = endpoints
+            .iter()
+            .filter_map(|endpoint| Guard::of(network(endpoint)?, endpoint))
+            .collect();
         let ports = endpoints
-            .into_iter()
-            .filter(|endpoint| !endpoint.ports.is_empty())
+            .iter()
+            .filter(|endpoint| {
+                !endpoint.ports.is_empty() && !leaving.contains(&endpoint.endpoint_id)
+            })
             .filter_map(|endpoint| Some(ports_of(network(endpoint)?, endpoint)))
             .flatten()
             .collect();
         let bridges = networks.iter().filter_map(|network| Bridge::of(network)).collect();
         let overlays = networks.iter().filter_map(|network| Overlay::of(network)).collect();
-        Self { bridges, overlays, ports, choices }
+        Self { bridges, overlays, ports, guards, choices }
     }
 }
 
@@ -175,6 +197,20 @@ pub(crate) fn ports_of<'a>(
             mode,
         })
     })
+}
+
+impl Guard {
+    /// `None` for an endpoint that nothing restricts, or that has nowhere to go.
+    pub(crate) fn of(network: &Network, endpoint: &Endpoint) -> Option<Self> {
+        let allowed = Egress::of(endpoint, network)?;
+        network.bridge.as_ref()?;
+        Some(Self {
+            device: endpoint.host_device(),
+            mac: endpoint.mac?,
+            addresses: endpoint.addresses().chain(endpoint.link_local.iter().copied()).collect(),
+            allowed: allowed.to_vec(),
+        })
+    }
 }
 
 impl Overlay {

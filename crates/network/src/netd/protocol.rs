@@ -14,10 +14,11 @@ use serde::{Deserialize, Serialize};
 use stdx::{Error, Result};
 
 use crate::dns::zone::Member;
+use crate::egress::Allowed;
 use crate::records::Protocol;
 
 /// Raised with every change to what follows.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// netd's `argv[0]`: the hat our program wears then.
 pub const NAME: &str = "gantry-netd";
@@ -110,6 +111,33 @@ pub(crate) struct Sandbox {
     pub(crate) keeps_single_labels: bool,
     /// Is there a way out of its networks?
     pub(crate) outward: bool,
+    /// Where it may not reach everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) leash: Option<Leash>,
+}
+
+impl Sandbox {
+    /// Has it anything to ask a name server of ours?
+    pub(crate) fn is_needed(&self) -> bool {
+        !self.seats.is_empty() || self.leash.is_some()
+    }
+}
+
+/// What a container may reach outside of its networks by names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Leash {
+    /// The firewall's table.
+    pub(crate) table: String,
+    pub(crate) ends: Vec<LeashEnd>,
+    /// One of its networks leads out to everywhere.
+    pub(crate) loose: bool,
+}
+
+/// Of one endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LeashEnd {
+    pub(crate) addresses: Vec<IpAddr>,
+    pub(crate) allowed: Vec<Allowed>,
 }
 
 /// A network that a container is on.

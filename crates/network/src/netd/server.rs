@@ -17,6 +17,8 @@ use tokio::task::JoinHandle;
 
 use super::protocol::{self, Call, Change, LONGEST, Place, Published, Reply, VERSION};
 use crate::dns::server::NameServers;
+use crate::firewall;
+use crate::netlink::Socket;
 use crate::proxy::Proxy;
 
 /// So long after the last connection began, what only a beginning needs is given back.
@@ -273,6 +275,10 @@ impl Desk {
             Change::Swap => self.servers.zones().swap(),
             Change::Keep(name) => {
                 let fd = descriptor()?;
+                if name == firewall::KEPT {
+                    let copy = fd.try_clone().context(|| "cannot use a descriptor".to_owned())?;
+                    self.servers.opener().own(Socket::shared(copy));
+                }
                 self.held().kept.insert(name, fd);
             }
             Change::Drop(name) => drop(self.held().kept.remove(&name)),

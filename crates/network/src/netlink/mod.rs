@@ -4,6 +4,7 @@
 //! devices of kinds nobody foresaw, and listing them must not fail on what we never asked about.
 
 pub(crate) mod message;
+pub(crate) mod queue;
 pub(crate) mod route;
 
 use std::io;
@@ -103,6 +104,21 @@ impl Socket {
         let mut socket = Self { inner, sequence: 0, buffer: vec![0; BUFFER] };
         socket.drain();
         socket
+    }
+
+    /// One that somebody else reads from: what it is told is done when that returns, and what became of it is heard by him,
+    /// who does not take it for an answer to himself.
+    pub(crate) fn shared(inner: OwnedFd) -> Self {
+        Self { inner, sequence: 1 << 31, buffer: Vec::new() }
+    }
+
+    /// Sends a batch of which no message is acknowledged.
+    pub(crate) fn tell(&mut self, mut batch: Batch) -> Result<()> {
+        self.sequence = (self.sequence.wrapping_add(batch.len() as u32)) | 1 << 31;
+        batch.number(self.sequence);
+        send(&self.inner, batch.bytes(), SendFlags::empty())
+            .map(drop)
+            .context(|| "netlink failed".to_owned())
     }
 
     /// Reads away what is there. A socket that has overrun gets nothing more until it has been read empty.

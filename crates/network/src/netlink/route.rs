@@ -217,6 +217,14 @@ impl Batch {
         });
     }
 
+    /// A device that gives back what it was given.
+    pub(crate) fn add_ifb(&mut self, name: &str) {
+        self.push(RTM_NEWLINK, CREATE | EXCLUSIVE, &link_header(0, 0, 0), |link| {
+            link.text(IFLA_IFNAME, name);
+            link.nest(IFLA_LINKINFO, |info| info.text(IFLA_INFO_KIND, "ifb"));
+        });
+    }
+
     pub(crate) fn add_vlan(&mut self, name: &str, parent: u32, id: u16) {
         self.push(RTM_NEWLINK, CREATE | EXCLUSIVE, &link_header(0, IFF_UP, IFF_UP), |link| {
             link.text(IFLA_IFNAME, name);
@@ -448,6 +456,20 @@ impl Socket {
         Ok(routes)
     }
 
+    /// The routes of the main tables, default ones too, each with the index of its device.
+    pub(crate) fn routes_by_device(&mut self) -> Result<Vec<(IpNet, u32)>> {
+        let mut routes = Vec::new();
+        for family in [AF_INET, AF_INET6] {
+            let mut batch = Batch::new();
+            let mut header = [0; 12];
+            header[0] = family;
+            batch.push_dump(RTM_GETROUTE, &header, |_| {});
+            let objects = only(self.exchange(batch)?).ok_or(&[EOPNOTSUPP])?;
+            routes.extend(objects.iter().filter_map(|(_, body)| way_in(body)));
+        }
+        Ok(routes)
+    }
+
     /// Takes the default route of a family away; none is fine.
     pub(crate) fn drop_default_route(&mut self, family: Family) -> Result<()> {
         let mut batch = Batch::new();
@@ -619,6 +641,21 @@ fn route_in(body: &[u8]) -> Option<IpNet> {
         return None;
     }
     IpNet::new(ip_in(header[0], attribute(rest, RTA_DST)?)?, header[1]).ok()
+}
+
+fn way_in(body: &[u8]) -> Option<(IpNet, u32)> {
+    let (header, rest) = body.split_at_checked(12)?;
+    if header[4] != RT_TABLE_MAIN || header[7] != RTN_UNICAST {
+        return None;
+    }
+    let device = u32_at(attribute(rest, RTA_OIF).filter(|value| value.len() == 4)?, 0);
+    let everywhere: IpAddr = match header[0] {
+        AF_INET => Ipv4Addr::UNSPECIFIED.into(),
+        AF_INET6 => Ipv6Addr::UNSPECIFIED.into(),
+        _ => return None,
+    };
+    let to = attribute(rest, RTA_DST).and_then(|bytes| ip_in(header[0], bytes));
+    Some((IpNet::new(to.unwrap_or(everywhere), header[1]).ok()?, device))
 }
 
 fn ip_in(family: u8, bytes: &[u8]) -> Option<IpAddr> {

@@ -3,6 +3,8 @@
 mod attach;
 mod connect;
 mod create;
+mod doctor;
+mod egress;
 mod firewall;
 #[cfg(test)]
 mod lab;
@@ -11,6 +13,7 @@ mod names;
 mod overlay;
 #[cfg(test)]
 mod ports;
+mod rate;
 mod recover;
 mod remote;
 mod speed;

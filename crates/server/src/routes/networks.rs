@@ -10,7 +10,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use engine::{Containers, Filters};
 use http::StatusCode;
-use network::{CreateRequest, Endpoint, Networks, PoolRequest};
+use network::{CreateRequest, Egress, Endpoint, Networks, PoolRequest};
 use stdx::{Error, Result};
 
 use crate::error::Refusal;
@@ -35,6 +35,7 @@ pub(crate) fn routes(networks: Networks, containers: Containers) -> Router {
         .route("/networks/{name}", get(inspect).delete(remove))
         .route("/networks/{name}/connect", post(connect))
         .route("/networks/{name}/disconnect", post(disconnect))
+        .route("/gantry/networks/doctor", get(doctor))
         .with_state(Rooms { networks, containers })
 }
 
@@ -155,6 +156,7 @@ fn picture(network: &network::Network) -> Network {
         config_only: network.config_only,
         options: Some(network.options.clone()),
         labels: Some(network.labels.clone()),
+        egress: network.egress.clone().map(Vec::from),
         ..Network::default()
     }
 }
@@ -191,7 +193,7 @@ async fn create(
     Version(version): Version,
     RequiredJson(body): RequiredJson<CreateBody>,
 ) -> Outcome {
-    let request = request(version::network_body(body, version));
+    let request = request(version::network_body(body, version))?;
     let network =
         tokiox::to_the_end(
             async move { tokiox::blocking(move || networks.create(&request)).await },
@@ -201,7 +203,7 @@ async fn create(
     Ok(stream::json(StatusCode::CREATED, &answer))
 }
 
-fn request(body: CreateBody) -> CreateRequest {
+fn request(body: CreateBody) -> Result<CreateRequest> {
     let ipam = body.ipam.unwrap_or_default();
     let pool = |pool: IpamConfig| PoolRequest {
         subnet: pool.subnet,
@@ -209,7 +211,7 @@ fn request(body: CreateBody) -> CreateRequest {
         gateway: pool.gateway,
         auxiliary: pool.auxiliary_addresses,
     };
-    CreateRequest {
+    Ok(CreateRequest {
         name: body.name,
         driver: body.driver,
         scope: body.scope,
@@ -225,7 +227,15 @@ fn request(body: CreateBody) -> CreateRequest {
         pools: ipam.config.into_iter().map(pool).collect(),
         options: body.options.unwrap_or_default(),
         labels: body.labels.unwrap_or_default(),
-    }
+        egress: body.egress.map(Egress::try_from).transpose()?,
+    })
+}
+
+/// Ours: what is reachable from where.
+async fn doctor(State(Rooms { networks, .. }): State<Rooms>, query: Query) -> Outcome {
+    let subject = query.get("subject").filter(|subject| !subject.is_empty()).map(str::to_owned);
+    let report = tokiox::blocking(move || networks.doctor(subject.as_deref())).await?;
+    Ok(stream::ok(&report))
 }
 
 async fn remove(State(Rooms { networks, .. }): State<Rooms>, Path(name): Path<String>) -> Outcome {

@@ -12,7 +12,8 @@ use stdx::{Error, Result, duration, units};
 
 use super::mounts::{self, Volume};
 use super::ports::Ports;
-use super::{files, references, values};
+use super::{files, rate, references, values};
+use crate::commands::egress;
 use crate::flags::{self, Parsed};
 
 /// Whether the container's streams are wanted by this command.
@@ -185,6 +186,8 @@ fn host_config(flags: &Parsed) -> Result<HostConfig> {
         masked_paths: nothing(),
         readonly_paths: nothing(),
         init: flags.switch("init"),
+        egress: egress::rules(flags)?,
+        net_rate: flags.get("net-rate").map(rate::parse).transpose()?,
         ..HostConfig::default()
     })
 }

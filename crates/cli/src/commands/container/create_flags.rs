@@ -3,7 +3,7 @@
 use super::checks;
 use crate::flags::{Flag, Kind};
 
-pub(super) static RUN: [Flag; 110] = [
+pub(super) static RUN: [Flag; 112] = [
     Flag::new("add-host", Kind::List, "Add a custom host-to-IP mapping (host:ip)")
         .check(checks::add_host),
     Flag::new(
@@ -82,6 +82,12 @@ pub(super) static RUN: [Flag; 110] = [
     Flag::new("dns-option", Kind::List, "Set DNS options"),
     Flag::new("dns-search", Kind::List, "Set custom DNS search domains").check(checks::dns_search),
     Flag::new("domainname", Kind::Text, "Container NIS domain name"),
+    Flag::new(
+        "egress",
+        Kind::List,
+        "What may be reached outside of the networks (none, any, or allow=HOST[:PORT][,...])",
+    )
+    .hidden(),
     Flag::new("entrypoint", Kind::Text, "Overwrite the default ENTRYPOINT of the image"),
     Flag::new("env", Kind::List, "Set environment variables").short('e').check(checks::env),
     Flag::new("env-file", Kind::List, "Read in a file of environment variables"),
@@ -163,6 +169,12 @@ pub(super) static RUN: [Flag; 110] = [
     Flag::new("mount", Kind::Mount, "Attach a filesystem mount to the container")
         .check(checks::mount),
     Flag::new("name", Kind::Text, "Assign a name to the container"),
+    Flag::new(
+        "net-rate",
+        Kind::Text,
+        "How fast the container may receive and send (in=10mbit,out=5mbit)",
+    )
+    .hidden(),
     Flag::new("network", Kind::Network, "Connect a container to a network"),
     Flag::new("network-alias", Kind::List, "Add network-scoped alias for the container"),
     Flag::new("no-healthcheck", Kind::Switch, "Disable any container-specified HEALTHCHECK"),
@@ -218,7 +230,7 @@ pub(super) static RUN: [Flag; 110] = [
     Flag::alias("dns-opt", "dns-option"),
 ];
 
-pub(super) static CREATE: [Flag; 107] = [
+pub(super) static CREATE: [Flag; 109] = [
     Flag::new("add-host", Kind::List, "Add a custom host-to-IP mapping (host:ip)")
         .check(checks::add_host),
     Flag::new(
@@ -294,6 +306,12 @@ pub(super) static CREATE: [Flag; 107] = [
     Flag::new("dns-option", Kind::List, "Set DNS options"),
     Flag::new("dns-search", Kind::List, "Set custom DNS search domains").check(checks::dns_search),
     Flag::new("domainname", Kind::Text, "Container NIS domain name"),
+    Flag::new(
+        "egress",
+        Kind::List,
+        "What may be reached outside of the networks (none, any, or allow=HOST[:PORT][,...])",
+    )
+    .hidden(),
     Flag::new("entrypoint", Kind::Text, "Overwrite the default ENTRYPOINT of the image"),
     Flag::new("env", Kind::List, "Set environment variables").short('e').check(checks::env),
     Flag::new("env-file", Kind::List, "Read in a file of environment variables"),
@@ -375,6 +393,12 @@ pub(super) static CREATE: [Flag; 107] = [
     Flag::new("mount", Kind::Mount, "Attach a filesystem mount to the container")
         .check(checks::mount),
     Flag::new("name", Kind::Text, "Assign a name to the container"),
+    Flag::new(
+        "net-rate",
+        Kind::Text,
+        "How fast the container may receive and send (in=10mbit,out=5mbit)",
+    )
+    .hidden(),
     Flag::new("network", Kind::Network, "Connect a container to a network"),
     Flag::new("network-alias", Kind::List, "Add network-scoped alias for the container"),
     Flag::new("no-healthcheck", Kind::Switch, "Disable any container-specified HEALTHCHECK"),

@@ -21,6 +21,7 @@ pub(crate) mod pause;
 pub(crate) mod port;
 mod ports;
 pub(crate) mod prune;
+mod rate;
 mod references;
 pub(crate) mod rename;
 pub(crate) mod restart;

@@ -3,8 +3,9 @@
 use api::container::UpdateBody;
 
 use super::body::resources;
-use super::{path, values};
+use super::{path, rate, values};
 use crate::command::{Args, Call, Command};
+use crate::commands::egress;
 use crate::failure::{Failure, Result, joined};
 use crate::flags::{Flag, Kind};
 use crate::format::Value;
@@ -28,6 +29,12 @@ pub(crate) static COMMAND: Command = Command {
         Flag::new("cpus", Kind::Decimal, "Number of CPUs"),
         Flag::new("cpuset-cpus", Kind::Text, "CPUs in which to allow execution (0-3, 0,1)"),
         Flag::new("cpuset-mems", Kind::Text, "MEMs in which to allow execution (0-3, 0,1)"),
+        Flag::new(
+            "egress",
+            Kind::List,
+            "What may be reached outside of the networks (none, any, or allow=HOST[:PORT][,...])",
+        )
+        .hidden(),
         Flag::new("memory", Kind::Bytes, "Memory limit").short('m'),
         Flag::new("memory-reservation", Kind::Bytes, "Memory soft limit"),
         Flag::new(
@@ -35,6 +42,12 @@ pub(crate) static COMMAND: Command = Command {
             Kind::Bytes,
             "Swap limit equal to memory plus swap: -1 to enable unlimited swap",
         ),
+        Flag::new(
+            "net-rate",
+            Kind::Text,
+            "How fast the container may receive and send (in=10mbit,out=5mbit)",
+        )
+        .hidden(),
         Flag::new("pids-limit", Kind::Int, "Tune container pids limit (set -1 for unlimited)"),
         Flag::new("restart", Kind::Text, "Restart policy to apply when a container exits"),
     ],
@@ -51,6 +64,8 @@ async fn run(call: &Call<'_>) -> Result {
     if let Some(policy) = flags.get("restart") {
         body.restart_policy = values::restart_policy(policy)?;
     }
+    body.egress = egress::rules(flags)?;
+    body.net_rate = flags.get("net-rate").map(rate::parse).transpose()?;
     let client = call.cli.client()?;
     let mut failures = Vec::new();
     let mut warnings = Vec::new();

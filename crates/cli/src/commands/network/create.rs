@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use api::network::{ConfigReference, CreateBody, CreateResponse, Ipam, IpamConfig};
 
 use crate::command::{Args, Call, Command};
+use crate::commands::egress;
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind, Parsed};
 
@@ -25,6 +26,12 @@ pub(crate) static COMMAND: Command = Command {
         Flag::new("config-only", Kind::Switch, "Create a configuration only network"),
         Flag::new("driver", Kind::Text, "Driver to manage the Network (default \"bridge\")")
             .short('d'),
+        Flag::new(
+            "egress",
+            Kind::List,
+            "What may be reached outside of the networks (none, any, or allow=HOST[:PORT][,...])",
+        )
+        .hidden(),
         Flag::new("gateway", Kind::Strings, "IPv4 or IPv6 Gateway for the master subnet"),
         Flag::new("ingress", Kind::Switch, "Create swarm routing-mesh network"),
         Flag::new("internal", Kind::Switch, "Restrict external access to the network"),
@@ -79,6 +86,7 @@ fn body(flags: &Parsed) -> Result<CreateBody> {
         config_from: config_from.map(|name| ConfigReference { network: name.to_owned() }),
         options: Some(pairs("opt")),
         labels: Some(pairs("label")),
+        egress: egress::rules(flags)?,
     })
 }
 

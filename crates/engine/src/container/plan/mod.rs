@@ -16,7 +16,8 @@ mod userns;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use api::container::{Config, DeviceRequest, HostConfig, Ulimit};
+use api::container::{Config, DeviceRequest, HostConfig, NetRate, Ulimit};
+use network::{Egress, Rate};
 use oci::runtime::{DeviceRule, Resources};
 use runtime::cgroup::Mode;
 use stdx::{Error, Id, Result};
@@ -50,6 +51,9 @@ pub struct Plan {
     pub hostname: String,
     pub domainname: String,
     pub network: Network,
+    /// What it may reach outside of its networks; what they say when absent.
+    pub egress: Option<Egress>,
+    pub rate: Option<Rate>,
     pub ports: Ports,
     pub pid: Pid,
     pub ipc: Ipc,
@@ -252,6 +256,8 @@ impl Plan {
                 }
             },
             ports: ports(config, host, &network, &mut warnings)?,
+            egress: egress(host.egress.as_ref(), &network)?,
+            rate: rate(host.net_rate, &network)?,
             network,
             files: self::files::files(host, &mounts)?,
             mounts,
@@ -345,6 +351,28 @@ fn refuse_unbuilt(host: &HostConfig) -> Result<()> {
         )));
     }
     Ok(())
+}
+
+/// A network that is another's leaves by the other's rules, and by none of ours.
+fn egress(rules: Option<&Vec<String>>, network: &Network) -> Result<Option<Egress>> {
+    let egress = rules.cloned().map(Egress::try_from).transpose()?;
+    let ours = !matches!(network, Network::Host | Network::Container(_));
+    match egress {
+        Some(Egress::Only(_)) if !ours => {
+            Err(Error::invalid("conflicting options: egress rules and the network mode"))
+        }
+        egress => Ok(egress),
+    }
+}
+
+fn rate(rate: Option<NetRate>, network: &Network) -> Result<Option<Rate>> {
+    let rate = rate
+        .map(|NetRate { r#in, out }| Rate { inward: r#in.unwrap_or(0), outward: out.unwrap_or(0) });
+    let limited = rate.is_some_and(|rate| rate != Rate::default());
+    if limited && matches!(network, Network::Host | Network::Container(_)) {
+        return Err(Error::invalid("conflicting options: a net rate and the network mode"));
+    }
+    Ok(rate)
 }
 
 fn ports(

@@ -1,0 +1,134 @@
+//! Facts, and what is said of them.
+
+use std::sync::Arc;
+
+use expect_test::{Expect, expect};
+use stdx::Id;
+
+use super::facts::Judge;
+use super::*;
+use crate::firewall::elements_of_port;
+use crate::firewall::view::{Rules, ports_of};
+use crate::records::{BridgeDevice, DriverKind, IpamPool, Protocol};
+
+fn bridge(change: impl FnOnce(&mut Network)) -> Network {
+    let mut network = Network::new("front", DriverKind::Bridge);
+    network.ipam.config = vec![IpamPool::new("172.18.0.0/16".parse().unwrap())];
+    network.bridge = Some(BridgeDevice { name: "br-1".to_owned(), ..BridgeDevice::default() });
+    change(&mut network);
+    network
+}
+
+/// A host in good health, and a container whose port 80 is published there.
+fn healthy(network: Network, host: &str) -> Facts {
+    let host: std::net::SocketAddr = host.parse().unwrap();
+    let mut endpoint = Endpoint::new(&network, &Id::random(), "web");
+    endpoint.ip = Some([172, 18, 0, 2].into());
+    endpoint.ports = vec![PublishedPort {
+        protocol: Protocol::Tcp,
+        container_port: 80,
+        host_ip: host.ip(),
+        host_port: host.port(),
+    }];
+    let mut facts = Facts {
+        forwarding: [true, true],
+        addresses: vec!["192.168.1.2".parse().unwrap()],
+        routes: vec![("172.18.0.0/16".parse().unwrap(), "br-1".to_owned())],
+        default_routes: 1,
+        uplink: Some(("eth0".to_owned(), 1500)),
+        resolvers: vec![("192.168.1.1".parse().unwrap(), true)],
+        ..Facts::default()
+    };
+    let ports = ports_of(&network, &endpoint);
+    facts.elements = ports.flat_map(|port| elements_of_port(&port, &facts.choices)).collect();
+    facts.networks = vec![Arc::new(network)];
+    facts.endpoints = vec![Arc::new(endpoint)];
+    facts
+}
+
+#[track_caller]
+fn check(facts: &Facts, expected: Expect) {
+    let report = report(facts);
+    let mut lines: Vec<String> = Vec::new();
+    lines.extend(
+        report
+            .networks
+            .iter()
+            .map(|one| format!("{}: {} | {}", one.name, one.reaches, one.reached_by)),
+    );
+    lines.extend(
+        report.ports.iter().map(|one| format!("{}:{} {:?}", one.host_ip, one.host_port, one.reach)),
+    );
+    lines.extend(
+        report
+            .findings
+            .iter()
+            .map(|one| format!("{:?} {}: {}", one.level, one.subject, one.problem)),
+    );
+    expected.assert_eq(&(lines.join("\n") + "\n"));
+}
+
+#[test]
+fn nothing_is_wrong() {
+    check(
+        &healthy(bridge(|_| {}), "127.0.0.1:8080"),
+        expect![[r#"
+        front: each other, everything | this host, everybody at published ports
+        127.0.0.1:8080 Host
+    "#]],
+    );
+    check(
+        &healthy(bridge(|_| {}), "0.0.0.0:8080"),
+        expect![[r#"
+        front: each other, everything | this host, everybody at published ports
+        0.0.0.0:8080 Lan
+    "#]],
+    );
+}
+
+#[test]
+fn who_reaches_what() {
+    let mut public = healthy(bridge(|_| {}), "0.0.0.0:8080");
+    public.addresses.push("198.51.100.7".parse().unwrap());
+    check(&public, expect![[r#""#]]);
+    let narrow = bridge(|network| {
+        network.egress = Some(Egress::Only(vec!["example.com:443".parse().unwrap()]));
+        network.bridge.as_mut().unwrap().icc = false;
+    });
+    check(&healthy(narrow, "192.168.1.2:80"), expect![[r#""#]]);
+    let inner = bridge(|network| network.internal = true);
+    let mut inner = healthy(inner, "0.0.0.0:1");
+    inner.endpoints.clear();
+    check(&inner, expect![[r#""#]]);
+}
+
+#[test]
+fn what_stands_in_the_way() {
+    let mut facts =
+        healthy(bridge(|network| network.bridge.as_mut().unwrap().mtu = 9000), "0.0.0.0:8080");
+    facts.elements.clear();
+    facts.forwarding = [false, false];
+    facts.routes.push(("172.18.5.0/24".parse().unwrap(), "vpn0".to_owned()));
+    facts.resolvers = vec![("127.0.0.53".parse().unwrap(), false)];
+    (facts.unowned, facts.legacy, facts.filtered, facts.ufw) = (true, true, true, true);
+    facts.strict = vec!["eth0".to_owned()];
+    facts.default_routes = 2;
+    check(&facts, expect![[r#""#]]);
+}
+
+#[test]
+fn what_others_drop() {
+    let judge = |let_through: &[&str]| Judge {
+        name: "ip filter FORWARD".to_owned(),
+        drops: true,
+        let_through: let_through.iter().map(|&name| name.to_owned()).collect(),
+    };
+    let mut facts = healthy(bridge(|_| {}), "0.0.0.0:8080");
+    facts.judges = vec![(false, judge(&["br-1"])), (true, judge(&[]))];
+    check(&facts, expect![[r#""#]]);
+    facts.judges = vec![(false, judge(&["br-2"]))];
+    check(&facts, expect![[r#""#]]);
+    facts.judges.clear();
+    facts.choices.ipv4 = Rules::Nobodys;
+    check(&facts, expect![[r#""#]]);
+}
