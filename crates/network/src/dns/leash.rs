@@ -62,9 +62,8 @@ fn leads_away(address: IpAddr) -> bool {
                 && ip.octets()[0] != 0
         }
         IpAddr::V6(ip) => {
-            !(ip.is_loopback() || ip.is_unspecified() || ip.is_multicast())
-                && !ip.is_unicast_link_local()
-                && ip.to_ipv4_mapped().is_none()
+            let close = ip.is_loopback() || ip.is_unspecified() || ip.is_unicast_link_local();
+            !(close || ip.is_multicast() || ip.to_ipv4_mapped().is_some())
         }
     }
 }

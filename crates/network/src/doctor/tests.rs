@@ -90,16 +90,34 @@ fn nothing_is_wrong() {
 fn who_reaches_what() {
     let mut public = healthy(bridge(|_| {}), "0.0.0.0:8080");
     public.addresses.push("198.51.100.7".parse().unwrap());
-    check(&public, expect![[r#""#]]);
+    check(
+        &public,
+        expect![[r#"
+        front: each other, everything | this host, everybody at published ports
+        0.0.0.0:8080 Anywhere
+        Warning web 80/tcp: 0.0.0.0:8080 is reachable from the internet: publish on 127.0.0.1 or one address if that is not meant
+    "#]],
+    );
     let narrow = bridge(|network| {
         network.egress = Some(Egress::Only(vec!["example.com:443".parse().unwrap()]));
         network.bridge.as_mut().unwrap().icc = false;
     });
-    check(&healthy(narrow, "192.168.1.2:80"), expect![[r#""#]]);
+    check(
+        &healthy(narrow, "192.168.1.2:80"),
+        expect![[r#"
+        front: example.com:443 | this host, everybody at published ports
+        192.168.1.2:80 Lan
+    "#]],
+    );
     let inner = bridge(|network| network.internal = true);
     let mut inner = healthy(inner, "0.0.0.0:1");
     inner.endpoints.clear();
-    check(&inner, expect![[r#""#]]);
+    check(
+        &inner,
+        expect![[r#"
+        front: each other, this host | this host
+    "#]],
+    );
 }
 
 #[test]
@@ -113,7 +131,23 @@ fn what_stands_in_the_way() {
     (facts.unowned, facts.legacy, facts.filtered, facts.ufw) = (true, true, true, true);
     facts.strict = vec!["eth0".to_owned()];
     facts.default_routes = 2;
-    check(&facts, expect![[r#""#]]);
+    check(
+        &facts,
+        expect![[r#"
+        front: each other, everything | this host, everybody at published ports
+        0.0.0.0:8080 Nobody
+        Broken front: the host does not forward IPv4 packets: nothing leaves it
+        Broken host: no name server of the host answers: 127.0.0.53
+        Broken web 80/tcp: the firewall has no rule that leads 0.0.0.0:8080 to it
+        Warning front: its subnet 172.18.0.0/16 overlaps the host's route 172.18.5.0/24 by vpn0
+        Warning front: its MTU of 9000 is larger than that of eth0, 1500: long packets may be lost on the way
+        Warning host: this kernel cannot let our firewall table have an owner: whoever flushes it opens all networks until it is set again
+        Warning host: iptables-legacy filters here, of which nothing can be said: see iptables-legacy -S FORWARD
+        Warning host: eth0 drops what came by another way than the answer takes (rp_filter=1), and there are 2 default routes
+        Note host: what bridges carry is filtered like what is forwarded (bridge-nf-call-iptables)
+        Note host: the host's name servers listen on its loopback: containers on the default bridge cannot ask them, those on networks of their own ask through ours
+    "#]],
+    );
 }
 
 #[test]
@@ -125,10 +159,31 @@ fn what_others_drop() {
     };
     let mut facts = healthy(bridge(|_| {}), "0.0.0.0:8080");
     facts.judges = vec![(false, judge(&["br-1"])), (true, judge(&[]))];
-    check(&facts, expect![[r#""#]]);
+    check(
+        &facts,
+        expect![[r#"
+        front: each other, everything | this host, everybody at published ports
+        0.0.0.0:8080 Lan
+    "#]],
+    );
     facts.judges = vec![(false, judge(&["br-2"]))];
-    check(&facts, expect![[r#""#]]);
+    check(
+        &facts,
+        expect![[r#"
+        front: each other, everything | this host, everybody at published ports
+        0.0.0.0:8080 Nobody
+        Broken front: chain ip filter FORWARD drops what is forwarded, and does not let br-1 through
+        Broken web 80/tcp: chain ip filter FORWARD drops what is forwarded, and does not let br-1 through
+    "#]],
+    );
     facts.judges.clear();
     facts.choices.ipv4 = Rules::Nobodys;
-    check(&facts, expect![[r#""#]]);
+    check(
+        &facts,
+        expect![[r#"
+        front: each other, everything | this host, everybody at published ports
+        0.0.0.0:8080 Lan
+        Note web 80/tcp: the firewall is not ours (--iptables=false): who reaches it is up to others
+    "#]],
+    );
 }

@@ -957,28 +957,29 @@ fn what_a_leash_is_made_of() {
     let ruleset = render("gantry", &leashed());
     let outward = ruleset.chains.iter().filter(|chain| chain.name.starts_with("outward"));
     let outward: String = outward.map(ToString::to_string).collect();
+    let outward: String = outward.lines().map(|line| format!("{}\n", line.trim())).collect();
     expect![[r#"
-        	chain outward4 {
-        		ct state established,related accept
-        		ip saddr . ip daddr @allowed4 accept
-        		ip saddr . ip daddr . meta l4proto . th dport @allowedport4 accept
-        		fib daddr type != unicast drop
-        		ip daddr . iifname @home4 accept
-        		ip saddr . ip daddr @named4 accept
-        		ip saddr . ip daddr . meta l4proto . th dport @namedport4 accept
-        		drop
-        	}
-        	chain outward6 {
-        		ct state established,related accept
-        		ip6 saddr . ip6 daddr @allowed6 accept
-        		ip6 saddr . ip6 daddr . meta l4proto . th dport @allowedport6 accept
-        		icmpv6 type 133-136 accept
-        		fib daddr type != unicast drop
-        		ip6 daddr . iifname @home6 accept
-        		ip6 saddr . ip6 daddr @named6 accept
-        		ip6 saddr . ip6 daddr . meta l4proto . th dport @namedport6 accept
-        		drop
-        	}
+        chain outward4 {
+        ct state established,related accept
+        ip saddr . ip daddr @allowed4 accept
+        ip saddr . ip daddr . meta l4proto . th dport @allowedport4 accept
+        fib daddr type != unicast drop
+        ip daddr . iifname @home4 accept
+        ip saddr . ip daddr @named4 accept
+        ip saddr . ip daddr . meta l4proto . th dport @namedport4 accept
+        drop
+        }
+        chain outward6 {
+        ct state established,related accept
+        ip6 saddr . ip6 daddr @allowed6 accept
+        ip6 saddr . ip6 daddr . meta l4proto . th dport @allowedport6 accept
+        icmpv6 type 133-136 accept
+        fib daddr type != unicast drop
+        ip6 daddr . iifname @home6 accept
+        ip6 saddr . ip6 daddr @named6 accept
+        ip6 saddr . ip6 daddr . meta l4proto . th dport @namedport6 accept
+        drop
+        }
     "#]]
     .assert_eq(&outward);
 }

@@ -3,7 +3,9 @@
 mod attach;
 mod connect;
 mod create;
+#[cfg(test)]
 mod doctor;
+#[cfg(test)]
 mod egress;
 mod firewall;
 #[cfg(test)]
@@ -13,6 +15,7 @@ mod names;
 mod overlay;
 #[cfg(test)]
 mod ports;
+#[cfg(test)]
 mod rate;
 mod recover;
 mod remote;

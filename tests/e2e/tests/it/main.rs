@@ -8,6 +8,7 @@ mod copy;
 mod crash;
 mod daemon;
 mod distribution;
+mod doctor;
 mod egress;
 mod escapes;
 mod flags;
