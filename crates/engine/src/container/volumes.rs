@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use api::container::MountPoint;
+use rustix::fs::{Gid, Uid};
 use serde::{Deserialize, Serialize};
 use stdx::{Context, Error, Id, Kind, Result};
 
@@ -335,7 +336,8 @@ impl Container {
         let destination = std::fs::File::open(volume).context(context)?;
         let (mut reader, mut writer) = std::io::pipe().context(context)?;
         std::thread::scope(|scope| {
-            let packing = scope.spawn(move || storage::layer::export(source.as_fd(), &mut writer));
+            let from = source.as_fd();
+            let packing = scope.spawn(move || storage::layer::export(from, &mut writer));
             let applied = storage::layer::apply(
                 destination.as_fd(),
                 &mut reader,
@@ -344,7 +346,13 @@ impl Container {
             drop(reader);
             let packed = packing.join().map_err(|_| Error::internal("packing panicked"))?;
             applied.and(packed.map(drop)).context(context)
-        })
+        })?;
+        // An archive holds what is in a directory; whose it is, and for whom, is the directory's own.
+        let stat = rustix::fs::fstat(&source).context(context)?;
+        let (uid, gid) = (Uid::from_raw(stat.st_uid), Gid::from_raw(stat.st_gid));
+        rustix::fs::fchown(&destination, Some(uid), Some(gid)).context(context)?;
+        let mode = rustix::fs::Mode::from_raw_mode(stat.st_mode & 0o7777);
+        rustix::fs::fchmod(&destination, mode).context(context)
     }
 
     /// At each start: what the plan names, found anew, in the words `spec` understands. Some of it is named by descriptors,

@@ -25,7 +25,8 @@ pub(crate) type Seen = BTreeMap<String, String>;
 #[test]
 fn every_flag_has_a_row() {
     let mut help = Command::new("docker");
-    help.args(["run", "--help"]);
+    // Asked without a daemon: it leaves out what the one it finds has not.
+    help.args(["run", "--help"]).env("DOCKER_HOST", "unix:///dev/null/nobody");
     let known = flags_of_help(&succeed(help));
     let used: BTreeSet<String> = rows().iter().flat_map(Row::flags).collect();
     let missing: Vec<&String> = known.difference(&used).filter(|flag| *flag != "--help").collect();
