@@ -86,8 +86,7 @@ impl Cli {
             let directory = self.config_directory();
             ConfigFile::load(&directory).unwrap_or_else(|err| {
                 self.printer.complain(&format!("WARNING: Error {}", err.chain()));
-                ConfigFile::load(&directory.join("none"))
-                    .expect("a file that is not there is empty")
+                ConfigFile::empty(&directory.join("none"))
             })
         })
     }
@@ -120,6 +119,9 @@ impl Cli {
         }
         if let Some(host) = env::ours_or_dockers("HOST") {
             return host;
+        }
+        if let Some(socket) = own_socket() {
+            return format!("unix://{}", socket.display());
         }
         const OURS: &str = "/run/gantry.sock";
         const DOCKERS: &str = "/var/run/docker.sock";
@@ -196,6 +198,17 @@ impl Cli {
         }
         Ok(self.client.get_or_init(|| Client::new(config)))
     }
+}
+
+/// Where the daemon of a user who is not root listens, if he has one.
+fn own_socket() -> Option<PathBuf> {
+    let uid = rustix::process::geteuid();
+    if uid.is_root() {
+        return None;
+    }
+    let runtime = env::non_empty("XDG_RUNTIME_DIR")
+        .map_or_else(|| PathBuf::from(format!("/run/user/{uid}")), PathBuf::from);
+    Some(runtime.join("gantry.sock")).filter(|socket| socket.exists())
 }
 
 /// An address as people write it, made whole: `-H box` is `tcp://box:2375`, `-H unix://` the default socket.

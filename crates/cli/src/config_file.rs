@@ -15,6 +15,11 @@ pub(crate) struct ConfigFile {
 }
 
 impl ConfigFile {
+    /// No settings, wherever they would be.
+    pub(crate) fn empty(directory: &Path) -> Self {
+        Self { path: directory.join("config.json"), values: Map::new() }
+    }
+
     /// Reads the file of `directory`; one that is not there is empty.
     pub(crate) fn load(directory: &Path) -> Result<Self> {
         let path = directory.join("config.json");

@@ -39,6 +39,8 @@ pub struct Settings {
     /// Bytes of /dev/shm for containers that do not say.
     pub shm_size: u64,
     /// Parent of the containers' cgroups.
+    /// The daemon is a user's, and its host the namespaces of that user.
+    pub rootless: bool,
     pub cgroup_parent: String,
     /// `--dns`, `--dns-search`, `--dns-opt` of the daemon.
     pub dns: Vec<String>,

@@ -16,7 +16,7 @@ use stdx::time::Timestamp;
 use crate::container::ids::Userns;
 use crate::container::state::Phase;
 use crate::rooms::Rooms;
-use crate::{Containers, ListOptions};
+use crate::{Containers, ListOptions, Settings};
 
 /// Ours, and the version of dockerd whose behaviour it follows where clients look at numbers.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -119,7 +119,7 @@ impl System {
         let count = |wanted: fn(Phase) -> bool| {
             all.iter().filter(|c| wanted(c.record().state.phase)).count() as i64
         };
-        let support = runtime::cgroup::Support::detect()?;
+        let support = runtime::cgroup::Support::below(&settings.cgroup_parent)?;
         let v2 = support.mode == runtime::cgroup::Mode::V2;
         let ipv4_forwarding = read("/proc/sys/net/ipv4/ip_forward").trim() == "1";
         let warnings = crate::warnings::warnings(&support, ipv4_forwarding);
@@ -148,7 +148,7 @@ impl System {
             }),
             images: rooms.images.count() as i64,
             driver: rooms.storage.snapshots.name().to_owned(),
-            driver_status: driver_status(rooms.storage.snapshots.name(), &settings.data_root),
+            driver_status: driver_status(rooms.storage.snapshots.name(), settings),
             plugins: Plugins {
                 volume: rooms.volume_drivers(),
                 network: rooms.networks.drivers(),
@@ -178,7 +178,7 @@ impl System {
                 .map_or(0, |entries| entries.count() as i64),
             system_time: Timestamp::now().to_string(),
             logging_driver: settings.log_driver.clone(),
-            cgroup_driver: "cgroupfs".to_owned(),
+            cgroup_driver: if support.is_none() { "none" } else { "cgroupfs" }.to_owned(),
             cgroup_version: if v2 { "2" } else { "1" }.to_owned(),
             kernel_version: kernel_release(),
             operating_system: os_release("PRETTY_NAME"),
@@ -220,6 +220,9 @@ impl System {
                 }
                 if v2 {
                     options.push("name=cgroupns".to_owned());
+                }
+                if settings.rootless {
+                    options.push("name=rootless".to_owned());
                 }
                 options
             },
@@ -301,16 +304,16 @@ impl System {
 }
 
 /// What `docker info` prints below the storage driver.
-fn driver_status(driver: &str, data_root: &Path) -> Vec<[String; 2]> {
+fn driver_status(driver: &str, settings: &Settings) -> Vec<[String; 2]> {
     if driver != "overlay2" {
         return Vec::new();
     }
     let pairs = [
-        ("Backing Filesystem", file_system(data_root)),
+        ("Backing Filesystem", file_system(&settings.data_root)),
         ("Supports d_type", "true"),
         ("Using metacopy", "false"),
         ("Native Overlay Diff", "true"),
-        ("userxattr", "false"),
+        ("userxattr", if settings.rootless { "true" } else { "false" }),
     ];
     pairs.map(|(name, value)| [name.to_owned(), value.to_owned()]).to_vec()
 }

@@ -5,6 +5,20 @@ use runtime::cgroup::{Mode, Support};
 /// One line for each thing that is missing. Of what a kernel of today cannot have, nothing is said.
 pub(crate) fn warnings(support: &Support, ipv4_forwarding: bool) -> Vec<String> {
     let v2 = support.mode == Mode::V2;
+    if support.is_none() {
+        let why = match v2 {
+            true => "Systemd is required to enable cgroups in rootless-mode.",
+            false => {
+                "To enable cgroups in rootless-mode, you need to boot the system in cgroup v2 mode."
+            }
+        };
+        let forwarding = "WARNING: IPv4 forwarding is disabled".to_owned();
+        return std::iter::once(format!(
+            "WARNING: Running in rootless-mode without cgroups. {why}"
+        ))
+        .chain((!ipv4_forwarding).then_some(forwarding))
+        .collect();
+    }
     let throttle = |v1: &str, v2_name: &str| match v2 {
         true => format!("WARNING: No io.max ({v2_name}) support"),
         false => format!("WARNING: No blkio throttle.{v1} support"),

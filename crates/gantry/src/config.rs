@@ -9,6 +9,8 @@ use network::Mark;
 use serde_json::Value;
 use stdx::{Context, Error, Result, units};
 
+use crate::user::{self, Rootless};
+
 /// What the daemon was told. Defaults are those of an installed system.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Config {
@@ -77,6 +79,8 @@ pub(crate) struct Config {
     pub(crate) tls_ca: PathBuf,
     pub(crate) tls_cert: PathBuf,
     pub(crate) tls_key: PathBuf,
+    /// The daemon is a user's who is not root.
+    pub(crate) rootless: Option<Rootless>,
     /// Remarks for the log: what was accepted and means nothing here.
     pub(crate) remarks: Vec<String>,
 }
@@ -144,6 +148,7 @@ impl Default for Config {
             tls_ca: PathBuf::from("/etc/docker/ca.pem"),
             tls_cert: PathBuf::from("/etc/docker/server-cert.pem"),
             tls_key: PathBuf::from("/etc/docker/server-key.pem"),
+            rootless: None,
             remarks: Vec::new(),
         }
     }
@@ -349,6 +354,19 @@ const SETTINGS: &[Setting] = &[
     ),
     setting("registry-mirror", "registry-mirrors", Many, "Preferred registry mirror"),
     setting(
+        "rootless-host-loopback",
+        "rootless-host-loopback",
+        Switch,
+        "Let containers of a user reach the host's loopback, at 10.0.2.2",
+    ),
+    setting(
+        "rootless-link",
+        "rootless-link",
+        One,
+        "A user's way out: auto, pasta, slirp4netns or none",
+    ),
+    setting("rootless-mtu", "rootless-mtu", One, "MTU of a user's way out"),
+    setting(
         "seccomp-profile",
         "seccomp-profile",
         One,
@@ -436,9 +454,11 @@ pub(crate) fn read(args: &[String]) -> Result<Asked> {
         };
         said.entry(setting.flag).or_default().push(value);
     }
-    let mut config = Config::default();
+    let places = user::places()?;
+    let mut config = places.as_ref().map_or_else(Config::default, user::Places::defaults);
     let named = said.remove("config-file").and_then(|mut files| files.pop());
-    let file = named.as_deref().unwrap_or(FILE);
+    let own = places.as_ref().map(|places| places.config_file().display().to_string());
+    let file = named.as_deref().or(own.as_deref()).unwrap_or(FILE);
     if named.is_some() || Path::new(file).exists() {
         let text = std::fs::read_to_string(file)
             .context(|| format!("unable to configure the Docker daemon with file {file}"))?;
@@ -458,6 +478,9 @@ pub(crate) fn read(args: &[String]) -> Result<Asked> {
         for value in values {
             config.set(flag, &value).context(|| format!("invalid value {value:?} for --{flag}"))?;
         }
+    }
+    if let Some(places) = &places {
+        places.complete(&mut config)?;
     }
     if config.hosts.is_empty() {
         config.hosts.push("unix:///run/gantry.sock".to_owned());
@@ -637,6 +660,9 @@ impl Config {
             "pidfile" => self.pidfile = PathBuf::from(value),
             "plugin-directory" => self.plugin_directories.push(PathBuf::from(value)),
             "registry-mirror" => self.registry_mirrors.push(text()),
+            "rootless-host-loopback" | "rootless-link" | "rootless-mtu" => {
+                self.set_rootless(flag, value)?;
+            }
             "seccomp-profile" => {
                 self.seccomp_profile = match value {
                     "unconfined" => text(),
@@ -664,6 +690,22 @@ impl Config {
 /// Other processes of ours are told of it, and they are elsewhere.
 fn absolute(value: &str) -> Result<PathBuf> {
     std::path::absolute(value).context(|| format!("{value:?} is no directory"))
+}
+
+impl Config {
+    fn set_rootless(&mut self, flag: &str, value: &str) -> Result<()> {
+        let mut wanted = self.rootless.clone().unwrap_or_default();
+        match flag {
+            "rootless-host-loopback" => wanted.host_loopback = switch(value)?,
+            "rootless-mtu" => wanted.mtu = Some(number(value)?),
+            _ => wanted.link = value.parse()?,
+        }
+        match &mut self.rootless {
+            Some(rootless) => *rootless = wanted,
+            None => self.remarks.push(format!("--{flag} means nothing to root's daemon")),
+        }
+        Ok(())
+    }
 }
 
 fn two(value: &str) -> Result<(&str, &str)> {
@@ -732,10 +774,15 @@ pub(crate) fn log_environment() -> BTreeMap<String, String> {
     text.filter(|(name, _)| is_theirs(name)).collect()
 }
 
+/// A variable that says something.
+pub(crate) fn variable(name: &str) -> Option<String> {
+    #[allow(clippy::disallowed_methods, reason = "the environment is read here")]
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 /// Where systemd wants to be told that we are ready.
 pub(crate) fn notify_socket() -> Option<String> {
-    #[allow(clippy::disallowed_methods, reason = "the environment is read here")]
-    std::env::var("NOTIFY_SOCKET").ok().filter(|path| !path.is_empty())
+    variable("NOTIFY_SOCKET")
 }
 
 /// `--help`.
@@ -783,6 +830,7 @@ mod tests {
                 ("default-gateway-v6", _) => "fd00::1",
                 ("exec-opt", _) => "native.cgroupdriver=cgroupfs",
                 ("log-level", _) => "warn",
+                ("rootless-link", _) => "pasta",
                 ("seccomp-profile", _) => "unconfined",
                 _ => "7",
             };

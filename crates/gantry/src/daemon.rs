@@ -17,6 +17,7 @@ use image::{Images, RegistryConfig};
 use network::netd::NetdConfig;
 use network::{AddressPool, Bridge, NetworkConfig, Networks};
 use plugin::{Places, Plugins};
+use rootless::Outside;
 use server::Authorization;
 use server::listen::{Listener, TcpSecurity, TlsFiles};
 use shim::Launcher;
@@ -103,6 +104,7 @@ fn run(config: Config) -> Result<()> {
     make_dir(&config.exec_root.join("containers"), 0o700)?;
     let _data_lock = lock(&config.data_root)?;
     let _exec_lock = lock(&config.exec_root)?;
+    let outside = enter(&config)?;
     write_pid(&config.pidfile)?;
     // While there is one thread still: the launcher, and every shim it forks, run from this sealed copy.
     let program = sys::memfd::seal_self("gantry")
@@ -115,7 +117,7 @@ fn run(config: Config) -> Result<()> {
         .thread_name("gantry")
         .build()
         .context(|| "cannot start threads".to_owned())?;
-    let outcome = runtime.block_on(serve(&config, launcher));
+    let outcome = runtime.block_on(serve(&config, launcher, outside));
     // Whatever still blocks on a container or a disk does not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(2));
     match std::fs::remove_file(&config.pidfile) {
@@ -127,17 +129,39 @@ fn run(config: Config) -> Result<()> {
     outcome
 }
 
-async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
-    let listeners = listen(config)?;
+/// A user's daemon becomes root of his namespaces, while there is one thread still.
+fn enter(config: &Config) -> Result<Option<Arc<Outside>>> {
+    let Some(wanted) = &config.rootless else { return Ok(None) };
+    let settings = rootless::Settings {
+        dir: config.exec_root.clone(),
+        path: wanted.path.clone(),
+        link: wanted.link,
+        mtu: wanted.mtu,
+        host_loopback: wanted.host_loopback,
+    };
+    rootless::enter(Path::new("/proc/self/exe"), &settings).map(|outside| Some(Arc::new(outside)))
+}
+
+async fn serve(
+    config: &Config,
+    launcher: Arc<Launcher>,
+    outside: Option<Arc<Outside>>,
+) -> Result<()> {
+    let listeners = listen(config, outside.as_deref())?;
     let store = Store::open(&config.data_root.join("state.db"))?;
     let journal = Journal::open(&store)?;
     let plugins = Arc::new(Plugins::new(plugin_places(config)));
     let storage = Storage::open(&config.data_root, config.storage_driver.as_deref(), &store)?;
     let storage = Arc::new(storage.with_plugins(Arc::clone(&plugins)));
-    let images = Images::open(&store, Arc::clone(&storage), &journal, registries(config))?;
+    let images =
+        Images::open(&store, Arc::clone(&storage), &journal, registries(config, outside.clone()))?;
     let identity = identity(&config.data_root)?;
-    let networking =
-        NetworkConfig { plugins: Some(Arc::clone(&plugins)), ..networking(config, &identity)? };
+    let mut networking = networking(config, &identity)?;
+    networking.plugins = Some(Arc::clone(&plugins));
+    if let (Some(netd), Some(outside)) = (&mut networking.netd, &outside) {
+        netd.stand_in = outside.dns();
+    }
+    networking.outside = outside;
     let networks = Networks::open(networking, &store, &journal)?;
     let containers = Containers::open(Parts {
         settings: settings(config)?,
@@ -199,7 +223,7 @@ async fn serve(config: &Config, launcher: Arc<Launcher>) -> Result<()> {
 }
 
 /// Sockets first: a client that comes early waits instead of failing.
-fn listen(config: &Config) -> Result<Vec<Listener>> {
+fn listen(config: &Config, outside: Option<&Outside>) -> Result<Vec<Listener>> {
     let security = match (config.tls || config.tls_verify, config.tls_verify) {
         (false, _) => TcpSecurity::Plain,
         (true, verify) => TcpSecurity::tls(&TlsFiles {
@@ -217,7 +241,12 @@ fn listen(config: &Config) -> Result<Vec<Listener>> {
                 "[DEPRECATION NOTICE] API is accessible over TCP without TLS: whoever can connect is root on this host"
             );
         }
-        listeners.extend(Listener::open(host, Some(&security), &inherited)?);
+        match outside {
+            None => listeners.extend(Listener::open(host, Some(&security), &inherited)?),
+            Some(outside) => {
+                listeners.extend(listen_outside(host, &security, &inherited, outside)?);
+            }
+        }
     }
     Ok(listeners)
 }
@@ -227,6 +256,35 @@ fn plugin_places(config: &Config) -> Places {
         [] => Places::default(),
         directories => Places::only(directories),
     }
+}
+
+/// As [`Listener::open`], for a user's daemon: its unix sockets are the user's alone, its TCP sockets the host's.
+fn listen_outside(
+    host: &str,
+    security: &TcpSecurity,
+    inherited: &[(String, u32)],
+    outside: &Outside,
+) -> Result<Vec<Listener>> {
+    if let Some(path) = host.strip_prefix("unix://") {
+        return Ok(vec![Listener::unix(Path::new(path), &[])?]);
+    }
+    let Some(address) = host.strip_prefix("tcp://") else {
+        return Listener::open(host, Some(security), inherited);
+    };
+    let address: std::net::SocketAddr = address
+        .parse()
+        .map_err(|_| Error::invalid(format!("{host} is not an address and a port")))?;
+    let open = || -> std::io::Result<_> {
+        use rustix::net::{AddressFamily, SocketFlags, SocketType};
+        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+        let socket = outside.socket(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+        rustix::net::bind(&socket, &address)?;
+        rustix::net::listen(&socket, 1024)?;
+        Ok(socket)
+    };
+    let socket = open().context(|| format!("cannot listen on {host}"))?;
+    Ok(vec![Listener::of_tcp(socket, security)?])
 }
 
 fn settings(config: &Config) -> Result<Settings> {
@@ -249,6 +307,7 @@ fn settings(config: &Config) -> Result<Settings> {
         init: config.init,
         no_new_privileges: config.no_new_privileges,
         shm_size: config.shm_size,
+        rootless: config.rootless.is_some(),
         cgroup_parent: config.cgroup_parent.clone(),
         dns: config.dns.clone(),
         dns_search: config.dns_search.clone(),
@@ -283,12 +342,13 @@ fn users(config: &Config) -> Result<(Userns, Range)> {
     Ok((userns, pool))
 }
 
-fn registries(config: &Config) -> RegistryConfig {
+fn registries(config: &Config, outside: Option<Arc<Outside>>) -> RegistryConfig {
     RegistryConfig {
         mirrors: config.registry_mirrors.clone(),
         insecure: config.insecure_registries.clone(),
         concurrent_downloads: config.max_concurrent_downloads,
         attempts: config.max_download_attempts,
+        outside,
         ..RegistryConfig::default()
     }
 }
@@ -314,7 +374,8 @@ fn networking(config: &Config, identity: &str) -> Result<NetworkConfig> {
             Some("none") => Bridge::Disabled,
             // One that is there already is the operator's; else it is ours to make.
             Some(name)
-                if Path::new("/sys/class/net").join(name).exists() && !config.bridge_is_ours() =>
+                if Path::new("/proc/sys/net/ipv4/conf").join(name).exists()
+                    && !config.bridge_is_ours() =>
             {
                 Bridge::Existing(name.to_owned())
             }
@@ -341,9 +402,14 @@ fn networking(config: &Config, identity: &str) -> Result<NetworkConfig> {
         accept_fwmark: config.accept_fwmark,
         host_binding: config.ip,
         // Whatever has been put in our program's place meanwhile: this is what we are.
-        netd: Some(NetdConfig { program: "/proc/self/exe".into(), dir: config.exec_root.clone() }),
+        netd: Some(NetdConfig {
+            program: "/proc/self/exe".into(),
+            dir: config.exec_root.clone(),
+            stand_in: None,
+        }),
         namespaces: Some(config.exec_root.join("netns")),
         plugins: None,
+        outside: None,
         table: None,
     })
 }

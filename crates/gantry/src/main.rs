@@ -1,10 +1,11 @@
 //! The binary: which hat am I wearing.
 //!
-//! One program is the command, the daemon, the OCI runtime, the launcher of shims and netd; the name it is called by, or its
-//! first word, decides. Nothing is set up before that is known: the launcher must stay tiny, and the command quick.
+//! One program is the command, the daemon, the OCI runtime, the launcher of shims, netd and what stays outside of a user's
+//! namespaces; the name it is called by, or its first word, decides. Nothing is set up before that is known: the launcher must stay tiny, and the command quick.
 
 mod config;
 mod daemon;
+mod user;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     match called.as_str() {
         shim::launcher::NAME => return shim::launcher::main(),
         network::netd::NAME => return network::netd::main(),
+        rootless::NAME => return rootless::main(&args),
         "dockerd" | "gantryd" => return daemon::main(&called, args.split_off(1)),
         // Other engines call a runtime by its path alone, without a first word.
         "gantry-runtime" | "runc" => return runtime::oci_cli::main(args.split_off(1)),

@@ -15,7 +15,7 @@ use crate::endpoint::{AttachRequest, PortRequest};
 use crate::firewall::view::Guard;
 use crate::netd::protocol::{Change, Place, Published, Resolvers, Sandbox, Seat};
 use crate::networks::Core;
-use crate::ports::{self, Bound, Defaults};
+use crate::ports::{Bound, Defaults};
 use crate::records::{BridgeDevice, DriverKind, Endpoint, GatewayMode, Network, PublishedPort};
 use crate::{files, gateway, netns};
 
@@ -201,7 +201,7 @@ impl Core {
                     let publish = Change::Publish(published(endpoint, place, port.container_port));
                     wanted.extend(publish.key());
                     if !self.netd.holds(&publish) {
-                        match ports::bind_again(*port) {
+                        match self.ports.bind_again(*port) {
                             Ok(bound) => rest.push(announce(endpoint, bound)),
                             Err(err) => {
                                 tracing::error!(container = %endpoint.container_name, error = %err.chain(), "a published port was taken by somebody else meanwhile");

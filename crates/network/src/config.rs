@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use plugin::Plugins;
+use rootless::Outside;
 
 use crate::firewall::view::Mark;
 use crate::netd::NetdConfig;
@@ -58,6 +59,8 @@ pub struct NetworkConfig {
     pub namespaces: Option<PathBuf>,
     /// Where drivers come from that are not ours.
     pub plugins: Option<Arc<Plugins>>,
+    /// Who has sockets of the real host's network, where ours is a namespace of a user's.
+    pub outside: Option<Arc<Outside>>,
     /// The name of our nftables table; `None` derives it from the bridge's, so that daemons with different bridges live
     /// side by side.
     pub table: Option<String>,
@@ -90,6 +93,7 @@ impl Default for NetworkConfig {
             netd: None,
             namespaces: None,
             plugins: None,
+            outside: None,
             table: None,
         }
     }

@@ -106,7 +106,7 @@ pub(crate) fn sets_ndots(dns: &Dns) -> bool {
     if !dns.options.is_empty() {
         return dns.options.iter().any(|option| is_ndots(option));
     }
-    let host = host_resolver().map(|host| host.text).unwrap_or_default();
+    let host = host_resolver(None).map(|host| host.text).unwrap_or_default();
     Parsed::from(host.as_str()).options.into_iter().any(is_ndots)
 }
 
@@ -124,8 +124,41 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 const BEHIND_RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 const RESOLVED: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 53));
 
-/// The host's file that containers are to follow. A host without one is a host without name servers.
-pub fn host_resolver() -> Result<HostResolver> {
+/// The host's file that containers are to follow. A host without one is a host without name servers. Where we are not on
+/// the host's network, what listens on its loopback is asked at `stand_in`.
+pub fn host_resolver(stand_in: Option<IpAddr>) -> Result<HostResolver> {
+    let host = read_host_resolver()?;
+    Ok(match stand_in {
+        Some(stand_in) => HostResolver { text: without_loopback(&host.text, stand_in), ..host },
+        None => host,
+    })
+}
+
+/// The first server on loopback is replaced, others are the same host's.
+fn without_loopback(text: &str, stand_in: IpAddr) -> String {
+    let mut replaced = false;
+    let mut out = String::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let server = match (words.next(), words.next()) {
+            (Some("nameserver"), Some(address)) => address.parse::<IpAddr>().ok(),
+            _ => None,
+        };
+        let line = match server {
+            Some(server) if server.is_loopback() && replaced => continue,
+            Some(server) if server.is_loopback() => {
+                replaced = true;
+                format!("nameserver {stand_in}")
+            }
+            _ => line.to_owned(),
+        };
+        out.push_str(&line);
+        out.push('\n');
+    }
+    out
+}
+
+fn read_host_resolver() -> Result<HostResolver> {
     let read = |path: &str| match fs::read_to_string(path) {
         Ok(text) => Ok(HostResolver { path: path.into(), text }),
         Err(err) if err.kind() == std::io::ErrorKind::NotFound => {
@@ -285,6 +318,16 @@ mod tests {
     use expect_test::{Expect, expect};
 
     use super::*;
+
+    #[test]
+    fn a_loopback_that_is_not_ours_has_a_stand_in() {
+        let text =
+            "search a\nnameserver 127.0.0.1\nnameserver ::1\nnameserver 10.0.0.1\noptions x\n";
+        assert_eq!(
+            without_loopback(text, "10.0.2.3".parse().unwrap()),
+            "search a\nnameserver 10.0.2.3\nnameserver 10.0.0.1\noptions x\n"
+        );
+    }
 
     #[test]
     fn hosts_file() {

@@ -96,7 +96,7 @@ impl Networks {
         let core = Arc::new(Core {
             firewall: Mutex::new(Firewall::open(&config, netd.keeper())),
             netd,
-            ports: Ports::default(),
+            ports: Ports::new(config.outside.clone()),
             ready: netns::Ready::default(),
             drivers: Drivers::new(&host, &config),
             ipam: RemoteIpam::new(config.plugins.clone()),
@@ -165,6 +165,12 @@ impl Networks {
         let Some(bridge) = bridge else { return Vec::new() };
         let v4 = bridge.address.map(|address| address.addr().into());
         v4.into_iter().chain(bridge.address6.map(|address| address.addr().into())).collect()
+    }
+
+    /// The host's `resolv.conf`, with name servers that can be reached from here.
+    pub fn host_resolver(&self) -> Result<crate::files::HostResolver> {
+        let outside = self.core.config.outside.as_ref();
+        crate::files::host_resolver(outside.and_then(|outside| outside.dns()))
     }
 
     /// Whether a network, once it is known, gives this address to a container that chooses it. In Docker's words, if not.

@@ -6,8 +6,9 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use rootless::Outside;
 use rustix::net::sockopt::{set_ipv6_v6only, set_socket_reuseaddr};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, ipproto, listen, socket_with};
 use stdx::{Error, Result};
@@ -54,11 +55,17 @@ enum Need {
 /// What the numbers are taken from.
 #[derive(Debug, Default)]
 pub(crate) struct Ports {
+    /// Who has the host's sockets, where our own network is not the host's.
+    outside: Option<Arc<Outside>>,
     /// The number given last, for each protocol: one that was just given back is not given to the next.
     last: Mutex<BTreeMap<Protocol, u16>>,
 }
 
 impl Ports {
+    pub(crate) fn new(outside: Option<Arc<Outside>>) -> Self {
+        Self { outside, ..Self::default() }
+    }
+
     /// Takes all ports that are asked for, or none. `holder` knows who of ours has a place already.
     pub(crate) fn bind(
         &self,
@@ -86,14 +93,14 @@ impl Ports {
                         "Bind for {ip}:{} failed: port is already allocated",
                         address.port()
                     )),
-                    None => failure_in_words(group.protocol, address, &error),
+                    None => self.in_words(group.protocol, address, &error),
                 },
-                _ => failure_in_words(group.protocol, address, &error),
+                _ => self.in_words(group.protocol, address, &error),
             }
         };
         let range = match &group.host_ports {
             Some(range) if range.start() == range.end() => {
-                return bind_all(group, *range.start()).map_err(refused);
+                return self.bind_all(group, *range.start()).map_err(refused);
             }
             Some(range) => range.clone(),
             None => ephemeral(),
@@ -103,7 +110,7 @@ impl Ports {
         let first = after.map_or(*range.start(), |last| last + 1);
         let mut failure = None;
         for port in (first..=*range.end()).chain(*range.start()..first) {
-            match bind_all(group, port) {
+            match self.bind_all(group, port) {
                 Ok(bound) => {
                     if group.host_ports.is_none() {
                         self.remember(group.protocol, port);
@@ -120,6 +127,86 @@ impl Ports {
         })
     }
 
+    /// Takes ports again that a record says are ours.
+    pub(crate) fn bind_again(&self, port: PublishedPort) -> Result<Bound> {
+        let address = SocketAddr::new(port.host_ip, port.host_port);
+        self.take(port.protocol, address)
+            .map(|socket| Bound { port, socket })
+            .map_err(|error| self.in_words(port.protocol, address, &error))
+    }
+
+    fn bind_all(&self, group: &Group, port: u16) -> Result<Vec<Bound>, Failure> {
+        let mut bound = Vec::with_capacity(group.addresses.len());
+        for &(host_ip, need) in &group.addresses {
+            let address = SocketAddr::new(host_ip, port);
+            match self.take(group.protocol, address) {
+                Ok(socket) => bound.push(Bound {
+                    port: PublishedPort {
+                        protocol: group.protocol,
+                        container_port: group.container_port,
+                        host_ip,
+                        host_port: port,
+                    },
+                    socket,
+                }),
+                // A host without IPv6.
+                Err(error) if need == Need::Implied && lacks_family(&error) => {}
+                Err(error) => return Err(Failure { address, error }),
+            }
+        }
+        Ok(bound)
+    }
+
+    /// A socket that has the place to itself. A stream's listens at once: one that is only bound can be shared, and would be
+    /// lost to whoever listens first.
+    fn take(&self, protocol: Protocol, address: SocketAddr) -> io::Result<OwnedFd> {
+        let family = match address {
+            SocketAddr::V4(_) => AddressFamily::INET,
+            SocketAddr::V6(_) => AddressFamily::INET6,
+        };
+        let (kind, number) = match protocol {
+            Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
+            Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
+            Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
+        };
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = match &self.outside {
+            Some(outside) => outside.socket(family, kind, flags, Some(number))?,
+            None => socket_with(family, kind, flags, Some(number))?,
+        };
+        if address.is_ipv6() {
+            set_ipv6_v6only(&socket, true)?;
+        }
+        match protocol {
+            // Connections of a container before may linger; they are in nobody's way.
+            Protocol::Tcp => set_socket_reuseaddr(&socket, true)?,
+            // Answers go out from where questions came to.
+            Protocol::Udp => sys::datagram::tell_local_address(socket.as_fd(), address.is_ipv6())?,
+            Protocol::Sctp => {}
+        }
+        bind(&socket, &address)?;
+        if protocol != Protocol::Udp {
+            listen(&socket, BACKLOG)?;
+        }
+        Ok(socket)
+    }
+
+    /// What a user may not have is said in more words than what is taken.
+    fn in_words(&self, protocol: Protocol, address: SocketAddr, error: &io::Error) -> Error {
+        let plain = failure_in_words(protocol, address, error);
+        let port = address.port();
+        let first = self.outside.as_ref().and_then(|outside| outside.first_port().ok());
+        match first {
+            Some(first) if error.kind() == io::ErrorKind::PermissionDenied && port < first => {
+                Error::internal(format!(
+                    "cannot expose privileged port {port}, you can add 'net.ipv4.ip_unprivileged_port_start={port}' to \
+                     /etc/sysctl.conf (currently {first}), or choose a larger port number (>= {first}): {plain}"
+                ))
+            }
+            _ => plain,
+        }
+    }
+
     fn last(&self, protocol: Protocol) -> Option<u16> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).get(&protocol).copied()
     }
@@ -128,14 +215,6 @@ impl Ports {
     pub(crate) fn remember(&self, protocol: Protocol, port: u16) {
         self.last.lock().unwrap_or_else(PoisonError::into_inner).insert(protocol, port);
     }
-}
-
-/// Takes ports again that a record says are ours.
-pub(crate) fn bind_again(port: PublishedPort) -> Result<Bound> {
-    let address = SocketAddr::new(port.host_ip, port.host_port);
-    take(port.protocol, address)
-        .map(|socket| Bound { port, socket })
-        .map_err(|error| failure_in_words(port.protocol, address, &error))
 }
 
 /// Exact numbers first, so that no range takes them away; then as they are counted.
@@ -195,62 +274,9 @@ struct Failure {
     error: io::Error,
 }
 
-fn bind_all(group: &Group, port: u16) -> Result<Vec<Bound>, Failure> {
-    let mut bound = Vec::with_capacity(group.addresses.len());
-    for &(host_ip, need) in &group.addresses {
-        let address = SocketAddr::new(host_ip, port);
-        match take(group.protocol, address) {
-            Ok(socket) => bound.push(Bound {
-                port: PublishedPort {
-                    protocol: group.protocol,
-                    container_port: group.container_port,
-                    host_ip,
-                    host_port: port,
-                },
-                socket,
-            }),
-            // A host without IPv6.
-            Err(error) if need == Need::Implied && lacks_family(&error) => {}
-            Err(error) => return Err(Failure { address, error }),
-        }
-    }
-    Ok(bound)
-}
-
 fn lacks_family(error: &io::Error) -> bool {
     const EAFNOSUPPORT: i32 = 97;
     error.kind() == io::ErrorKind::AddrNotAvailable || error.raw_os_error() == Some(EAFNOSUPPORT)
-}
-
-/// A socket that has the place to itself. A stream's listens at once: one that is only bound can be shared, and would be
-/// lost to whoever listens first.
-fn take(protocol: Protocol, address: SocketAddr) -> io::Result<OwnedFd> {
-    let family = match address {
-        SocketAddr::V4(_) => AddressFamily::INET,
-        SocketAddr::V6(_) => AddressFamily::INET6,
-    };
-    let (kind, number) = match protocol {
-        Protocol::Tcp => (SocketType::STREAM, ipproto::TCP),
-        Protocol::Udp => (SocketType::DGRAM, ipproto::UDP),
-        Protocol::Sctp => (SocketType::STREAM, ipproto::SCTP),
-    };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, kind, flags, Some(number))?;
-    if address.is_ipv6() {
-        set_ipv6_v6only(&socket, true)?;
-    }
-    match protocol {
-        // Connections of a container before may linger; they are in nobody's way.
-        Protocol::Tcp => set_socket_reuseaddr(&socket, true)?,
-        // Answers go out from where questions came to.
-        Protocol::Udp => sys::datagram::tell_local_address(socket.as_fd(), address.is_ipv6())?,
-        Protocol::Sctp => {}
-    }
-    bind(&socket, &address)?;
-    if protocol != Protocol::Udp {
-        listen(&socket, BACKLOG)?;
-    }
-    Ok(socket)
 }
 
 fn failure_in_words(protocol: Protocol, address: SocketAddr, error: &io::Error) -> Error {

@@ -48,9 +48,27 @@ pub(crate) fn write_mappings(pid: Pid, mapping: &Mapping) -> Result<()> {
 }
 
 /// Whether we are the host's, as far as anybody can see.
-pub(crate) fn in_initial_user_namespace() -> bool {
+pub fn in_initial_user_namespace() -> bool {
     fs::read_to_string("/proc/self/uid_map")
         .is_ok_and(|map| map.split_ascii_whitespace().eq(["0", "0", "4294967295"]))
+}
+
+/// How many groups there are from root's on, without a gap, where we are.
+pub fn groups_from_root() -> u32 {
+    count_from_root(&fs::read_to_string("/proc/self/gid_map").unwrap_or_default())
+}
+
+fn count_from_root(map: &str) -> u32 {
+    let mut lines: Vec<(u32, u32)> = map
+        .lines()
+        .filter_map(|line| {
+            let mut numbers = line.split_ascii_whitespace().map(str::parse);
+            let (first, _, count) = (numbers.next()?, numbers.next()?, numbers.next()?);
+            Some((first.ok()?, count.ok()?))
+        })
+        .collect();
+    lines.sort_unstable();
+    lines.iter().fold(0, |next, &(first, count)| if first == next { next + count } else { next })
 }
 
 /// The whole map in the one write the kernel allows.
@@ -160,6 +178,13 @@ pub(crate) fn check(mapping: &Mapping) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn groups_are_counted_to_the_first_gap() {
+        assert_eq!(count_from_root("         0          0 4294967295\n"), u32::MAX);
+        assert_eq!(count_from_root("1 100000 65535\n0 1000 1\n70000 5 5\n"), 65536);
+        assert_eq!(count_from_root("5 1000 1\n"), 0);
+    }
 
     #[test]
     fn a_map_is_one_text() {

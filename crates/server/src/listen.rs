@@ -148,7 +148,7 @@ impl Listener {
                 .context(context)?,
         };
         let listener = std::net::TcpListener::bind(address).context(context)?;
-        Self::from_tcp(listener.into(), security)
+        Self::of_tcp(listener.into(), security)
     }
 
     fn activated(
@@ -169,10 +169,9 @@ impl Listener {
                 rustix::net::AddressFamily::UNIX => {
                     Self::from_unix(socket, format!("fd://{name}"))?
                 }
-                _ => Self::from_tcp(
-                    socket,
-                    tcp.ok_or_else(|| refuse_plain(&format!("fd://{name}")))?,
-                )?,
+                _ => {
+                    Self::of_tcp(socket, tcp.ok_or_else(|| refuse_plain(&format!("fd://{name}")))?)?
+                }
             });
         }
         match listeners.is_empty() {
@@ -189,7 +188,8 @@ impl Listener {
         Ok(Self { socket: Socket::Unix(UnixListener::from_std(listener)?), name, _file: None })
     }
 
-    fn from_tcp(socket: OwnedFd, security: &TcpSecurity) -> Result<Self> {
+    /// A TCP socket that listens already.
+    pub fn of_tcp(socket: OwnedFd, security: &TcpSecurity) -> Result<Self> {
         let listener = std::net::TcpListener::from(socket);
         listener.set_nonblocking(true)?;
         let name = format!("tcp://{}", listener.local_addr()?);

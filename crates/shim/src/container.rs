@@ -225,7 +225,7 @@ impl Container {
             }
             Request::Processes => {
                 self.must_run()?;
-                let processes = self.task.cgroup.procs()?;
+                let processes = self.task.processes()?;
                 value(&processes.iter().map(|pid| pid.as_raw_nonzero().get()).collect::<Vec<_>>())
             }
             Request::Resize { target, size } => value(&self.stdio_of(&target)?.resize(size)?),
@@ -257,9 +257,11 @@ impl Container {
         match whom {
             Whom::Init => sys::signal::send(self.task.pidfd.as_fd(), signal)
                 .context(|| format!("cannot send signal {signal}"))?,
-            Whom::All if signal == SIGKILL => self.task.cgroup.kill_all()?,
+            Whom::All if signal == SIGKILL && !self.task.has_no_group() => {
+                self.task.cgroup.kill_all()?;
+            }
             Whom::All => {
-                for pid in self.task.cgroup.procs()? {
+                for pid in self.task.processes()? {
                     // Who has ended meanwhile needs no signal.
                     let _gone = sys::signal::kill(pid.as_raw_nonzero().get(), signal);
                 }

@@ -183,6 +183,31 @@ impl Task {
         Ok(Executed { pid: executed.pid, terminal: executed.terminal })
     }
 
+    /// A user's container may have no cgroup to be known by.
+    pub(crate) fn has_no_group(&self) -> bool {
+        self.cgroup.location().is_nowhere()
+    }
+
+    /// All processes in the container: those in its cgroup; without one, those who share the first one's process ids, if
+    /// these are not the host's.
+    pub(crate) fn processes(&self) -> Result<Vec<Pid>> {
+        if !self.has_no_group() {
+            return self.cgroup.procs();
+        }
+        let numbers = |pid: &str| std::fs::read_link(format!("/proc/{pid}/ns/pid")).ok();
+        let first = self.pid.as_raw_nonzero().to_string();
+        let Some(own) = numbers(&first).filter(|own| Some(own) != numbers("self").as_ref()) else {
+            return Ok(vec![self.pid]);
+        };
+        let entries = std::fs::read_dir("/proc").context(|| "cannot read /proc".to_owned())?;
+        Ok(entries
+            .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+            .filter(|name| name.bytes().all(|byte| byte.is_ascii_digit()))
+            .filter(|name| numbers(name).as_ref() == Some(&own))
+            .filter_map(|name| Pid::from_raw(name.parse().ok()?))
+            .collect())
+    }
+
     /// Lets go of the mounts.
     pub(crate) fn let_go(&mut self) {
         self.mounts.clear();
@@ -224,7 +249,7 @@ fn owns_mounts(call: &LaunchCall) -> bool {
 
 /// The spec's own path first; else below the parent asked for.
 fn location(call: &LaunchCall) -> Result<cgroup::Location> {
-    cgroup::Location::of(&cgroups_path(call), &call.id)
+    cgroup::Location::granted(&cgroups_path(call), &call.id)
 }
 
 pub(crate) fn cgroups_path(call: &LaunchCall) -> String {

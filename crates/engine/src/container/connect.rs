@@ -68,7 +68,7 @@ impl Container {
         let hosts = network::files::point(&read("hosts")?, &names, &addresses);
         write_in_place(&dir.join("hosts"), &hosts)?;
         // With its first network that has names it asks us from now on. A file of somebody's own is left alone.
-        let (chosen, host) = (chosen_dns(&plan), network::files::host_resolver()?);
+        let (chosen, host) = (chosen_dns(&plan), self.rooms.networks.host_resolver()?);
         let inside = network::files::resolv_conf_inside(&host, &chosen);
         let plain = network::files::resolv_conf(&host, &chosen);
         let (wanted, other) = match self.has_names(&connections) {
@@ -126,7 +126,7 @@ impl Container {
             }
         };
         let chosen = chosen_dns(plan);
-        let host = network::files::host_resolver()?;
+        let host = self.rooms.networks.host_resolver()?;
         let resolv = match plan.network {
             // On the host's network its servers can be reached wherever they are, loopback too.
             Network::Host if chosen == Dns::default() => host.text,

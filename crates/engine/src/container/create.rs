@@ -55,7 +55,8 @@ impl Containers {
         let bindings = host_config.port_bindings.take().unwrap_or_default();
         host_config.port_bindings = Some(super::plan::port_bindings(bindings)?);
         rooms.resolve_secrets(&mut host_config)?;
-        let mut warnings = super::plan::discard_here(&mut host_config.resources)?;
+        let mut warnings =
+            super::plan::discard_here(&mut host_config.resources, &rooms.settings.cgroup_parent)?;
         let plan = Plan::of(&config, &host_config, &rooms.settings)?;
         plan.check_process()?;
         plan.log.check_plugin(&rooms.settings)?;

@@ -251,7 +251,7 @@ impl Container {
         let record = self.record();
         let plan = Plan::of(&record.config, record.host(), &self.rooms.settings)?;
         let path = spec::cgroups_path(&plan.cgroup_parent, record.id.as_str());
-        let location = cgroup::Location::of(&path, record.id.as_str())?;
+        let location = cgroup::Location::granted(&path, record.id.as_str())?;
         match cgroup::Handle::open(&location) {
             Ok(cgroup) => cgroup.kill_all().and_then(|()| cgroup.destroy()),
             Err(error) if error.kind() == Kind::NotFound => Ok(()),

@@ -1,6 +1,6 @@
 //! `docker pause` and `unpause`: the cgroup's freezer, not a signal.
 
-use stdx::{Error, Result};
+use stdx::{Context, Error, Result};
 
 use super::Container;
 use super::state::{Event, Phase};
@@ -24,7 +24,8 @@ impl Container {
                 }
                 _ => return Err(Error::conflict(format!("Container {id} is not running"))),
             }
-            this.with_shim(shim::Client::pause).await?;
+            let paused = this.with_shim(shim::Client::pause).await;
+            paused.context(|| format!("Cannot pause container {id}"))?;
             this.apply(Event::Paused)?;
             this.event("pause", &[]);
             Ok(())

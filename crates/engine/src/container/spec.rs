@@ -32,6 +32,8 @@ pub struct Surroundings {
     pub shares_shm: bool,
     /// Who the container's users are outside, unless they are the host's.
     pub ids: Option<Ids>,
+    /// How many groups the host has, from root's on: fewer than all where it is itself a user namespace.
+    pub groups: u32,
     /// Hybrid and v1 hosts share their cgroup namespace by default, pure v2 hosts do not (Docker's rule).
     pub cgroup_v2: bool,
     /// The profile, for a runtime that has to compile it.
@@ -292,7 +294,8 @@ fn sysctls(plan: &Plan, around: &Surroundings) -> BTreeMap<String, String> {
     let mut all = plan.sysctls.clone();
     if matches!(plan.network, Network::None | Network::Named(_)) {
         // Not a range with numbers that nobody has.
-        let last = around.ids.as_ref().map_or(i32::MAX as u32, |ids| ids.groups_from_root() - 1);
+        let groups = around.ids.as_ref().map_or(around.groups, |ids| ids.groups_from_root());
+        let last = groups.saturating_sub(1).min(i32::MAX as u32);
         let mut usual = |name: &str, value: String| {
             all.entry(name.to_owned()).or_insert(value);
         };

@@ -162,6 +162,7 @@ impl Container {
             devices: devices.concat(),
             block_io: block_io::look_up(&plan.block_devices)?,
             cgroup_parent: plan.cgroup_parent.clone(),
+            groups: runtime::userns::groups_from_root(),
             cgroup_v2: runtime::cgroup::Mode::detect()? == runtime::cgroup::Mode::V2,
             seccomp: None,
         };

@@ -35,10 +35,11 @@ pub(crate) struct Registries {
 
 impl Registries {
     pub(crate) fn new(config: RegistryConfig) -> Self {
+        let outside = config.outside.clone();
         let http = |trust| {
             let mut builder = Client::builder(TokioExecutor::new());
             builder.pool_timer(TokioTimer::new()).pool_idle_timeout(Duration::from_secs(30));
-            builder.build(Connector::new(trust))
+            builder.build(Connector::new(trust, outside.clone()))
         };
         Self { config, verified: http(Trust::System), unverified: http(Trust::Anybody) }
     }

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
@@ -10,9 +11,10 @@ use std::time::Duration;
 use http::Uri;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
+use rootless::Outside;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
@@ -23,6 +25,8 @@ const DIAL_TIMEOUT: Duration = Duration::from_secs(15);
 pub(super) struct Connector {
     trust: Trust,
     tls: Arc<OnceLock<Arc<ClientConfig>>>,
+    /// Who has the host's network, where ours is another.
+    outside: Option<Arc<Outside>>,
 }
 
 /// Whose certificates are believed: only two kinds of registries there are.
@@ -43,8 +47,8 @@ impl From<Trust> for tls::Trust {
 }
 
 impl Connector {
-    pub(super) fn new(trust: Trust) -> Self {
-        Self { trust, tls: Arc::default() }
+    pub(super) fn new(trust: Trust, outside: Option<Arc<Outside>>) -> Self {
+        Self { trust, tls: Arc::default(), outside }
     }
 
     fn tls(&self) -> io::Result<Arc<ClientConfig>> {
@@ -60,7 +64,7 @@ impl Connector {
         let host =
             uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = uri.port_u16().unwrap_or(if https { 443 } else { 80 });
-        let tcp = tokio::time::timeout(DIAL_TIMEOUT, dial(&host, port))
+        let tcp = tokio::time::timeout(DIAL_TIMEOUT, dial(self.outside.clone(), &host, port))
             .await
             .map_err(|_| DialError::new(format!("dial tcp: {host}:{port}: i/o timeout")))??;
         if !https {
@@ -79,13 +83,17 @@ impl Connector {
 }
 
 /// Tries each address of a name; the last failure is told.
-async fn dial(host: &str, port: u16) -> Result<TcpStream, DialError> {
-    let addresses = tokio::net::lookup_host((host, port))
+async fn dial(
+    outside: Option<Arc<Outside>>,
+    host: &str,
+    port: u16,
+) -> Result<TcpStream, DialError> {
+    let addresses = lookup(outside.clone(), host, port)
         .await
         .map_err(|_| DialError::new(format!("dial tcp: lookup {host}: no such host")))?;
     let mut last = DialError::new(format!("dial tcp: lookup {host}: no such host"));
     for address in addresses {
-        match TcpStream::connect(address).await {
+        match connect(outside.clone(), address).await {
             Ok(tcp) => {
                 // Requests are small and answers are waited for.
                 let _best_effort = tcp.set_nodelay(true);
@@ -100,6 +108,29 @@ async fn dial(host: &str, port: u16) -> Result<TcpStream, DialError> {
         }
     }
     Err(last)
+}
+
+async fn lookup(
+    outside: Option<Arc<Outside>>,
+    host: &str,
+    port: u16,
+) -> io::Result<Vec<SocketAddr>> {
+    let Some(outside) = outside else {
+        return Ok(tokio::net::lookup_host((host, port)).await?.collect());
+    };
+    let name = host.to_owned();
+    let found = tokiox::blocking(move || outside.lookup(&name)).await?;
+    Ok(found.into_iter().map(|address| SocketAddr::new(address, port)).collect())
+}
+
+async fn connect(outside: Option<Arc<Outside>>, address: SocketAddr) -> io::Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketFlags, SocketType};
+    let Some(outside) = outside else { return TcpStream::connect(address).await };
+    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let made = move || outside.socket(family, SocketType::STREAM, flags, None);
+    let socket = tokiox::blocking(made).await?;
+    TcpSocket::from_std_stream(socket.into()).connect(address).await
 }
 
 fn tls_failure(error: &io::Error) -> DialError {

@@ -10,6 +10,7 @@ mod connect;
 mod refusal;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use client::{Registries, Repository};
@@ -29,6 +30,9 @@ pub struct RegistryConfig {
     pub retry_delay: Duration,
     /// A registry that sends nothing for so long has failed.
     pub stall: Duration,
+    /// Who has the host's network, where ours is a namespace of a user's: registries are reached from there, on its loopback
+    /// too.
+    pub outside: Option<Arc<rootless::Outside>>,
 }
 
 impl Default for RegistryConfig {
@@ -40,6 +44,7 @@ impl Default for RegistryConfig {
             attempts: 5,
             retry_delay: Duration::from_secs(1),
             stall: Duration::from_secs(30),
+            outside: None,
         }
     }
 }

@@ -44,10 +44,10 @@ pub(super) struct Forwarder {
 type Buffer = Mutex<Vec<u8>>;
 
 impl Forwarder {
-    pub(super) fn new() -> Result<Self> {
+    pub(super) fn new(stand_in: Option<IpAddr>) -> Result<Self> {
         Ok(Self {
             entrance: Entrance::here()?,
-            upstreams: Upstreams::default(),
+            upstreams: Upstreams::new(stand_in),
             buffer: Arc::default(),
         })
     }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -129,11 +129,11 @@ enum Answer {
 }
 
 impl NameServers {
-    pub(crate) fn new() -> Result<Self> {
+    pub(crate) fn new(stand_in: Option<IpAddr>) -> Result<Self> {
         Ok(Self {
             zones: Mutex::default(),
             servers: Mutex::default(),
-            forwarder: Arc::new(Forwarder::new()?),
+            forwarder: Arc::new(Forwarder::new(stand_in)?),
             opener: Mutex::new(Opener::here()?),
         })
     }

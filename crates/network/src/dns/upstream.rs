@@ -32,11 +32,17 @@ pub(super) enum From {
 
 #[derive(Default)]
 pub(super) struct Upstreams {
+    /// For those of the host's servers that listen on its loopback, where that is not ours.
+    stand_in: Option<IpAddr>,
     host: Mutex<Option<(Instant, Vec<IpAddr>)>>,
     doubted: Mutex<HashMap<Upstream, Instant>>,
 }
 
 impl Upstreams {
+    pub(super) fn new(stand_in: Option<IpAddr>) -> Self {
+        Self { stand_in, ..Self::default() }
+    }
+
     /// In the order in which they are to be asked.
     pub(super) fn of(&self, sandbox: &Sandbox) -> Vec<Upstream> {
         let mut upstreams: Vec<Upstream> = match &sandbox.resolvers {
@@ -90,7 +96,7 @@ impl Upstreams {
             return servers.clone();
         }
         // While the file is being replaced it may be unreadable: those of a moment ago will do.
-        let servers = match files::host_resolver() {
+        let servers = match files::host_resolver(self.stand_in) {
             Ok(host) => host.servers(),
             Err(_) => cached.take().map(|(_, servers)| servers).unwrap_or_default(),
         };

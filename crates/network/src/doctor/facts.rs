@@ -113,7 +113,7 @@ impl Facts {
             default_routes: default.len(),
             uplink: uplink.map(|link| (link.name.clone(), link.mtu)),
             strict: strict(&links)?,
-            resolvers: resolvers()?,
+            resolvers: resolvers(core.config.outside.as_ref().and_then(|outside| outside.dns()))?,
             differences: core.differences(&known)?,
         })
     }
@@ -165,8 +165,8 @@ fn strict(links: &[Link]) -> Result<Vec<String>> {
     Ok(strict)
 }
 
-fn resolvers() -> Result<Vec<(IpAddr, bool)>> {
-    let servers = files::host_resolver()?.servers();
+fn resolvers(stand_in: Option<IpAddr>) -> Result<Vec<(IpAddr, bool)>> {
+    let servers = files::host_resolver(stand_in)?.servers();
     let asked: Vec<_> = servers
         .into_iter()
         .map(|server| (server, thread::spawn(move || answers(server))))

@@ -413,6 +413,7 @@ fn execute(config: &NetdConfig) -> Result<Link> {
     drop(dir);
     let child = Command::new(&config.program)
         .arg0(NAME)
+        .args(config.stand_in.map(|address| address.to_string()))
         .env_clear()
         .current_dir("/")
         .stdin(socket)

@@ -20,6 +20,7 @@ pub(crate) use client::Client;
 pub use protocol::NAME;
 pub use server::main;
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use stdx::Result;
@@ -31,6 +32,8 @@ pub struct NetdConfig {
     pub program: PathBuf,
     /// Where its socket lies: a directory that is gone after a reboot.
     pub dir: PathBuf,
+    /// For a name server on the host's loopback, where that is not ours.
+    pub stand_in: Option<IpAddr>,
 }
 
 /// The process that serves a directory.

@@ -151,6 +151,7 @@ pub(crate) fn config(bridge: &str) -> NetworkConfig {
     let netd = NETD_DIR.with_borrow(|dir| NetdConfig {
         program: env!("CARGO_BIN_EXE_test-netd").into(),
         dir: dir.as_ref().expect("a test on a host").join(bridge),
+        stand_in: None,
     });
     std::fs::create_dir_all(&netd.dir).unwrap();
     NetworkConfig {

@@ -7,7 +7,7 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use oci::runtime::Resources;
+use oci::runtime::{Memory, Resources};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::OFlags;
 use rustix::io::Errno;
@@ -64,7 +64,11 @@ impl Handle {
 
     /// Whoever may make no group cannot reach a device by a node of his own either; limits nobody would keep.
     fn nowhere(resources: &Resources) -> Result<Self> {
-        match (Resources { devices: Vec::new(), ..resources.clone() }) == Resources::default() {
+        let mut limits = Resources { devices: Vec::new(), ..resources.clone() };
+        // No limit is what there is.
+        let unlimited = Memory { swap: Some(-1), ..Memory::default() };
+        limits.memory = limits.memory.filter(|memory| *memory != unlimited);
+        match limits == Resources::default() {
             true => Ok(Self { location: Location::nowhere(), v1: Vec::new(), unified: None }),
             false => Err(Error::new(
                 Kind::NotImplemented,
@@ -237,6 +241,9 @@ impl Handle {
 
     /// Changes limits; what is not mentioned stays.
     pub fn update(&self, resources: &Resources) -> Result<()> {
+        if self.location.is_nowhere() {
+            return Self::nowhere(resources).map(drop);
+        }
         let settings = match self.location.mode() {
             Mode::V1 | Mode::Hybrid => v1::settings(resources)?,
             Mode::V2 => v2::settings(resources)?,

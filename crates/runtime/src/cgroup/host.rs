@@ -6,9 +6,10 @@ use std::sync::OnceLock;
 use stdx::{Context, Result};
 
 /// Which version rules the resources.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Mode {
     /// A hierarchy for each controller, and none of version 2.
+    #[default]
     V1,
     /// Controllers on v1, and a v2 tree beside them, at `/sys/fs/cgroup/unified`.
     Hybrid,

@@ -7,6 +7,7 @@ use stdx::{Context, Error, Result};
 
 use super::Mode;
 use super::host::{Hierarchy, Host, host};
+use crate::userns::in_initial_user_namespace;
 
 /// A container's place in every hierarchy of this host. Can be written down and opened again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +70,16 @@ impl Location {
             v1: host.v1.iter().map(place).collect(),
             unified: host.unified.as_ref().map(place),
         })
+    }
+
+    /// As [`of`](Self::of), for an engine that has a user namespace for its host: groups there are the real host's, and if
+    /// none has been given to us, containers live in our own.
+    pub fn granted(cgroups_path: &str, id: &str) -> Result<Self> {
+        let location = Self::of(cgroups_path, id)?;
+        match in_initial_user_namespace() || location.may_be_made() {
+            true => Ok(location),
+            false => Ok(Self::nowhere()),
+        }
     }
 
     /// No group at all: for who may make none, and has asked for no limits.

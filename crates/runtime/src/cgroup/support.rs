@@ -4,11 +4,12 @@ use std::path::Path;
 
 use stdx::Result;
 
-use super::Mode;
 use super::dir::Dir;
 use super::host::{Host, host};
+use super::{Location, Mode};
+use crate::userns::in_initial_user_namespace;
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Support {
     pub mode: Mode,
     pub memory_limit: bool,
@@ -37,10 +38,33 @@ impl Support {
     /// Looks at the files there are.
     pub fn detect() -> Result<Self> {
         let host = host()?;
-        Ok(match host.mode() {
-            Mode::V1 | Mode::Hybrid => Self::of_v1(host),
-            Mode::V2 => Self::of_v2(host),
+        Ok(match (host.mode(), &host.unified) {
+            (Mode::V2, Some(unified)) => Self::of_v2(&unified.mount_point),
+            _ => Self::of_v1(host),
         })
+    }
+
+    /// What can be kept of containers below `parent`, by an engine that may have been given a part of the groups only, or
+    /// none.
+    pub fn below(parent: &str) -> Result<Self> {
+        if in_initial_user_namespace() {
+            return Self::detect();
+        }
+        let location = Location::granted(parent, "")?;
+        Ok(match (location.mode(), location.unified()) {
+            (Mode::V2, Some(place)) => {
+                let path = place.full_path();
+                let made = path.ancestors().find(|path| path.exists()).unwrap_or(&path);
+                Self::of_v2(made)
+            }
+            _ if location.is_nowhere() => Self { mode: host()?.mode(), ..Self::default() },
+            _ => Self::of_v1(host()?),
+        })
+    }
+
+    /// Nothing at all: there are no groups for us.
+    pub fn is_none(&self) -> bool {
+        *self == Self { mode: self.mode, ..Self::default() }
     }
 
     fn of_v1(host: &Host) -> Self {
@@ -84,8 +108,9 @@ impl Support {
         }
     }
 
-    fn of_v2(host: &Host) -> Self {
-        let root = host.unified.as_ref().and_then(|unified| Dir::open(&unified.mount_point).ok());
+    /// `path` is the directory whose controllers can be given on.
+    fn of_v2(path: &Path) -> Self {
+        let root = Dir::open(path).ok();
         let read = |file| {
             root.as_ref()
                 .and_then(|dir| dir.try_read(file).ok())

@@ -34,6 +34,7 @@ mod peer;
 mod publish;
 mod races;
 mod resources;
+mod rootless;
 mod run;
 mod runc;
 mod sdk;

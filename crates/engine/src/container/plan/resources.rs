@@ -78,10 +78,10 @@ pub(super) fn device_rules(wanted: &Wanted) -> Result<Vec<DeviceRule>> {
 }
 
 /// Takes away the limits that this host cannot keep, and says so. Looks at the host only if there are any.
-pub(crate) fn discard_here(wanted: &mut Wanted) -> Result<Vec<String>> {
+pub(crate) fn discard_here(wanted: &mut Wanted, parent: &str) -> Result<Vec<String>> {
     match *wanted == Wanted::default() {
         true => Ok(Vec::new()),
-        false => discard(wanted, &Support::detect()?),
+        false => discard(wanted, &Support::below(parent)?),
     }
 }
 
@@ -118,6 +118,11 @@ pub(crate) fn discard(wanted: &mut Wanted, host: &Support) -> Result<Vec<String>
             lacks(&unmounted("PIDs limit capabilities"), "PIDs limit discarded.");
         }
         wanted.pids_limit = None;
+    }
+    // Where there are no groups for us at all this is one limit of many that nobody keeps.
+    if wanted.nano_cpus > 0 && host.is_none() {
+        lacks("CPU CFS scheduler", "CPU period/quota discarded.");
+        wanted.nano_cpus = 0;
     }
     if wanted.nano_cpus > 0 && !host.cpu_cfs {
         return Err(Error::invalid(
