@@ -399,6 +399,12 @@ pub struct UpdateBody {
     /// As `HostConfig.NetRate`; what is absent stays.
     #[serde(skip_serializing_if = "is_default")]
     pub net_rate: Option<NetRate>,
+    /// Ours: ports that are published from now on, beside those that are.
+    #[serde(skip_serializing_if = "is_default")]
+    pub publish_add: PortMap,
+    /// Ours: ports that are not any more. What a binding does not say fits whatever is bound.
+    #[serde(skip_serializing_if = "is_default")]
+    pub publish_remove: PortMap,
 }
 
 /// Bits a second, as the container sees it; absent and 0 are no limit.

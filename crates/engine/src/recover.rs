@@ -76,6 +76,11 @@ impl Containers {
             this.rooms.networks.restore(&this.living())
         })
         .await?;
+        for container in self.all() {
+            if let Err(error) = container.finish_republishing().await {
+                tracing::error!(container = %container.id(), error = %error.chain(), "cannot finish a change of ports");
+            }
+        }
         self.boot();
         Ok(())
     }

@@ -6,6 +6,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use stdx::{Error, Id, Result};
 
 use crate::container::Cell;
+use crate::container::endpoints::parse_link;
+use crate::container::record::Record;
 
 #[derive(Default)]
 pub(crate) struct Registry(RwLock<Index>);
@@ -32,7 +34,7 @@ impl Registry {
         cells
     }
 
-    /// The one meant by `word`: a full id, else a name, else the beginning of exactly one id.
+    /// The one meant by `word`: a full id, else a name, or what another one calls it, else the beginning of exactly one id.
     pub(crate) fn find(&self, word: &str) -> Result<Arc<Cell>> {
         let index = self.read();
         if let Some(cell) = index.cells.get(word) {
@@ -43,6 +45,12 @@ impl Registry {
             return Ok(Arc::clone(cell));
         }
         let missing = || Error::not_found(format!("No such container: {word}"));
+        if let Some((parent, alias)) = bare.split_once('/') {
+            let parent = index.names.get(parent).and_then(|id| index.cells.get(id.as_str()));
+            let child = parent.and_then(|parent| linked_as(&parent.record(), alias));
+            let child = child.and_then(|id| index.cells.get(&id));
+            return child.cloned().ok_or_else(missing);
+        }
         if word.is_empty() || !word.bytes().all(|c| c.is_ascii_hexdigit()) {
             return Err(missing());
         }
@@ -115,4 +123,12 @@ impl Registry {
             }
         }
     }
+}
+
+/// Whom a container knows by this name.
+fn linked_as(parent: &Record, alias: &str) -> Option<String> {
+    parent.host_config.links.iter().flatten().find_map(|text| {
+        let (child, known_as) = parse_link(text).ok()?;
+        (known_as == alias).then_some(child)
+    })
 }

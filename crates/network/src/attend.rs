@@ -168,6 +168,7 @@ impl Core {
                     .change(places.map(|place| (Change::Unpublish(place), Vec::new())).collect())?;
                 self.rewrite(&without)?;
                 *before = Arc::new(without);
+                self.forget_flows_by(before, ports.iter());
             }
             changes = self.take_ports(&mut endpoints, &request.ports)?;
             self.publish(&[], &endpoints)?;
@@ -316,13 +317,13 @@ pub(crate) fn open_inside(pid: u32) -> Result<Sockets> {
 }
 
 /// Which endpoint leads out of the host.
-fn outward(endpoints: &[Arc<Endpoint>]) -> Option<usize> {
+pub(crate) fn outward(endpoints: &[Arc<Endpoint>]) -> Option<usize> {
     let gateways = gateway::choose(endpoints);
     let chosen = gateways.v4.or(gateways.v6)?;
     endpoints.iter().position(|endpoint| endpoint.endpoint_id == chosen.endpoint_id)
 }
 
-fn defaults(device: &BridgeDevice, endpoint: &Endpoint) -> Defaults {
+pub(crate) fn defaults(device: &BridgeDevice, endpoint: &Endpoint) -> Defaults {
     let translated = |mode| matches!(mode, GatewayMode::Nat | GatewayMode::NatUnprotected);
     Defaults {
         v4: device.host_binding,
@@ -337,7 +338,7 @@ fn defaults(device: &BridgeDevice, endpoint: &Endpoint) -> Defaults {
 }
 
 /// Ports that are reached at the container's own address: nothing is taken on the host, and their number there is 0.
-fn routed(
+pub(crate) fn routed(
     requests: &[PortRequest],
     device: &BridgeDevice,
     endpoint: &Endpoint,
@@ -373,14 +374,14 @@ pub(crate) fn place(port: &PublishedPort) -> Option<Place> {
     (port.host_port != 0).then_some(Place { protocol: port.protocol, address })
 }
 
-fn announce(endpoint: &Endpoint, bound: Bound) -> (Change, Vec<OwnedFd>) {
+pub(crate) fn announce(endpoint: &Endpoint, bound: Bound) -> (Change, Vec<OwnedFd>) {
     let Bound { port, socket } = bound;
     let address = SocketAddr::new(port.host_ip, port.host_port);
     let place = Place { protocol: port.protocol, address };
     (Change::Publish(published(endpoint, place, port.container_port)), vec![socket])
 }
 
-fn published(endpoint: &Endpoint, place: Place, container_port: u16) -> Published {
+pub(crate) fn published(endpoint: &Endpoint, place: Place, container_port: u16) -> Published {
     let (ip, ip6) = (endpoint.ip.map(IpAddr::from), endpoint.ip6.map(IpAddr::from));
     let target = if place.address.is_ipv4() { ip.or(ip6) } else { ip6.or(ip) };
     let nowhere = IpAddr::from([0; 4]);

@@ -133,7 +133,7 @@ impl Core {
                     tracing::info!(device = %name, bridge = %bridge.name, "reconnecting a device to its bridge");
                     batch.set_master(&name, master.index);
                     if !bridge.icc && must_be_isolated()? {
-                        batch.isolate_port(&name);
+                        batch.isolate_port(&name, true);
                     }
                     if !endpoint.ports.is_empty() {
                         batch.turn_port_back(&name);

@@ -31,6 +31,7 @@ impl Networks {
         let [endpoint] = endpoints;
         match negotiated.and_then(|()| core.enter(&network, &endpoint, namespace)) {
             Ok(()) => {
+                core.keep_apart();
                 core.tell("connect", &endpoint);
                 Ok(endpoint)
             }
@@ -61,6 +62,24 @@ impl Networks {
             })?;
         self.core.leave(&endpoint, namespace)?;
         self.core.tell("disconnect", &endpoint);
+        Ok(())
+    }
+
+    /// A container that runs is not linked to this one any more.
+    pub fn unlink(&self, container: &Id, alias: &str, linked: &Id) -> Result<()> {
+        for endpoint in self.connections(container) {
+            let mut changed = Endpoint::clone(&endpoint);
+            changed.links.retain(|link| (link.alias.as_str(), &link.container) != (alias, linked));
+            if changed.links.len() == endpoint.links.len() {
+                continue;
+            }
+            self.core.rewrite(&changed)?;
+            self.core.carry_links(std::slice::from_ref(&endpoint))?;
+            let theirs = self.connections(linked);
+            for other in theirs.iter().filter(|other| other.network_id == endpoint.network_id) {
+                self.core.forget_flows_between(&endpoint, other);
+            }
+        }
         Ok(())
     }
 
@@ -133,6 +152,7 @@ impl Core {
             gateway::choose(&model.of(&endpoint.container))
         };
         self.close(std::slice::from_ref(endpoint));
+        self.cut_links(std::slice::from_ref(endpoint));
         self.withdraw(std::slice::from_ref(endpoint), Gone::Endpoints);
         let shared = self.model().networks.get(&endpoint.network_id).is_some_and(|network| {
             matches!(network.driver, DriverKind::Macvlan | DriverKind::Ipvlan | DriverKind::Overlay)

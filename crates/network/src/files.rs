@@ -3,7 +3,7 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::{Path, PathBuf};
 
 use stdx::{Context, Result};
@@ -119,6 +119,10 @@ impl HostResolver {
 
 /// Google's, Docker's last resort.
 const PUBLIC: [Ipv4Addr; 2] = [Ipv4Addr::new(8, 8, 8, 8), Ipv4Addr::new(8, 8, 4, 4)];
+const PUBLIC6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0x2001, 0x4860, 0x4860, 0, 0, 0, 0, 0x8888),
+    Ipv6Addr::new(0x2001, 0x4860, 0x4860, 0, 0, 0, 0, 0x8844),
+];
 const RESOLV_CONF: &str = "/etc/resolv.conf";
 /// What systemd-resolved itself asks, when programs are sent to its stub.
 const BEHIND_RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
@@ -174,16 +178,25 @@ fn read_host_resolver() -> Result<HostResolver> {
     Ok(own)
 }
 
+/// Does a container speak IPv6, too?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Speaks {
+    Ipv4,
+    Both,
+}
+
 /// `/etc/resolv.conf` on the default bridge: the host's, without servers on loopback, which the container cannot reach,
-/// and without IPv6 ones, which it has no route to.
-pub fn resolv_conf(host: &HostResolver, dns: &Dns) -> String {
+/// and without IPv6 ones where it has no route to them.
+pub fn resolv_conf(host: &HostResolver, dns: &Dns, speaks: Speaks) -> String {
     let mut chosen = Chosen::of(host, dns);
     let servers = &mut chosen.file.servers;
     let mut remarks = String::new();
     if dns.servers.is_empty() {
-        servers.retain(|server| server.is_ipv4() && !server.is_loopback());
+        let ipv6 = speaks == Speaks::Both;
+        servers.retain(|server| (server.is_ipv4() || ipv6) && !server.is_loopback());
         if servers.is_empty() {
-            *servers = PUBLIC.map(IpAddr::from).to_vec();
+            servers.extend(PUBLIC.map(IpAddr::from));
+            servers.extend(PUBLIC6.map(IpAddr::from).into_iter().filter(|_| ipv6));
             remarks.push_str("# Used default nameservers.\n");
         }
     }
@@ -384,8 +397,29 @@ mod tests {
     #[track_caller]
     fn check(host: &str, dns: &Dns, expected: Expect) {
         let host = HostResolver { path: RESOLV_CONF.into(), text: host.to_owned() };
-        let text = resolv_conf(&host, dns);
+        let text = resolv_conf(&host, dns, Speaks::Ipv4);
         expected.assert_eq(text.split_once("\n\n").unwrap().1);
+    }
+
+    #[test]
+    fn servers_of_ipv6_are_for_those_who_speak_it() {
+        let servers = |host: &str, dns: &Dns, speaks| -> Vec<String> {
+            let host = HostResolver { path: RESOLV_CONF.into(), text: host.to_owned() };
+            let text = resolv_conf(&host, dns, speaks);
+            text.lines()
+                .filter_map(|line| line.strip_prefix("nameserver "))
+                .map(str::to_owned)
+                .collect()
+        };
+        let (none, host) = (Dns::default(), "nameserver ::1\nnameserver fd00::53\n");
+        assert_eq!(servers(host, &none, Speaks::Both), ["fd00::53"]);
+        assert_eq!(servers(host, &none, Speaks::Ipv4), ["8.8.8.8", "8.8.4.4"]);
+        assert_eq!(
+            servers("nameserver ::1\n", &none, Speaks::Both),
+            ["8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"]
+        );
+        let chosen = Dns { servers: vec!["fd00::1".parse().unwrap()], ..Dns::default() };
+        assert_eq!(servers(host, &chosen, Speaks::Ipv4), ["fd00::1"], "whoever chose it knows");
     }
 
     #[test]

@@ -8,11 +8,13 @@
 //!
 //! Start reading at [`Networks`]; what is remembered is in `records.rs`; the ruleset is a value in `firewall/rules.rs`.
 
+mod apart;
 mod attend;
 mod bridges;
 mod check;
 mod config;
 mod connect;
+mod conntrack;
 mod create;
 mod dns;
 mod doctor;
@@ -38,6 +40,7 @@ mod rate;
 mod records;
 mod release;
 mod remote;
+mod republish;
 mod sysctl;
 mod watch;
 mod words;

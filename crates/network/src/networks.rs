@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use ipnet::IpNet;
@@ -21,6 +22,8 @@ use crate::gateway;
 use crate::host::Host;
 use crate::ipam::{self, Usage};
 use crate::netd::{self, protocol::Place};
+use crate::netlink::Batch;
+use crate::netlink::route::received;
 use crate::netns;
 use crate::ports::Ports;
 use crate::predefined;
@@ -28,6 +31,9 @@ use crate::records::{DriverKind, Endpoint, Network};
 use crate::release::Releaser;
 use crate::remote::RemoteIpam;
 use crate::watch::Monitor;
+
+/// Devices asked about in one go: all that is told of them has to fit into what a socket holds.
+const LOOKED_AT: usize = 16;
 
 /// All networks of this host. Clones share them.
 #[derive(Clone)]
@@ -57,6 +63,8 @@ pub(crate) struct Core {
     pub(crate) netd: netd::Client,
     pub(crate) ports: Ports,
     pub(crate) ready: netns::Ready,
+    /// Somebody looks after containers that are kept apart.
+    pub(crate) keeping_apart: AtomicBool,
     model: Mutex<Model>,
 }
 
@@ -98,6 +106,7 @@ impl Networks {
             netd,
             ports: Ports::new(config.outside.clone()),
             ready: netns::Ready::default(),
+            keeping_apart: AtomicBool::new(false),
             drivers: Drivers::new(&host, &config),
             ipam: RemoteIpam::new(config.plugins.clone()),
             store: store.clone(),
@@ -110,6 +119,7 @@ impl Networks {
         let releaser = Arc::new(Releaser::start(&core)?);
         releaser.prepare();
         let monitor = Arc::new(core.watch()?);
+        core.keep_apart();
         Ok(Self { core, releaser, _monitor: monitor })
     }
 
@@ -284,6 +294,7 @@ impl Networks {
             request.networks.iter().for_each(|wish| self.core.give_back(&wish.leases));
         })?;
         self.core.hold_firewall(&endpoints);
+        self.core.keep_apart();
         let guarded = self.core.guard(&endpoints);
         let negotiated = guarded.and_then(|()| self.core.negotiate(&mut endpoints, &request.ports));
         match negotiated.and_then(|()| self.core.furnish(request, &mut endpoints, namespace)) {
@@ -296,6 +307,7 @@ impl Networks {
                 let ids = endpoints.iter().map(|one| one.endpoint_id.clone());
                 self.core.model().leaving.extend(ids);
                 self.core.close(&endpoints);
+                self.core.cut_links(&endpoints);
                 self.core.withdraw(&endpoints, Gone::Containers);
                 self.hand_over(&endpoints);
                 Err(err)
@@ -337,6 +349,7 @@ impl Networks {
         }
         // At once: whoever comes next may want the same ports, and nobody shall hear of it any more.
         self.core.close(&endpoints);
+        self.core.cut_links(&endpoints);
         self.core.withdraw(&endpoints, Gone::Containers);
         endpoints.iter().for_each(|endpoint| self.core.tell("disconnect", endpoint));
         self.hand_over(&endpoints);
@@ -425,7 +438,8 @@ impl Core {
         let mut model = self.model();
         let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(request.networks.len());
         for wish in &request.networks {
-            let endpoint = model.plan(&request.container, &request.name, wish, &endpoints)?;
+            let mut endpoint = model.plan(&request.container, &request.name, wish, &endpoints)?;
+            endpoint.exposed.clone_from(&request.exposed);
             endpoints.push(Arc::new(endpoint));
         }
         let on_host = |endpoint: &Arc<Endpoint>| {
@@ -457,6 +471,7 @@ impl Core {
         let (netns, sockets) = self.connect(endpoints, given)?;
         let mut changes = self.take_ports(endpoints, &request.ports)?;
         self.publish(&[], endpoints)?;
+        self.carry_links(endpoints)?;
         changes.extend(self.introduce(request, endpoints, sockets));
         self.netd.change(changes)?;
         Ok(netns)
@@ -523,8 +538,10 @@ impl Core {
         self.part(&foreign)?;
         let on_bridges = foreign.into_iter().filter(|endpoint| endpoint.remote.is_none());
         let bridged: Vec<_> = ours.into_iter().chain(on_bridges).collect();
+        let heard_of = self.heard_of(&bridged);
         self.drivers.of(DriverKind::Bridge).disconnect(&bridged)?;
         self.shut(&present)?;
+        self.forget_flows_of(&heard_of);
         self.store
             .transaction(|tx| ids.iter().try_for_each(|id| tx.delete::<Endpoint>(id.as_str())))?;
         {
@@ -535,6 +552,20 @@ impl Core {
             }
         }
         self.unguard(&present)
+    }
+
+    /// Those who have sent a packet, or may have: of the others the kernel knows no flows. Most commands end without a word.
+    fn heard_of(&self, endpoints: &[Arc<Endpoint>]) -> Vec<Arc<Endpoint>> {
+        let mut heard_of = Vec::new();
+        for some in endpoints.chunks(LOOKED_AT) {
+            let mut batch = Batch::new();
+            some.iter().for_each(|endpoint| batch.get_link(&endpoint.host_device()));
+            let replies = self.host.farewell().exchange(batch).unwrap_or_default();
+            let mut packets = replies.iter().map(received);
+            let spoke = |_: &&Arc<Endpoint>| packets.next().flatten().is_none_or(|all| all > 0);
+            heard_of.extend(some.iter().filter(spoke).cloned());
+        }
+        heard_of
     }
 
     /// Takes a network out of the kernel and the records.

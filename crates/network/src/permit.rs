@@ -6,6 +6,7 @@ use std::sync::Arc;
 use stdx::Result;
 
 use crate::bridges;
+use crate::driver::bridge::must_be_isolated;
 use crate::firewall::view::{Choices, Localhost, Port, Rules, View, ports_of};
 use crate::firewall::{Firewall, Survey};
 use crate::forwarding::{self, Family};
@@ -24,6 +25,7 @@ impl Core {
         firewall.ensure(&view)?;
         // What nobody guards yet is not opened.
         closed.into_iter().try_for_each(forwarding::open)?;
+        answer_for_linked(&view)?;
         route_localhost(&view)
     }
 
@@ -33,7 +35,33 @@ impl Core {
         let mut firewall = self.firewall();
         let view = self.view(self.choices(&firewall)?);
         firewall.adjust(&view)?;
-        closed.into_iter().try_for_each(forwarding::open)
+        closed.into_iter().try_for_each(forwarding::open)?;
+        answer_for_linked(&view)
+    }
+
+    /// Lets containers reach those that they are linked to, where others do not reach each other.
+    pub(crate) fn carry_links(&self, changed: &[Arc<Endpoint>]) -> Result<()> {
+        let concerned = {
+            let model = self.model();
+            changed.iter().any(|endpoint| {
+                let network = model.networks.get(&endpoint.network_id);
+                let bridge = network.and_then(|network| network.bridge.as_ref());
+                let linked = |other: &Arc<Endpoint>| {
+                    other.network_id == endpoint.network_id
+                        && other.links.iter().any(|link| link.container == endpoint.container)
+                };
+                bridge.is_some_and(|bridge| !bridge.icc)
+                    && (!endpoint.links.is_empty() || model.endpoints.values().any(linked))
+            })
+        };
+        if concerned { self.permit_change() } else { Ok(()) }
+    }
+
+    /// The same for endpoints that go. Where that fails, the firewall is set anew when next it is looked at.
+    pub(crate) fn cut_links(&self, endpoints: &[Arc<Endpoint>]) {
+        if let Err(err) = self.carry_links(endpoints) {
+            tracing::error!(err = %err.chain(), "cannot cut links");
+        }
     }
 
     /// Opens the ports of these endpoints, and closes those.
@@ -49,6 +77,7 @@ impl Core {
         let mut firewall = self.firewall();
         let choices = self.choices(&firewall)?;
         firewall.publish(&gone, &new, || self.view(choices.clone()))?;
+        self.forget_strays(&new);
         self.turn_back(new_endpoints)?;
         route_localhost(&View { ports: new.into_iter().collect(), choices, ..View::default() })
     }
@@ -190,6 +219,21 @@ impl Core {
         });
         ports.flatten().collect()
     }
+}
+
+/// Ports of a bridge that are kept apart find each other by the host alone: it answers for those that somebody is linked to,
+/// and the rules decide what it carries.
+fn answer_for_linked(view: &View) -> Result<()> {
+    for bridge in view.bridges.iter().filter(|bridge| !bridge.icc) {
+        let linked = view.links.iter().any(|link| link.bridge == bridge.name);
+        let answers = if linked && must_be_isolated()? { "1" } else { "0" };
+        if answers == "1" {
+            // A host that answers for others takes its time, to be sure that they do not.
+            sysctl::set(&format!("ipv4/neigh/{}/proxy_delay", bridge.name), "0")?;
+        }
+        sysctl::set(&format!("ipv4/conf/{}/proxy_arp_pvlan", bridge.name), answers)?;
+    }
+    Ok(())
 }
 
 /// Lets what the host sends to its own `127.0.0.1` out by the bridges whose ports are published there. The rules that keep

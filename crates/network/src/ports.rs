@@ -38,16 +38,16 @@ pub(crate) struct Defaults {
 
 /// One port inside, at several addresses outside: all get the same number there.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Group {
-    protocol: Protocol,
-    container_port: u16,
-    host_ports: Option<RangeInclusive<u16>>,
+pub(crate) struct Group {
+    pub(crate) protocol: Protocol,
+    pub(crate) container_port: u16,
+    pub(crate) host_ports: Option<RangeInclusive<u16>>,
     /// Whether it may do without, as an address of a family that nobody asked for by name.
-    addresses: Vec<(IpAddr, Need)>,
+    pub(crate) addresses: Vec<(IpAddr, Need)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Need {
+pub(crate) enum Need {
     Asked,
     Implied,
 }
@@ -73,9 +73,18 @@ impl Ports {
         defaults: Defaults,
         holder: impl Fn(Protocol, SocketAddr) -> Option<IpAddr>,
     ) -> Result<Vec<Bound>> {
+        self.bind_groups(&groups(requests, defaults), holder)
+    }
+
+    /// The same, of requests that are understood.
+    pub(crate) fn bind_groups(
+        &self,
+        groups: &[Group],
+        holder: impl Fn(Protocol, SocketAddr) -> Option<IpAddr>,
+    ) -> Result<Vec<Bound>> {
         let mut bound = Vec::new();
-        for group in groups(requests, defaults) {
-            bound.extend(self.bind_group(&group, &holder)?);
+        for group in groups {
+            bound.extend(self.bind_group(group, &holder)?);
         }
         Ok(bound)
     }
@@ -218,7 +227,7 @@ impl Ports {
 }
 
 /// Exact numbers first, so that no range takes them away; then as they are counted.
-fn groups(requests: &[PortRequest], defaults: Defaults) -> Vec<Group> {
+pub(crate) fn groups(requests: &[PortRequest], defaults: Defaults) -> Vec<Group> {
     let mut groups: Vec<Group> = Vec::new();
     for request in requests {
         let addresses = match request.host_ip {

@@ -394,6 +394,9 @@ pub struct Endpoint {
     /// Containers that this one knows by names of its own.
     #[serde(default)]
     pub links: Vec<Link>,
+    /// What it says that it listens on: what those may ask of it that are linked to it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub exposed: Vec<(Protocol, u16)>,
     /// What the container is called on this network: its name, its aliases, the beginning of its id.
     #[serde(default)]
     pub dns_names: Vec<String>,
@@ -489,6 +492,7 @@ impl Endpoint {
             link_local: Vec::new(),
             ports: Vec::new(),
             links: Vec::new(),
+            exposed: Vec::new(),
             dns_names: Vec::new(),
             gw_priority: 0,
             routed_by_link: false,

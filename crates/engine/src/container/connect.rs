@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use api::network::EndpointSettings;
-use network::files::Dns;
+use network::files::{Dns, Speaks};
 use network::{AttachRequest, Attachment, PublishedPort};
 use stdx::{Context, Error, Result};
 
@@ -70,12 +70,14 @@ impl Container {
         // With its first network that has names it asks us from now on. A file of somebody's own is left alone.
         let (chosen, host) = (chosen_dns(&plan), self.rooms.networks.host_resolver()?);
         let inside = network::files::resolv_conf_inside(&host, &chosen);
-        let plain = network::files::resolv_conf(&host, &chosen);
-        let (wanted, other) = match self.has_names(&connections) {
-            true => (inside, plain),
-            false => (plain, inside),
+        let plain = |speaks| network::files::resolv_conf(&host, &chosen, speaks);
+        let wanted = match self.has_names(&connections) {
+            true => inside.clone(),
+            false => plain(spoken(&connections)),
         };
-        if read("resolv.conf")? == other {
+        let found = read("resolv.conf")?;
+        let ours = [inside, plain(Speaks::Ipv4), plain(Speaks::Both)];
+        if found != wanted && ours.contains(&found) {
             write_in_place(&dir.join("resolv.conf"), &wanted)?;
         }
         Ok(())
@@ -133,7 +135,7 @@ impl Container {
             _ if self.has_names(&attachment.endpoints) => {
                 network::files::resolv_conf_inside(&host, &chosen)
             }
-            _ => network::files::resolv_conf(&host, &chosen),
+            _ => network::files::resolv_conf(&host, &chosen, spoken(&attachment.endpoints)),
         };
         for (name, text) in
             [("hosts", hosts), ("resolv.conf", resolv), ("hostname", format!("{hostname}\n"))]
@@ -161,6 +163,13 @@ impl Container {
             hosts.extend(addresses.into_iter().map(|address| (name.to_owned(), address)));
         }
         Ok(hosts)
+    }
+}
+
+fn spoken(endpoints: &[Arc<network::Endpoint>]) -> Speaks {
+    match endpoints.iter().any(|endpoint| endpoint.ip6.is_some()) {
+        true => Speaks::Both,
+        false => Speaks::Ipv4,
     }
 }
 

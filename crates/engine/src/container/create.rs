@@ -94,6 +94,7 @@ impl Containers {
                 health: None,
                 restart_count: 0,
                 limits_pending: false,
+                ports_pending: false,
                 stopped_by_hand: false,
                 removes_volumes: false,
                 frozen_to_commit: false,

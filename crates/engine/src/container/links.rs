@@ -1,6 +1,7 @@
 //! `--link` on the default bridge: a container knows another by an alias, through its hosts file and its environment.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use network::{Link, files};
 use stdx::{Context, Error, Kind, Result};
@@ -9,13 +10,17 @@ use super::endpoints::{self, parse_link};
 use super::plan::{Network, Plan};
 use super::record::Record;
 use super::{Container, connect};
+use crate::Containers;
 use crate::registry::Registry;
 use crate::rooms::Rooms;
+
+/// The one network that these links are on.
+const BRIDGE: &str = "bridge";
 
 /// A linked container, as the one that links to it sees it.
 pub(crate) struct Linked {
     pub(crate) alias: String,
-    pub(crate) child: std::sync::Arc<Record>,
+    pub(crate) child: Arc<Record>,
 }
 
 /// Checks the links of a container that is to be made, and has them name the others by their ids: names change.
@@ -59,6 +64,9 @@ impl Container {
     /// The containers this one links to on the default bridge. All have to run.
     pub(crate) fn linked(&self, record: &Record) -> Result<Vec<Linked>> {
         let mut linked = Vec::new();
+        if !record.endpoints.contains_key(BRIDGE) {
+            return Ok(linked);
+        }
         for text in record.host_config.links.iter().flatten() {
             let (name, alias) = parse_link(text)?;
             // One that was removed is linked to no more.
@@ -70,9 +78,51 @@ impl Container {
                     child.name, record.name
                 )));
             }
+            if !child.endpoints.contains_key(BRIDGE) {
+                return Err(Error::internal(format!(
+                    "container {} not attached to default bridge network",
+                    child.id
+                )));
+            }
             linked.push(Linked { alias, child });
         }
         Ok(linked)
+    }
+
+    /// Forgets one of this container's links, and has it not be known inside any more.
+    async fn unlink(&self, alias: &str, child: &Arc<Record>) -> Result<()> {
+        let (this, child) = (self.clone(), Arc::clone(child));
+        let alias = alias.to_owned();
+        tokiox::to_the_end(async move {
+            let _gate = this.cell.gate.lock().await;
+            let this = this.clone();
+            tokiox::blocking(move || this.unlink_held(&alias, &child)).await
+        })
+        .await
+    }
+
+    fn unlink_held(&self, alias: &str, child: &Arc<Record>) -> Result<()> {
+        let mut record = Record::clone(&self.record());
+        let rest = record.host_config.links.iter().flatten().filter(|text| {
+            let link = parse_link(text);
+            !link.is_ok_and(|(name, known_as)| {
+                known_as == alias
+                    && self.rooms.registry.find(&name).is_ok_and(|other| other.id == child.id)
+            })
+        });
+        let rest: Vec<String> = rest.cloned().collect();
+        record.host_config.links = (!rest.is_empty()).then_some(rest);
+        let up = record.state.phase.is_up();
+        self.save(record)?;
+        if !up {
+            return Ok(());
+        }
+        self.rooms.networks.unlink(self.id(), alias, &child.id)?;
+        let linked = Linked { alias: alias.to_owned(), child: Arc::clone(child) };
+        let path = self.rooms.exec_dir(self.id()).join("hosts");
+        let text =
+            std::fs::read_to_string(&path).context(|| format!("cannot read {}", path.display()))?;
+        connect::write_in_place(&path, &files::point(&text, &linked.names(), &[]))
     }
 
     /// Links for the records of the network room, to whom there is.
@@ -95,7 +145,7 @@ impl Container {
                 self.rooms.registry.find(name).is_ok_and(|child| child.id == record.id)
             });
             for (_, alias) in mine {
-                let linked = Linked { alias, child: std::sync::Arc::clone(&record) };
+                let linked = Linked { alias, child: Arc::clone(&record) };
                 let path = self.rooms.exec_dir(&parent.id).join("hosts");
                 let told = std::fs::read_to_string(&path)
                     .map(|text| files::point(&text, &linked.names(), &linked.addresses()))
@@ -106,6 +156,29 @@ impl Container {
                 }
             }
         }
+    }
+}
+
+impl Containers {
+    /// `docker rm --link`: `web/db` is what `web` calls a container by the name `db`. The container stays.
+    pub async fn remove_link(&self, name: &str) -> Result<()> {
+        let name = format!("/{}", name.trim_start_matches('/'));
+        let Some((parent, alias)) = name.rsplit_once('/').filter(|(parent, _)| !parent.is_empty())
+        else {
+            self.find(&name[1..])?;
+            return Err(Error::internal(
+                "Conflict, cannot remove the default link name of the container",
+            ));
+        };
+        let missing = || Error::not_found(format!("No such container: {}", &name[1..]));
+        let parent = self.find(parent).map_err(|_| missing())?;
+        let linked_as = |text: &String| {
+            let (child, _) = parse_link(text).ok().filter(|(_, known_as)| known_as == alias)?;
+            self.find(&child).ok()
+        };
+        let links = parent.record().host_config.links.clone();
+        let child = links.iter().flatten().find_map(linked_as).ok_or_else(missing)?;
+        parent.unlink(alias, &child.record()).await
     }
 }
 
@@ -154,7 +227,7 @@ impl Linked {
     }
 
     pub(crate) fn addresses(&self) -> Vec<std::net::IpAddr> {
-        let Some(bridge) = self.child.endpoints.get("bridge") else { return Vec::new() };
+        let Some(bridge) = self.child.endpoints.get(BRIDGE) else { return Vec::new() };
         [&bridge.ip_address, &bridge.global_ipv6_address]
             .into_iter()
             .filter_map(|text| text.parse().ok())
@@ -165,28 +238,7 @@ impl Linked {
     pub(crate) fn environment(&self, parent: &str) -> Vec<String> {
         let alias = self.alias.to_uppercase().replace('-', "_");
         let ip = self.addresses().first().map(|ip| ip.to_string()).unwrap_or_default();
-        let mut ports: Vec<(u16, &str)> = self
-            .child
-            .config
-            .exposed_ports
-            .keys()
-            .filter_map(|port| {
-                let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
-                Some((number.parse().ok()?, protocol))
-            })
-            .collect();
-        ports.sort_by_key(|(number, protocol)| (*number, *protocol != "tcp"));
-        let mut env = Vec::new();
-        if let Some((number, protocol)) = ports.first() {
-            env.push(format!("{alias}_PORT={protocol}://{ip}:{number}"));
-        }
-        for (number, protocol) in &ports {
-            let prefix = format!("{alias}_PORT_{number}_{}", protocol.to_uppercase());
-            env.push(format!("{prefix}={protocol}://{ip}:{number}"));
-            env.push(format!("{prefix}_ADDR={ip}"));
-            env.push(format!("{prefix}_PORT={number}"));
-            env.push(format!("{prefix}_PROTO={protocol}"));
-        }
+        let mut env = of_ports(&alias, &ip, exposed(&self.child));
         env.push(format!("{alias}_NAME=/{parent}/{}", self.alias));
         for pair in self.child.config.env.iter().flatten() {
             match pair.split_once('=') {
@@ -195,5 +247,83 @@ impl Linked {
             }
         }
         env
+    }
+}
+
+/// TCP's first, then in the order of protocols and numbers.
+fn exposed(child: &Record) -> Vec<(String, u16)> {
+    let ports = child.config.exposed_ports.keys().filter_map(|port| {
+        let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+        Some((protocol.to_owned(), number.parse().ok()?))
+    });
+    let mut ports: Vec<(String, u16)> = ports.collect();
+    ports.sort_by_key(|(protocol, number)| (protocol != "tcp", protocol.clone(), *number));
+    ports
+}
+
+/// The first is the one that is meant when none is named. Numbers that follow each other are told as a range, too.
+fn of_ports(alias: &str, ip: &str, ports: Vec<(String, u16)>) -> Vec<String> {
+    let mut env = Vec::new();
+    if let Some((protocol, number)) = ports.first() {
+        env.push(format!("{alias}_PORT={protocol}://{ip}:{number}"));
+    }
+    let follows = |one: &(String, u16), next: &(String, u16)| {
+        one.0 == next.0 && one.1.checked_add(1) == Some(next.1)
+    };
+    for range in ports.chunk_by(follows) {
+        let prefix = |(protocol, number): &(String, u16)| {
+            format!("{alias}_PORT_{number}_{}", protocol.to_uppercase())
+        };
+        for port in range {
+            let (protocol, number) = port;
+            let prefix = prefix(port);
+            env.push(format!("{prefix}={protocol}://{ip}:{number}"));
+            env.push(format!("{prefix}_ADDR={ip}"));
+            env.push(format!("{prefix}_PORT={number}"));
+            env.push(format!("{prefix}_PROTO={protocol}"));
+        }
+        if let [start, .., end] = range {
+            let prefix = prefix(start);
+            env.push(format!("{prefix}_START={}://{ip}:{}", start.0, start.1));
+            env.push(format!("{prefix}_PORT_START={}", start.1));
+            env.push(format!("{prefix}_END={}://{ip}:{}", end.0, end.1));
+            env.push(format!("{prefix}_PORT_END={}", end.1));
+        }
+    }
+    env
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn variables_of_ports() {
+        let ports = [("tcp", 80), ("tcp", 6379), ("tcp", 6380), ("tcp", 6381), ("udp", 6382)];
+        let ports = ports.map(|(protocol, number)| (protocol.to_owned(), number)).to_vec();
+        let env = of_ports("DB", "172.17.0.2", ports);
+        let some = |begin: &str| -> Vec<&str> {
+            env.iter().filter_map(|pair| pair.strip_prefix(begin)).collect()
+        };
+        assert_eq!(some("DB_PORT="), ["tcp://172.17.0.2:80"]);
+        assert_eq!(
+            some("DB_PORT_80_TCP"),
+            ["=tcp://172.17.0.2:80", "_ADDR=172.17.0.2", "_PORT=80", "_PROTO=tcp"]
+        );
+        assert_eq!(
+            some("DB_PORT_6379_TCP"),
+            [
+                "=tcp://172.17.0.2:6379",
+                "_ADDR=172.17.0.2",
+                "_PORT=6379",
+                "_PROTO=tcp",
+                "_START=tcp://172.17.0.2:6379",
+                "_PORT_START=6379",
+                "_END=tcp://172.17.0.2:6381",
+                "_PORT_END=6381",
+            ]
+        );
+        assert_eq!(some("DB_PORT_6382_UDP_PORT"), ["=6382"]);
+        assert_eq!(of_ports("DB", "172.17.0.2", Vec::new()), [""; 0]);
     }
 }

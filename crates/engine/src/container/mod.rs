@@ -33,6 +33,7 @@ pub(crate) mod links;
 pub(crate) mod logs;
 pub(crate) mod networks;
 pub(crate) mod pause;
+pub(crate) mod publish;
 pub(crate) mod reach;
 pub(crate) mod remove;
 pub(crate) mod rename;

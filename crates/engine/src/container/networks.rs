@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use api::network::EndpointSettings;
 use network::namespace_of;
-use stdx::{Error, Id, Result};
+use stdx::{Error, Id, Kind, Result};
 
 use super::plan::Plan;
 use super::record::Record;
@@ -51,7 +51,14 @@ impl Container {
     fn connect_held(&self, term: &str, mut settings: EndpointSettings) -> Result<()> {
         let networks = &self.rooms.networks;
         let mut record = self.changeable()?;
-        let network = networks.find(term)?;
+        let network = match networks.find(term) {
+            // It may be there by the time of the start, which looks again.
+            Err(error) if error.kind() == Kind::NotFound && !record.state.phase.is_up() => {
+                record.endpoints.insert(term.to_owned(), settings);
+                return self.save(record);
+            }
+            found => found?,
+        };
         endpoints::may_join(&record.host_config.network_mode, &record.endpoints, &network)?;
         endpoints::check(Some(&network), &network.name, &settings).map_err(Error::invalid)?;
         let name = network.name.clone();

@@ -60,6 +60,9 @@ pub struct Record {
     /// The limits in `host_config` are newer than the kernel's.
     #[serde(default)]
     pub limits_pending: bool,
+    /// Other ports than `host_config` asks for may be published: a change of them has begun and is not written down.
+    #[serde(default)]
+    pub ports_pending: bool,
     /// Stopped by a user: `unless-stopped` and `on-failure` leave it alone at boot.
     pub stopped_by_hand: bool,
     /// Its removal, once begun, takes its own volumes too: a daemon that finishes what another began must know.

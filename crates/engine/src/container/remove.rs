@@ -15,15 +15,10 @@ pub struct RemoveRequest {
     pub force: bool,
     /// Its anonymous volumes go too.
     pub volumes: bool,
-    /// Remove a link, not the container.
-    pub link: bool,
 }
 
 impl Container {
     pub async fn remove(&self, request: RemoveRequest) -> Result<()> {
-        if request.link {
-            return Err(Error::not_implemented("removing a legacy link is not supported yet"));
-        }
         let this = self.clone();
         tokiox::to_the_end(async move {
             loop {

@@ -1,4 +1,4 @@
-//! `docker update`: other limits and another restart policy, while it runs.
+//! `docker update`: other limits and another restart policy, while it runs; other ports in `publish.rs`.
 //!
 //! The record is written first and says that the kernel may not know yet; a daemon that dies in between is followed by one
 //! that tells it. What the kernel does not take is taken back in both.
@@ -67,25 +67,48 @@ impl Container {
         let plan = Plan::of(&record.config, &host, &self.rooms.settings)?;
         reach::check(&plan, record.endpoints.keys(), &self.rooms.networks)?;
         let up = record.state.phase.is_up();
-        let next = Record { host_config: host, limits_pending: up, ..Record::clone(&record) };
-        self.save(next.clone())?;
-        if up {
-            let asked = limits.clone();
-            if let Err(error) = self.with_shim(move |shim| shim.update(&asked)).await {
-                self.take_update_back(&record, &limits, &support).await;
-                return Err(error).context(words);
+        let ports = (body.publish_add, body.publish_remove);
+        let republished =
+            self.republish(&record, &mut host, ports, &mut warnings).await.context(words)?;
+        let mut next = Record { host_config: host, limits_pending: up, ..Record::clone(&record) };
+        if let Some(republished) = &republished {
+            next.ports.clone_from(&republished.ports);
+        }
+        if let Err(error) = self.update_limits(&record, next, limits, &support).await {
+            if let Some(republished) = republished {
+                self.take_republished_back(republished).await;
             }
-            if let Err(error) = self.follow_reach().await {
-                self.take_update_back(&record, &limits, &support).await;
-                self.follow_reach().await.unwrap_or_else(|error| {
-                    tracing::error!(container = %self.id(), error = %error.chain(), "cannot take an update back");
-                });
-                return Err(error).context(words);
-            }
-            self.save(Record { limits_pending: false, ..next })?;
+            return Err(error).context(words);
         }
         self.event("update", &[]);
         Ok(UpdateResponse { warnings: (!warnings.is_empty()).then_some(warnings) })
+    }
+
+    /// Writes `next` down and has it so.
+    async fn update_limits(
+        &self,
+        before: &Record,
+        next: Record,
+        limits: Limits,
+        support: &Support,
+    ) -> Result<()> {
+        self.save(next.clone())?;
+        if !next.limits_pending {
+            return Ok(());
+        }
+        let asked = limits.clone();
+        if let Err(error) = self.with_shim(move |shim| shim.update(&asked)).await {
+            self.take_update_back(before, &limits, support).await;
+            return Err(error);
+        }
+        if let Err(error) = self.follow_reach().await {
+            self.take_update_back(before, &limits, support).await;
+            self.follow_reach().await.unwrap_or_else(|error| {
+                tracing::error!(container = %self.id(), error = %error.chain(), "cannot take an update back");
+            });
+            return Err(error);
+        }
+        self.save(Record { limits_pending: false, ..next })
     }
 
     /// The kernel has refused a part of it: the rest goes, too.

@@ -210,6 +210,7 @@ const PART_2: u32 = 10;
 const PART_3: u32 = 11;
 const PART_5: u32 = 13;
 const PART_6: u32 = 14;
+const PART_7: u32 = 15;
 const PART_9: u32 = 17;
 
 const DROP: i32 = 0;
@@ -310,6 +311,16 @@ fn term_of(list: &mut Attributes, term: &Term, family: &mut Option<Ip>) {
         Term::TargetIn(ip, set) => {
             only(list, *ip, family);
             target_protocol_port(list, *ip);
+            lookup(list, set, Is::Yes, None);
+        }
+        Term::LinkIn(set) => {
+            only(list, Ip::V4, family);
+            meta(list, META_IIFNAME, REGISTER_1);
+            let (source, target) = (source(Ip::V4), target(Ip::V4));
+            payload(list, NETWORK_HEADER, source.0, source.1, REGISTER_2);
+            payload(list, NETWORK_HEADER, target.0, target.1, PART_5);
+            meta(list, META_L4PROTO, PART_6);
+            payload(list, TRANSPORT_HEADER, 2, 2, PART_7);
             lookup(list, set, Is::Yes, None);
         }
         Term::Vxlan => {

@@ -12,7 +12,9 @@ use super::leash::of_frames;
 use super::nft::{self, Change, Ownership};
 use super::rules::{of_port, render};
 use super::ruleset::{Family as TableFamily, Ruleset};
-use super::view::{Bridge, Choices, Family, Guard, Localhost, Mark, Overlay, Port, Rules, View};
+use super::view::{
+    Bridge, Choices, Family, Guard, Link, Localhost, Mark, Overlay, Port, Rules, View,
+};
 use crate::netlink::Socket;
 use crate::records::{GatewayMode, Mac, Protocol};
 
@@ -110,6 +112,17 @@ fn of_several_hosts() -> View {
     View { overlays, ..gantry0(|_| {}) }
 }
 
+fn linked() -> View {
+    let link = |protocol, port| Link {
+        bridge: "gantry0".to_owned(),
+        from: [172, 17, 0, 3].into(),
+        to: ([172, 17, 0, 2].into(), port),
+        protocol,
+    };
+    let links = [link(Protocol::Tcp, 6379), link(Protocol::Udp, 53)].into();
+    View { links, ..gantry0(|bridge| bridge.icc = false) }
+}
+
 fn routed() -> View {
     let mut bridge = both("br-1", "172.18.0.0/16", "fd00:18::/64");
     for family in [&mut bridge.ipv4, &mut bridge.ipv6] {
@@ -194,6 +207,10 @@ fn the_default_bridge_in_full() {
         	set icc {
         		type ifname . ifname
         		elements = { "gantry0" . "gantry0" }
+        	}
+
+        	set linked4 {
+        		type ifname . ipv4_addr . ipv4_addr . inet_proto . inet_service
         	}
 
         	set internal {
@@ -348,6 +365,7 @@ fn the_default_bridge_in_full() {
         	chain inward {
         		ct state established,related accept
         		iifname . oifname @icc accept
+        		iifname . ip saddr . ip daddr . meta l4proto . th dport @linked4 accept
         		iifname @internal drop
         		oifname @internal drop
         		meta nfproto ipv4 oifname @open4 accept
@@ -383,6 +401,21 @@ fn the_default_bridge_in_full() {
         	}
         }
     "#]].assert_eq(&render("gantry", &gantry0(|_| {})).to_string());
+}
+
+#[test]
+fn what_linked_containers_may() {
+    check(
+        &linked(),
+        expect![[r#"
+        bridges: "gantry0"
+        linked4: "gantry0" . 172.17.0.3 . 172.17.0.2 . tcp . 6379, "gantry0" . 172.17.0.3 . 172.17.0.2 . udp . 53
+        without6: "gantry0"
+        addressed4: "gantry0"
+        home4: 172.17.0.0/16 . "gantry0"
+        masquerade4: 172.17.0.0/16
+    "#]],
+    );
 }
 
 #[test]
@@ -735,6 +768,7 @@ fn examples() -> Vec<View> {
         several(),
         only_ipv6(),
         of_several_hosts(),
+        linked(),
         routed(),
         isolated(),
         mode(GatewayMode::NatUnprotected),

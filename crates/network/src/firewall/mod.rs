@@ -341,9 +341,76 @@ impl Ruleset {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Mutex};
+
     use super::view::{Bridge, Family};
     use super::*;
     use crate::records::GatewayMode;
+
+    /// A kernel that gives tables no owner: whoever takes ours away finds it there again.
+    #[test]
+    fn what_nobody_owns_comes_back() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: needs root");
+            return;
+        }
+        let host = std::thread::spawn(|| {
+            sys::ns::unshare(sys::process::CloneFlags::NEWNET).unwrap();
+            let socket = Socket::netfilter().unwrap();
+            let kernel = Kernel { socket, ownership: Ownership::Shared, kept: false };
+            let config = NetworkConfig::default();
+            let family = Family {
+                subnets: vec!["172.17.0.0/16".parse().unwrap()],
+                mode: GatewayMode::Nat,
+                masquerade: true,
+                addressed: true,
+            };
+            let bridge = view::Bridge {
+                name: "gantry0".to_owned(),
+                icc: true,
+                internal: false,
+                ipv4: Some(family),
+                ipv6: None,
+                trusted: Vec::new(),
+            };
+            let firewall = Arc::new(Mutex::new(Firewall::with(&config, Some(Ok(kernel)))));
+            let choices = firewall.lock().unwrap().choices();
+            assert_eq!(choices.localhost, Localhost::Proxy, "its devices route no loopback");
+            let view = View { bridges: vec![bridge], choices, ..View::default() };
+            firewall.lock().unwrap().ensure(&view).unwrap();
+            let (told, mended) = std::sync::mpsc::channel();
+            let (again, ours) = (Arc::clone(&firewall), view.clone());
+            let source = firewall.lock().unwrap().watch(move || {
+                again.lock().unwrap().ensure(&ours).unwrap();
+                told.send(()).unwrap();
+            });
+            let monitor = crate::watch::Monitor::start(vec![source.unwrap().unwrap()]).unwrap();
+            let nft = |words: &[&str]| {
+                let output = std::process::Command::new("nft").args(words).output().unwrap();
+                assert!(output.status.success(), "{output:?}");
+                String::from_utf8(output.stdout).unwrap()
+            };
+            let table = config.table();
+            let listed = || nft(&["list", "table", "inet", &table]);
+            let whole = listed();
+            for taken in [
+                vec!["flush", "ruleset"],
+                vec!["delete", "table", "inet", &table],
+                vec!["flush", "chain", "inet", &table, "forward"],
+                vec!["flush", "table", "inet", &table],
+            ] {
+                nft(&taken);
+                mended.recv().unwrap();
+                // Another look may follow what the first one did not see yet.
+                while !firewall.lock().unwrap().difference(&view).unwrap().is_empty() {
+                    mended.recv().unwrap();
+                }
+                assert_eq!(listed(), whole, "{taken:?}");
+            }
+            drop(monitor);
+        });
+        host.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
 
     #[test]
     fn a_kernel_without_nftables_is_no_trouble_until_there_is_something_to_guard() {

@@ -11,7 +11,7 @@ use super::ruleset::{
     Chain, Connection, Element, Field, Filled, Hook, Ip, Is, Rule, Ruleset, Set, Term, Value,
     is_localhost,
 };
-use super::view::{Bridge, Choices, Family, Localhost, Overlay, Port, Rules, View};
+use super::view::{Bridge, Choices, Family, Link, Localhost, Overlay, Port, Rules, View};
 use crate::records::GatewayMode;
 
 /// Our networks of several hosts, and who may send for which.
@@ -21,6 +21,8 @@ const PEERS: &str = "peers";
 const BRIDGES: &str = "bridges";
 /// Pairs of one bridge and itself, where containers may talk to each other.
 const ICC: &str = "icc";
+/// What linked containers may ask of each other where others may not ask anything.
+const LINKED: &str = "linked4";
 const INTERNAL: &str = "internal";
 /// Bridges without a family: nobody on them speaks it, whatever they say.
 const WITHOUT: [&str; 2] = ["without4", "without6"];
@@ -71,13 +73,16 @@ pub(crate) fn render(table: &str, view: &View) -> Ruleset {
     }
     let overlays = view.overlays.iter().flat_map(of_overlay);
     let bridges = view.bridges.iter().flat_map(|bridge| of_bridge(bridge, choices));
+    let links = view.links.iter().map(of_link);
     let ports = view.ports.iter().flat_map(|port| of_port(port, choices));
     let strangers = STRANGERS
         .into_iter()
         .zip(&choices.strangers)
         .flat_map(|(set, names)| names.iter().map(move |name| (set, Element::of([device(name)]))));
     let guards = view.guards.iter().flat_map(leash::of_guard);
-    for (set, element) in bridges.chain(overlays).chain(ports).chain(strangers).chain(guards) {
+    for (set, element) in
+        bridges.chain(overlays).chain(ports).chain(links).chain(strangers).chain(guards)
+    {
         ruleset.set_mut(set).expect("every set is there").add(element);
     }
     ruleset
@@ -111,6 +116,18 @@ pub(crate) fn of_port(port: &Port, choices: &Choices) -> Vec<(&'static str, Elem
         _ if is_localhost(host) => Vec::new(),
         _ => vec![published, (PORTS[family], at(host))],
     }
+}
+
+fn of_link(link: &Link) -> (&'static str, Element) {
+    let (to, port) = link.to;
+    let element = Element::of([
+        device(&link.bridge),
+        Value::Address(link.from.into()),
+        Value::Address(to.into()),
+        Value::Protocol(link.protocol),
+        Value::Port(port),
+    ]);
+    (LINKED, element)
 }
 
 fn of_overlay(overlay: &Overlay) -> Vec<(&'static str, Element)> {
@@ -171,11 +188,12 @@ fn device(name: &str) -> Value {
 
 fn sets() -> Vec<Set> {
     use Field::{Device, Ipv4, Ipv6, Network, Port, Protocol, Subnet4, Subnet6};
-    let tables: [(&'static str, &'static [Field], &'static [Field]); 28] = [
+    let tables: [(&'static str, &'static [Field], &'static [Field]); 29] = [
         (OVERLAYS, &[Network], &[]),
         (PEERS, &[Ipv4, Network], &[]),
         (BRIDGES, &[Device], &[]),
         (ICC, &[Device, Device], &[]),
+        (LINKED, &[Device, Ipv4, Ipv4, Protocol, Port], &[]),
         (INTERNAL, &[Device], &[]),
         (TRUSTED, &[Device, Device], &[]),
         (STRANGERS[0], &[Device], &[]),
@@ -318,6 +336,7 @@ fn inward(choices: &Choices) -> Vec<Vec<Term>> {
     let mut rules = vec![
         vec![Term::Connection(Connection::Established), Term::Accept],
         vec![Term::PairIn(ICC), Term::Accept],
+        vec![Term::LinkIn(LINKED), Term::Accept],
     ];
     rules.extend(choices.accepted_mark.map(|mark| vec![Term::Marked(mark), Term::Accept]));
     rules.push(vec![Term::InputIn(INTERNAL), Term::Drop]);

@@ -133,6 +133,8 @@ pub(crate) enum Term {
     SourceOutputIn(Ip, Is, &'static str),
     /// Destination address, protocol and port together are an element of the set.
     TargetIn(Ip, &'static str),
+    /// Input device, both addresses, protocol and port together are an element of the set.
+    LinkIn(&'static str),
     /// To where VXLAN listens.
     Vxlan,
     /// VXLAN's identifier is an element of the set.
@@ -363,6 +365,9 @@ impl fmt::Display for Term {
                 write!(f, "{ip} saddr . oifname {}@{set}", not(is))
             }
             Self::TargetIn(ip, set) => write!(f, "{ip} daddr . meta l4proto . th dport @{set}"),
+            Self::LinkIn(set) => {
+                write!(f, "iifname . ip saddr . ip daddr . meta l4proto . th dport @{set}")
+            }
             Self::Vxlan => write!(f, "udp dport {VXLAN_PORT}"),
             Self::NetworkIn(set) => write!(f, "@th,96,32 @{set}"),
             Self::SourceNetworkIn(is, set) => {

@@ -17,6 +17,7 @@ pub(crate) struct View {
     pub(crate) overlays: Vec<Overlay>,
     pub(crate) ports: BTreeSet<Port>,
     pub(crate) guards: Vec<Guard>,
+    pub(crate) links: BTreeSet<Link>,
     pub(crate) choices: Choices,
 }
 
@@ -132,6 +133,15 @@ pub(crate) struct Port {
     pub(crate) mode: GatewayMode,
 }
 
+/// What a container may ask of another on a bridge whose containers do not talk to each other.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Link {
+    pub(crate) bridge: String,
+    pub(crate) from: Ipv4Addr,
+    pub(crate) to: (Ipv4Addr, u16),
+    pub(crate) protocol: Protocol,
+}
+
 impl Default for Choices {
     fn default() -> Self {
         Self {
@@ -157,6 +167,14 @@ impl View {
         let network = |endpoint: &Endpoint| {
             networks.iter().find(|network| network.id == endpoint.network_id).copied()
         };
+        let stays = |endpoint: &&&Endpoint| !leaving.contains(&endpoint.endpoint_id);
+        let staying: Vec<&Endpoint> = endpoints.iter().filter(stays).copied().collect();
+        let links = staying
+            .iter()
+            .filter(|endpoint| !endpoint.links.is_empty())
+            .filter_map(|endpoint| Some(links_of(network(endpoint)?, endpoint, &staying)))
+            .flatten()
+            .collect();
         // Whoever is on his way out can still send, and is asked for no more.
         let guards = endpoints
             .iter()
@@ -172,7 +190,7 @@ impl View {
             .collect();
         let bridges = networks.iter().filter_map(|network| Bridge::of(network)).collect();
         let overlays = networks.iter().filter_map(|network| Overlay::of(network)).collect();
-        Self { bridges, overlays, ports, guards, choices }
+        Self { bridges, overlays, ports, links, guards, choices }
     }
 }
 
@@ -211,6 +229,32 @@ impl Guard {
             allowed: allowed.to_vec(),
         })
     }
+}
+
+/// What the links of one endpoint open, where not everything is open. Docker's are of IPv4 only.
+fn links_of<'a>(
+    network: &Network,
+    endpoint: &'a Endpoint,
+    all: &'a [&'a Endpoint],
+) -> impl Iterator<Item = Link> + use<'a> {
+    let bridge = network.bridge.as_ref().filter(|bridge| !bridge.icc);
+    let name = bridge.map(|bridge| bridge.name.clone());
+    let linked = endpoint.links.iter().flat_map(move |link| {
+        all.iter().filter(move |other| {
+            other.container == link.container && other.network_id == endpoint.network_id
+        })
+    });
+    linked.flat_map(move |other| {
+        let name = name.clone();
+        other.exposed.iter().filter_map(move |&(protocol, port)| {
+            Some(Link {
+                bridge: name.clone()?,
+                from: endpoint.ip?,
+                to: (other.ip?, port),
+                protocol,
+            })
+        })
+    })
 }
 
 impl Overlay {

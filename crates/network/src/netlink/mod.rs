@@ -3,6 +3,7 @@
 //! Messages are written and read by the attribute (`message.rs`), not through a model of the whole protocol: a host has
 //! devices of kinds nobody foresaw, and listing them must not fail on what we never asked about.
 
+pub(crate) mod conntrack;
 pub(crate) mod message;
 pub(crate) mod queue;
 pub(crate) mod route;

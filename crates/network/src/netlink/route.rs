@@ -29,6 +29,7 @@ const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_STATS64: u16 = 23;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
@@ -178,7 +179,7 @@ impl Batch {
             link.nest(IFLA_AF_SPEC, no_ipv6_address);
         });
         if pair.isolated {
-            self.isolate_port(pair.host);
+            self.isolate_port(pair.host, true);
         }
     }
 
@@ -307,23 +308,24 @@ impl Batch {
         self.push(RTM_DELLINK, 0, &link_header(0, 0, 0), |link| link.text(IFLA_IFNAME, name));
     }
 
-    pub(crate) fn isolate_port(&mut self, name: &str) {
-        self.switch_port(name, IFLA_BRPORT_ISOLATED);
+    /// Has a port of a bridge reach only those that are not kept apart, or all of them.
+    pub(crate) fn isolate_port(&mut self, name: &str, isolated: bool) {
+        self.switch_port(name, IFLA_BRPORT_ISOLATED, isolated);
     }
 
     /// Lets frames leave a port of a bridge by which they came.
     pub(crate) fn turn_port_back(&mut self, name: &str) {
-        self.switch_port(name, IFLA_BRPORT_HAIRPIN);
+        self.switch_port(name, IFLA_BRPORT_HAIRPIN, true);
     }
 
     /// As the slave that it is: what `AF_BRIDGE` and `IFLA_PROTINFO` say is heard in `RTM_SETLINK` alone, which knows no
     /// names.
-    fn switch_port(&mut self, name: &str, switch: u16) {
+    fn switch_port(&mut self, name: &str, switch: u16, on: bool) {
         self.push(RTM_NEWLINK, 0, &link_header(0, 0, 0), |link| {
             link.text(IFLA_IFNAME, name);
             link.nest(IFLA_LINKINFO, |info| {
                 info.text(IFLA_INFO_SLAVE_KIND, "bridge");
-                info.nest(IFLA_INFO_SLAVE_DATA, |port| port.u8(switch, 1));
+                info.nest(IFLA_INFO_SLAVE_DATA, |port| port.u8(switch, on.into()));
             });
         });
     }
@@ -509,6 +511,13 @@ impl Socket {
 /// The link that a [`Batch::get_link`] brought.
 pub(crate) fn link_of(reply: Reply) -> Result<Option<Link>> {
     Ok(links_in(&reply.ok()?).next())
+}
+
+/// How many packets have come by the device of this reply to [`Batch::get_link`].
+pub(crate) fn received(reply: &Reply) -> Option<u64> {
+    let (_, body) = reply.objects.first()?;
+    let statistics = attribute(body.get(16..)?, IFLA_STATS64)?;
+    Some(u64::from_ne_bytes(*statistics.first_chunk()?))
 }
 
 fn only(replies: Vec<Reply>) -> Reply {

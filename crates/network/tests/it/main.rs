@@ -1,5 +1,7 @@
 //! The room against a real kernel: every test on a host of its own.
 
+#[cfg(test)]
+mod apart;
 mod attach;
 mod connect;
 mod create;
@@ -8,6 +10,8 @@ mod doctor;
 #[cfg(test)]
 mod egress;
 mod firewall;
+#[cfg(test)]
+mod flows;
 #[cfg(test)]
 mod lab;
 #[cfg(test)]

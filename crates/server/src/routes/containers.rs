@@ -54,6 +54,7 @@ pub(crate) fn routes(containers: Containers) -> Router {
         .route("/containers/{name}/export", get(export))
         .route("/commit", post(commit))
         .route("/containers/{name}", axum::routing::delete(remove))
+        .route("/containers/{name}/{alias}", axum::routing::delete(remove_linked))
         .with_state(containers)
 }
 
@@ -371,16 +372,25 @@ async fn commit(
     Ok(stream::json(StatusCode::CREATED, &CommitResponse { id: id.to_string() }))
 }
 
+/// A container by what another one calls it.
+async fn remove_linked(
+    containers: State<Containers>,
+    Path((parent, alias)): Path<(String, String)>,
+    query: Query,
+) -> Outcome {
+    remove(containers, Path(format!("{parent}/{alias}")), query).await
+}
+
 async fn remove(
     State(containers): State<Containers>,
     Path(name): Path<String>,
     query: Query,
 ) -> Outcome {
-    let request = RemoveRequest {
-        force: query.flag("force"),
-        volumes: query.flag("v"),
-        link: query.flag("link"),
-    };
+    let request = RemoveRequest { force: query.flag("force"), volumes: query.flag("v") };
+    if query.flag("link") {
+        containers.remove_link(&name).await?;
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
     containers.find(&name)?.remove(request).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -33,6 +33,7 @@ mod overlay;
 mod peer;
 mod publish;
 mod races;
+mod republish;
 mod resources;
 mod rootless;
 mod run;

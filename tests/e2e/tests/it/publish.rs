@@ -22,12 +22,12 @@ const WEB: [&str; 4] = [
     "mkdir -p /www; echo hello > /www/index.html; exec httpd -f -p 80 -h /www",
 ];
 
-fn run_web(house: &House, name: &str, flags: &[&str]) {
+pub(crate) fn run_web(house: &House, name: &str, flags: &[&str]) {
     house.ok(&[&["run", "-d", "--name", name][..], flags, &WEB].concat());
 }
 
 /// What a web server says; it may not have begun to listen.
-fn get(at: SocketAddr) -> String {
+pub(crate) fn get(at: SocketAddr) -> String {
     let end = Instant::now() + PATIENCE;
     loop {
         match try_get(at) {
@@ -38,27 +38,31 @@ fn get(at: SocketAddr) -> String {
     }
 }
 
-fn try_get(at: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&at, Duration::from_secs(5))?;
-    stream.set_read_timeout(Some(Duration::from_secs(5)))?;
-    stream.write_all(b"GET / HTTP/1.0\r\n\r\n")?;
+pub(crate) fn try_get(at: SocketAddr) -> std::io::Result<String> {
+    try_get_in(at, "/", Duration::from_secs(5))
+}
+
+pub(crate) fn try_get_in(at: SocketAddr, path: &str, time: Duration) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect_timeout(&at, time)?;
+    stream.set_read_timeout(Some(time))?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
 }
 
 /// The places that `docker port` names.
-fn places(house: &House, name: &str, port: &str) -> Vec<SocketAddr> {
+pub(crate) fn places(house: &House, name: &str, port: &str) -> Vec<SocketAddr> {
     let address = |text: &str| text.parse().unwrap_or_else(|_| panic!("no address: {text}"));
     house.ok(&["port", name, port]).lines().map(address).collect()
 }
 
-fn local(ip: &str, port: u16) -> SocketAddr {
+pub(crate) fn local(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().expect("an address"), port)
 }
 
 /// A number that is free on this machine in both families, for a moment.
-fn free_port() -> u16 {
+pub(crate) fn free_port() -> u16 {
     let socket = TcpListener::bind("[::]:0").expect("a free port");
     socket.local_addr().expect("an address").port()
 }
@@ -253,6 +257,32 @@ fn refused_in_dockers_words() {
     // Nothing of the refused is left.
     drop(thief);
     drop(TcpListener::bind(("0.0.0.0", stolen)).expect("the port is free"));
+}
+
+/// A kernel that has no SCTP says so, and so do we.
+#[test]
+fn a_protocol_that_the_kernel_lacks() {
+    let sctp = rustix::net::socket(
+        rustix::net::AddressFamily::INET,
+        rustix::net::SocketType::STREAM,
+        Some(rustix::net::ipproto::SCTP),
+    );
+    let house = house();
+    let port = free_port();
+    let publish = format!("127.0.0.1:{port}:80/sctp");
+    if sctp.is_ok() {
+        run_web(&house, "web", &["-p", &publish]);
+        assert_eq!(house.ok(&["port", "web"]), format!("80/sctp -> 127.0.0.1:{port}\n"));
+        return;
+    }
+    let words = refusal(&house, &["-p", &publish]);
+    assert!(
+        words.ends_with(&format!(
+            "failed to create socket for 127.0.0.1:{port}/sctp: protocol not supported"
+        )),
+        "{words}"
+    );
+    house.check();
 }
 
 #[test]

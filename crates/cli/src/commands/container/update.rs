@@ -3,6 +3,7 @@
 use api::container::UpdateBody;
 
 use super::body::resources;
+use super::ports::Ports;
 use super::{path, rate, values};
 use crate::command::{Args, Call, Command};
 use crate::commands::egress;
@@ -49,6 +50,8 @@ pub(crate) static COMMAND: Command = Command {
         )
         .hidden(),
         Flag::new("pids-limit", Kind::Int, "Tune container pids limit (set -1 for unlimited)"),
+        Flag::new("publish-add", Kind::List, "Publish more of a container's port(s) to the host"),
+        Flag::new("publish-rm", Kind::List, "Stop publishing a container's port(s) to the host"),
         Flag::new("restart", Kind::Text, "Restart policy to apply when a container exits"),
     ],
     run: |call| Box::pin(run(call)),
@@ -60,7 +63,12 @@ async fn run(call: &Call<'_>) -> Result {
     if !flags.any() {
         return Err(Failure::words("you must provide one or more flags when using this command"));
     }
-    let mut body = UpdateBody { resources: resources(flags)?, ..UpdateBody::default() };
+    let mut body = UpdateBody {
+        resources: resources(flags)?,
+        publish_add: Ports::of(&flags.list("publish-add"), &[])?.bindings,
+        publish_remove: Ports::of(&flags.list("publish-rm"), &[])?.bindings,
+        ..UpdateBody::default()
+    };
     if let Some(policy) = flags.get("restart") {
         body.restart_policy = values::restart_policy(policy)?;
     }

@@ -8,6 +8,7 @@ mod log;
 mod log_tag;
 mod mounts;
 mod ports;
+mod rebind;
 mod resources;
 mod security;
 mod text;
@@ -26,6 +27,7 @@ pub(crate) use self::log::{LogPlan, log};
 use self::mounts::all_mounts;
 use self::ports::Publish;
 pub(crate) use self::ports::{Ports, port_bindings};
+pub(crate) use self::rebind::rebind;
 pub use self::resources::BlockDevices;
 use self::resources::{block_devices, device_rules, devices, ulimits};
 pub(crate) use self::resources::{check_alone, discard, discard_here, resources};
@@ -373,6 +375,15 @@ fn rate(rate: Option<NetRate>, network: &Network) -> Result<Option<Rate>> {
         return Err(Error::invalid("conflicting options: a net rate and the network mode"));
     }
     Ok(rate)
+}
+
+/// What is published, alone: it can be changed while all else stays.
+pub(crate) fn published(
+    config: &Config,
+    host: &HostConfig,
+    warnings: &mut Vec<String>,
+) -> Result<Ports> {
+    ports(config, host, &network(&host.network_mode, config.network_disabled)?, warnings)
 }
 
 fn ports(

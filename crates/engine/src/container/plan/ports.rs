@@ -70,7 +70,7 @@ fn parse(port: &str) -> Result<(Protocol, u16)> {
     Ok((protocol.parse()?, number.parse().map_err(|_| bad())?))
 }
 
-fn host_ip(text: &str) -> Result<Option<IpAddr>> {
+pub(super) fn host_ip(text: &str) -> Result<Option<IpAddr>> {
     if text.is_empty() {
         return Ok(None);
     }
@@ -79,7 +79,7 @@ fn host_ip(text: &str) -> Result<Option<IpAddr>> {
 }
 
 /// A number, a range, or none at all; a protocol behind it is read over, as by Docker.
-fn host_ports(text: &str) -> Result<Option<RangeInclusive<u16>>> {
+pub(super) fn host_ports(text: &str) -> Result<Option<RangeInclusive<u16>>> {
     let bad = || Error::invalid(format!("invalid port specification: {text:?}"));
     let number = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
         true => text.parse::<u16>().map_err(|_| bad()),

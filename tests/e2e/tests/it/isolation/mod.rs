@@ -95,6 +95,8 @@ const TABLE: &str = "
     peer       tcp   10.1.0.1:8081           no   no
     peer       tcp   [2001:db8:1::1]:8080    yes  -
     web        tcp   [2001:db8:1::1]:8080    yes  -
+    peer       tcp   [2001:db8:1::1]:8085    no   -
+    peer       tcp   [fd00:1::1]:8085        no   -
     db         tcp   192.0.2.1:8080          yes  yes  a published port is published to everybody
     db         tcp   10.1.0.1:8080           yes  yes
     db         tcp   192.0.2.1:8081          no   no
@@ -117,6 +119,8 @@ const TABLE: &str = "
     neighbour  tcp   [2001:db8:1::1]:8080    yes  -
     neighbour  tcp   [2001:db8:1::1]:8082    yes  -
     neighbour  tcp   [2001:db8:2::1]:8082    no   -
+    neighbour  tcp   [2001:db8:1::1]:8085    no   -
+    neighbour  tcp   [fd00:1::2]:81          no   -    published on ::1
     neighbour  tcp   10.1.0.2:80             no   yes  20.10 lets whoever knows the way in to published ports
     neighbour  tcp   10.1.0.2:81             no   yes  even of those that are published on 127.0.0.1
     neighbour  tcp   10.1.0.2:82             no   yes
@@ -158,6 +162,8 @@ const TABLE: &str = "
     host       tcp   192.0.2.1:8082          yes  yes
     host       tcp   192.0.2.1:8081          no   no
     host       tcp   [2001:db8:1::1]:8082    yes  -
+    host       tcp   [::1]:8085              yes  -
+    host       tcp   [2001:db8:1::1]:8085    no   -
     host       tcp   127.0.0.1:8084          yes  yes
     host       tcp   10.5.0.2:83             yes  -
 ";

@@ -103,6 +103,19 @@ fn while_it_rests() {
     assert!(links.contains("lan7") && links.lines().count() == 2, "{links}");
     house.ok(&["rm", "-f", "web"]);
 
+    // One that is not there may be there by the time of the start.
+    house.ok(&["create", "--name", "early", "busybox", "sleep", "3600"]);
+    house.ok(&["network", "connect", "later", "early"]);
+    let refused = said(&house.docker(&["start", "early"]).output().expect("docker"));
+    assert!(refused.1.contains("network later not found"), "{}", refused.1);
+    house.ok(&["network", "create", "later"]);
+    house.ok(&["start", "early"]);
+    assert!(!address(&house, "early", "later", "IPAddress").is_empty());
+    let refused =
+        said(&house.docker(&["network", "connect", "nope", "early"]).output().expect("docker"));
+    assert_eq!(refused.1, "Error response from daemon: network nope not found");
+    house.ok(&["rm", "-f", "early"]);
+
     sleeper(&house, "alone", &["--network", "none"]);
     let refused =
         said(&house.docker(&["network", "connect", "net", "alone"]).output().expect("docker"));
