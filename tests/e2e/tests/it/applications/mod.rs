@@ -34,7 +34,7 @@ impl<'a> Shop<'a> {
             .map(|name| shop.house.path(name).display().to_string());
         shop.run(
             "postgres",
-            "exec 3<>/dev/tcp/127.0.0.1/5432",
+            "pg_isready -q -h 127.0.0.1",
             &[
                 "--user",
                 "postgres",
@@ -187,9 +187,8 @@ impl<'a> Shop<'a> {
 
     /// What the shop has acknowledged is what it has.
     fn has(&self, rows: u32, visits: u32) {
-        assert_eq!(self.sql("select count(*), sum(id) from orders"), {
-            format!("{rows}|{}", rows * (rows + 1) / 2)
-        });
+        // Numbers of a sequence may be skipped by a crash; rows may not.
+        assert_eq!(self.sql("select count(distinct id) from orders"), rows.to_string());
         assert_eq!(
             self.house.ok(&["exec", "redis", "redis-cli", "get", "visits"]).trim(),
             visits.to_string()
