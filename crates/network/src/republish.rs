@@ -11,7 +11,7 @@ use crate::attend::{announce, defaults, outward, place, published, routed};
 use crate::endpoint::PortRequest;
 use crate::netd::protocol::{Change, Place};
 use crate::networks::{Core, Networks};
-use crate::ports::{self, Bound, Defaults, Group, Need, groups};
+use crate::ports::{Bound, Defaults, Group, Need, groups};
 use crate::records::{Endpoint, PublishedPort};
 
 impl Networks {
@@ -122,7 +122,9 @@ impl Core {
 
     fn take_again(&self, endpoint: &Endpoint, ports: &[&PublishedPort]) {
         for port in ports {
-            let taken = ports::bind_again(**port)
+            let taken = self
+                .ports
+                .bind_again(**port)
                 .and_then(|bound| self.netd.change(vec![announce(endpoint, bound)]));
             if let Err(err) = taken {
                 tracing::error!(container = %endpoint.container_name, error = %err.chain(), "a published port was taken by somebody else meanwhile");
