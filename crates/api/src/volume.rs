@@ -49,6 +49,18 @@ pub struct CreateBody {
     pub name: String,
 }
 
+/// `POST /gantry/volumes/{name}/clone`: ours.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct CloneBody {
+    pub name: String,
+    pub labels: StringMap,
+    /// Labelled as one, and named after the moment if it has no name.
+    pub snapshot: bool,
+    /// Containers that use the volume go on meanwhile.
+    pub no_pause: bool,
+}
+
 /// `GET /volumes`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

@@ -23,6 +23,7 @@ mod stream;
 pub mod system;
 mod volumes;
 mod warnings;
+mod yaml;
 
 pub use container::attach::{AttachRequest, Attached, DetachKeys};
 pub use container::commit::CommitRequest;

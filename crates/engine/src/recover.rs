@@ -61,6 +61,7 @@ impl Containers {
                 .map(|container| container.id().clone())
                 .collect();
             this.sweep(&up)?;
+            this.rooms.forget_unmade_volumes()?;
             if this.rooms.wake_foreign(&up)? {
                 let rooms = Arc::clone(&this.rooms);
                 // Nobody waits for plugins that may not be there yet.

@@ -93,10 +93,15 @@ pub(crate) static ALL: &[&Command] = &[
     &system::prune::COMMAND,
     &system::search::COMMAND,
     &system::version::COMMAND,
+    &volume::copy::CLONE,
+    &volume::copy::SNAPSHOT,
     &volume::create::COMMAND,
+    &volume::export::COMMAND,
+    &volume::import::COMMAND,
     &volume::inspect::COMMAND,
     &volume::ls::COMMAND,
     &volume::prune::COMMAND,
+    &volume::rename::COMMAND,
     &volume::rm::COMMAND,
 ];
 

@@ -288,19 +288,21 @@ impl NamedHook {
 
 /// `None` for what is no spec.
 fn document(path: &Path) -> Result<Option<Document>> {
-    match path.extension().and_then(|extension| extension.to_str()) {
-        Some("json") => {}
-        Some("yaml" | "yml") => {
-            return Err(Error::not_implemented("it is written in YAML; only JSON is understood"));
-        }
-        _ => return Ok(None),
+    let extension = path.extension().and_then(|extension| extension.to_str());
+    // Other endings are of other things, `.yml` among them: so say the specification's own programs.
+    if !matches!(extension, Some("json" | "yaml")) {
+        return Ok(None);
     }
     let size = std::fs::metadata(path)?.len();
     if size > LARGEST {
         return Err(Error::invalid(format!("it has {size} bytes")));
     }
-    let document: Document =
-        serde_json::from_slice(&std::fs::read(path)?).map_err(std::io::Error::from)?;
+    let text = std::fs::read_to_string(path)?;
+    let document: Document = match extension {
+        Some("yaml") => serde_json::from_value(crate::yaml::value(&text)?),
+        _ => serde_json::from_str(&text),
+    }
+    .map_err(std::io::Error::from)?;
     let right = document.kind.split_once('/').is_some_and(|(vendor, class)| {
         let word = |text: &str| {
             text.starts_with(|c: char| c.is_ascii_alphabetic())
@@ -379,6 +381,24 @@ mod tests {
         assert_eq!((spec.mounts.len(), &*spec.mounts[0].kind), (1, "bind"));
         assert_eq!(spec.mounts[0].options, ["ro", "rbind"]);
         assert_eq!(spec.hooks.unwrap().create_container.len(), 1);
+    }
+
+    #[test]
+    fn a_spec_in_yaml_is_the_same() {
+        let yaml = "# made by a tool\ncdiVersion: 0.6.0\nkind: vendor.com/gpu\ndevices:\n- name: \"0\"\n  containerEdits:\n    \
+                    deviceNodes:\n    - path: /dev/gpu0\n      hostPath: /dev/null\n      fileMode: 0620\n      permissions: rw\n\
+                    containerEdits:\n  env:\n  - DRIVER=1\n";
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join("vendor.yaml"), yaml).unwrap();
+        std::fs::write(dir.path().join("broken.yaml"), "kind: [").unwrap();
+        std::fs::write(dir.path().join("other.yml"), yaml.replace("vendor.com", "other.com"))
+            .unwrap();
+        let dirs = [dir.path().to_owned()];
+        assert_eq!(Registry::read(&dirs).names().collect::<Vec<_>>(), ["vendor.com/gpu=0"]);
+        let mut spec = Spec::default();
+        inject(&mut spec, &[by_name(&["vendor.com/gpu=0"])], &dirs).unwrap();
+        let device = &spec.linux.unwrap().devices[0];
+        assert_eq!((device.minor, device.file_mode), (3, Some(0o620)));
     }
 
     #[test]

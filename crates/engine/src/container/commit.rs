@@ -97,7 +97,7 @@ impl Container {
     }
 
     /// Pauses it, if it runs, and remembers why: a daemon that dies here must not leave it so.
-    async fn freeze(&self) -> Result<bool> {
+    pub(crate) async fn freeze(&self) -> Result<bool> {
         let _gate = self.cell.gate.lock().await;
         if self.record().state.phase != Phase::Running {
             return Ok(false);

@@ -68,7 +68,7 @@ pub struct Record {
     /// Its removal, once begun, takes its own volumes too: a daemon that finishes what another began must know.
     #[serde(default)]
     pub removes_volumes: bool,
-    /// Paused for a moment by `commit`: the next daemon lets it go on if this one cannot.
+    /// Paused for a moment by `commit`, or while a volume of its is copied: the next daemon lets it go on if this one cannot.
     #[serde(default)]
     pub frozen_to_commit: bool,
     /// Removed: this is the last that readers will ever see of it.

@@ -4,6 +4,7 @@
 //! those that a bind named into being may have no record, and need none; those of plugins always have one ([`foreign`]).
 
 pub(crate) mod foreign;
+mod wholes;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -222,6 +223,16 @@ impl Rooms {
             Some(record) if record.driver == LOCAL => storage::volume::Options::of(&record.options),
             _ => Ok(None),
         }
+    }
+
+    /// Forgets what was written down of volumes of our own that never came to be. To be asked before anybody can make one.
+    pub(crate) fn forget_unmade_volumes(&self) -> Result<()> {
+        for record in self.store.list::<Record>()? {
+            if record.driver == LOCAL && self.storage.volumes.path(&record.name).is_err() {
+                self.store.delete::<Record>(&record.name)?;
+            }
+        }
+        Ok(())
     }
 
     /// To be asked while nobody can begin to use it.

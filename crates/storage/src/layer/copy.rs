@@ -15,7 +15,7 @@ use crate::{beneath, xattr};
 const DEFAULT_ACL: &[u8] = b"system.posix_acl_default";
 
 /// Copies all of `from` into the empty directory `to`, the root's own description too.
-pub(crate) fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
+pub fn copy(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let mut links: HashMap<u64, Vec<u8>> = HashMap::new();
     let mut directories = vec![(Vec::new(), rustix::fs::fstat(from).on_disk()?)];
     let mut parent: (Vec<u8>, OwnedFd) = (Vec::new(), open(to, b"")?);

@@ -14,6 +14,7 @@ mod place;
 pub(crate) mod tree;
 pub(crate) mod whiteout;
 
+pub use self::copy::copy as duplicate;
 pub use apply::{Applied, Clash, Options, Owners, Whiteouts, apply, apply_with};
 pub use diff::{Change, ChangeKind};
 pub use limits::Limits;

@@ -1,10 +1,10 @@
 //! The local driver: `volumes/<name>/_data`, as Docker lays them out.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use stdx::{Context, Error, Kind, Result};
 
@@ -14,6 +14,8 @@ use crate::trash::Trash;
 use crate::volume::{Driver, Scope, Volume};
 
 const DATA: &str = "_data";
+/// What a volume is called before it has a name: no volume can be.
+const STAGED: &str = ".new-";
 
 /// The volumes under one data root.
 pub struct Local {
@@ -28,27 +30,70 @@ impl Local {
         let directory = durable::directory(&path)?;
         // A volume's data belongs to whom the container says; the way there is for root, and may be passed through.
         rustix::fs::fchmod(&directory, Mode::from_raw_mode(0o701)).on_disk()?;
+        // Of a daemon that died while it filled them: nobody else is here.
+        for name in beneath::names(directory.as_fd()).on_disk()? {
+            if let Some(name) = name.to_str().ok().filter(|name| name.starts_with(STAGED)) {
+                trash.take(directory.as_fd(), name)?;
+            }
+        }
         Ok(Self { path, directory, trash: trash.clone() })
     }
 
     /// Makes a volume, or finds the one of that name. Returns where its data is.
     pub fn create(&self, name: &str) -> Result<PathBuf> {
         validate(name)?;
-        let make = |at: &OwnedFd, name: &str, mode: u32| -> Result<()> {
-            match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(mode)) {
-                Ok(()) => {
-                    let made = durable::open_directory(at.as_fd(), name)?;
-                    rustix::fs::fchmod(made, Mode::from_raw_mode(mode)).on_disk()
-                }
-                Err(Errno::EXIST) => Ok(()),
-                Err(errno) => Err(errno).on_disk(),
-            }
-        };
         let doing = || format!("cannot create volume {name}");
         make(&self.directory, name, 0o701).context(doing)?;
         let volume = durable::open_directory(self.directory.as_fd(), name).context(doing)?;
         make(&volume, DATA, 0o755).context(doing)?;
         Ok(self.data(name))
+    }
+
+    /// Makes a volume whose data `fill` writes. It has its name when all of it is on disk; until then nobody sees it, and
+    /// after a crash the next daemon throws it away.
+    pub fn create_filled(
+        &self,
+        name: &str,
+        fill: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
+        validate(name)?;
+        let staged = format!("{STAGED}{}", stdx::Id::random().short());
+        let made = self.fill_and_name(&staged, name, fill);
+        if made.is_err() {
+            self.trash.take(self.directory.as_fd(), &staged)?;
+        }
+        made
+    }
+
+    fn fill_and_name(
+        &self,
+        staged: &str,
+        name: &str,
+        fill: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
+    ) -> Result<()> {
+        make(&self.directory, staged, 0o701)?;
+        let volume = durable::open_directory(self.directory.as_fd(), staged)?;
+        make(&volume, DATA, 0o755)?;
+        let data = durable::open_directory(volume.as_fd(), DATA)?;
+        fill(data.as_fd())?;
+        rustix::fs::syncfs(&data).on_disk()?;
+        self.give_name(staged, name)
+    }
+
+    /// Gives a volume another name, unless that is taken.
+    pub fn rename(&self, name: &str, new: &str) -> Result<()> {
+        validate(name)?;
+        validate(new)?;
+        self.give_name(name, new)
+    }
+
+    fn give_name(&self, from: &str, to: &str) -> Result<()> {
+        let (at, only_new) = (&self.directory, RenameFlags::NOREPLACE);
+        match rustix::fs::renameat_with(at, from, at, to, only_new) {
+            Err(Errno::EXIST) => Err(Error::conflict(format!("volume {to} already exists"))),
+            renamed => renamed.on_disk(),
+        }?;
+        rustix::fs::fsync(at).on_disk()
     }
 
     /// Where the data of a volume is.
@@ -140,6 +185,18 @@ impl Driver for Local {
 
     fn remove(&self, name: &str) -> Result<()> {
         self.remove(name)
+    }
+}
+
+/// Makes a directory, whatever the umask; one that is there already is fine.
+fn make(at: &OwnedFd, name: &str, mode: u32) -> Result<()> {
+    match rustix::fs::mkdirat(at, name, Mode::from_raw_mode(mode)) {
+        Ok(()) => {
+            let made = durable::open_directory(at.as_fd(), name)?;
+            rustix::fs::fchmod(made, Mode::from_raw_mode(mode)).on_disk()
+        }
+        Err(Errno::EXIST) => Ok(()),
+        Err(errno) => Err(errno).on_disk(),
     }
 }
 

@@ -45,6 +45,7 @@ mod streams;
 mod transcript;
 mod uml;
 mod userns;
+mod volume_copies;
 mod volume_plugins;
 mod volumes;
 mod watching;

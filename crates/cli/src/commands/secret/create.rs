@@ -66,7 +66,7 @@ async fn run(call: &Call<'_>, noun: Noun) -> Result {
     call.cli.printer.line(&created.id)
 }
 
-pub(super) fn labels(words: &[&str]) -> BTreeMap<String, String> {
+pub(crate) fn labels(words: &[&str]) -> BTreeMap<String, String> {
     let pair = |word: &&str| {
         let (key, value) = word.split_once('=').unwrap_or((word, ""));
         (key.to_owned(), value.to_owned())

@@ -10,6 +10,8 @@ use std::io::Read;
 
 use client::path_escape;
 
+pub(crate) use create::labels as labels_of;
+
 use crate::failure::{Failure, Result};
 
 /// What differs between the two.
