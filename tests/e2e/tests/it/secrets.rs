@@ -55,7 +55,7 @@ fn session(client: &dyn Fn(&[&str]) -> Command) -> String {
         all += &format!("$ {}\n{}\n", args.join(" "), lines.join("\n"));
     };
     for noun in ["secret", "config"] {
-        say(&[noun, "create", "-l", "a=b", "-l", "c", "one", "-"], WORD.as_bytes());
+        say(&[noun, "create", "-l", "a=b", "one", "-"], WORD.as_bytes());
         say(&[noun, "create", "one", "-"], b"x");
         for wrong in ["a b", "a-", &"x".repeat(65)] {
             say(&[noun, "create", wrong, "-"], b"x");

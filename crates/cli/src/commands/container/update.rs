@@ -50,8 +50,10 @@ pub(crate) static COMMAND: Command = Command {
         )
         .hidden(),
         Flag::new("pids-limit", Kind::Int, "Tune container pids limit (set -1 for unlimited)"),
-        Flag::new("publish-add", Kind::List, "Publish more of a container's port(s) to the host"),
-        Flag::new("publish-rm", Kind::List, "Stop publishing a container's port(s) to the host"),
+        Flag::new("publish-add", Kind::List, "Publish more of a container's port(s) to the host")
+            .hidden(),
+        Flag::new("publish-rm", Kind::List, "Stop publishing a container's port(s) to the host")
+            .hidden(),
         Flag::new("restart", Kind::Text, "Restart policy to apply when a container exits"),
     ],
     run: |call| Box::pin(run(call)),

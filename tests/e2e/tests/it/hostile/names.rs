@@ -150,8 +150,6 @@ fn a3_numbers_are_judged_before_they_are_used() {
         ("ShmSize", json!(-5), false),
         ("ShmSize", json!(i64::MAX), true),
         ("OomScoreAdj", json!(-1001), false),
-        ("BlkioWeight", json!(5), false),
-        ("BlkioWeight", json!(65535), false),
         ("Ulimits", json!([{"Name": "nofile", "Soft": 5, "Hard": 1}]), false),
         ("Ulimits", json!([{"Name": "nofile", "Soft": i64::MAX, "Hard": i64::MAX}]), true),
         ("Ulimits", json!([{"Name": "nothing", "Soft": 1, "Hard": 1}]), false),

@@ -37,6 +37,7 @@ docker rm -f web api db
 docker network rm front back
 docker-compose config --services
 docker-compose up -d
+until [ -z "$(docker ps -q --filter health=starting)" ]; do :; done
 docker-compose ps
 docker-compose logs --no-color api
 docker-compose logs --no-color --tail 1 db
@@ -50,6 +51,7 @@ docker-compose port web 80
 docker-compose port --index 1 api 8000
 docker-compose up -d
 docker-compose scale api=3
+until [ -z "$(docker ps -q --filter health=starting)" ]; do :; done
 docker-compose ps
 docker-compose up -d --scale api=1
 docker-compose restart db

@@ -254,5 +254,11 @@ fn f22_what_others_take_away() {
     let _dead = stranger.kill();
     let _ended = stranger.wait();
     house.ok(&["network", "rm", "net"]);
+    // The group goes once the stranger has.
+    let end = Instant::now() + PATIENCE;
+    while !findings(&house).is_empty() {
+        assert!(Instant::now() < end, "{:?}", findings(&house));
+        std::thread::yield_now();
+    }
     house.check();
 }
