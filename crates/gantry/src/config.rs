@@ -780,6 +780,12 @@ pub(crate) fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
+/// The address of the host's message bus (D-Bus).
+pub(crate) fn system_bus() -> String {
+    variable("DBUS_SYSTEM_BUS_ADDRESS")
+        .unwrap_or_else(|| "unix:path=/run/dbus/system_bus_socket".to_owned())
+}
+
 /// Where systemd wants to be told that we are ready.
 pub(crate) fn notify_socket() -> Option<String> {
     variable("NOTIFY_SOCKET")

@@ -410,6 +410,7 @@ fn networking(config: &Config, identity: &str) -> Result<NetworkConfig> {
         namespaces: Some(config.exec_root.join("netns")),
         plugins: None,
         outside: None,
+        system_bus: Some(config::system_bus()),
         table: None,
     })
 }

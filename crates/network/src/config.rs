@@ -61,6 +61,9 @@ pub struct NetworkConfig {
     pub plugins: Option<Arc<Plugins>>,
     /// Who has sockets of the real host's network, where ours is a namespace of a user's.
     pub outside: Option<Arc<Outside>>,
+    /// Where the host's message bus (D-Bus) is, by which firewalld is spoken with: an address as in
+    /// `DBUS_SYSTEM_BUS_ADDRESS`. `None` speaks with nobody.
+    pub system_bus: Option<String>,
     /// The name of our nftables table; `None` derives it from the bridge's, so that daemons with different bridges live
     /// side by side.
     pub table: Option<String>,
@@ -94,6 +97,7 @@ impl Default for NetworkConfig {
             namespaces: None,
             plugins: None,
             outside: None,
+            system_bus: None,
             table: None,
         }
     }

@@ -18,6 +18,7 @@ use crate::dns::inside::Sockets;
 use crate::driver::{Drivers, Inside, Namespace};
 use crate::endpoint::{self, AttachRequest};
 use crate::firewall::Firewall;
+use crate::firewalld::{self, Firewalld};
 use crate::gateway;
 use crate::host::Host;
 use crate::ipam::{self, Usage};
@@ -60,6 +61,7 @@ pub(crate) struct Core {
     pub(crate) drivers: Drivers,
     pub(crate) ipam: RemoteIpam,
     pub(crate) firewall: Mutex<Firewall>,
+    pub(crate) firewalld: Firewalld,
     pub(crate) netd: netd::Client,
     pub(crate) ports: Ports,
     pub(crate) ready: netns::Ready,
@@ -103,6 +105,7 @@ impl Networks {
         let netd = netd::Client::open(config.netd.clone())?;
         let core = Arc::new(Core {
             firewall: Mutex::new(Firewall::open(&config, netd.keeper())),
+            firewalld: Firewalld::none(),
             netd,
             ports: Ports::new(config.outside.clone()),
             ready: netns::Ready::default(),
@@ -119,6 +122,7 @@ impl Networks {
         let releaser = Arc::new(Releaser::start(&core)?);
         releaser.prepare();
         let monitor = Arc::new(core.watch()?);
+        core.speak_with_firewalld()?;
         core.keep_apart();
         Ok(Self { core, releaser, _monitor: monitor })
     }
@@ -225,6 +229,7 @@ impl Networks {
         let made = core.drivers.of(network.driver).create(&network);
         match made.and_then(|()| core.permit_change()) {
             Ok(()) => {
+                core.follow_bridge(&network);
                 core.tell_of("create", &network);
                 Ok(network)
             }
@@ -600,12 +605,34 @@ impl Core {
             self.store.delete::<Network>(network.id.as_str())
         });
         match &gone {
-            Ok(()) => self.forget_names(network),
+            Ok(()) => {
+                self.follow_bridge(network);
+                self.forget_names(network);
+            }
             Err(_) => {
                 self.model().networks.insert(network.id.clone(), Arc::clone(network));
             }
         }
         gone
+    }
+
+    /// Where the rules are ours, and the host is: a user's namespace has no firewalld.
+    fn speak_with_firewalld(self: &Arc<Self>) -> Result<()> {
+        let config = &self.config;
+        let guarding = (config.iptables || config.ip6tables) && config.outside.is_none();
+        let bus = config.system_bus.as_deref().filter(|_| guarding);
+        if let Some(socket) = bus.and_then(firewalld::bus_at) {
+            self.firewalld.start(self, socket)?;
+            self.firewalld.follow();
+        }
+        Ok(())
+    }
+
+    /// A bridge has come or gone.
+    fn follow_bridge(&self, network: &Network) {
+        if network.bridge.is_some() {
+            self.firewalld.follow();
+        }
     }
 
     fn tell_of(&self, action: &str, network: &Network) {

@@ -133,6 +133,7 @@ impl Core {
             if let Err(err) = core.permit() {
                 tracing::error!(err = %err.chain(), "somebody changed the firewall, and it cannot be mended");
             }
+            core.firewalld.glimpse();
         })?;
         let bridges = bridges::source(Arc::downgrade(self))?;
         Monitor::start(rules.into_iter().chain([bridges]).collect())

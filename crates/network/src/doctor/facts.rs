@@ -14,6 +14,7 @@ use crate::check::Finding;
 use crate::files;
 use crate::firewall::Survey;
 use crate::firewall::view::{Choices, Rules, ports_of};
+use crate::firewalld::Standing;
 use crate::netlink::route::Link;
 use crate::networks::Core;
 use crate::records::{Endpoint, Network, PublishedPort};
@@ -33,6 +34,7 @@ pub(super) struct Facts {
     pub(super) unowned: bool,
     pub(super) legacy: bool,
     pub(super) ufw: bool,
+    pub(super) firewalld: Standing,
     pub(super) addresses: Vec<IpAddr>,
     /// Each with its device.
     pub(super) routes: Vec<(IpNet, String)>,
@@ -104,6 +106,7 @@ impl Facts {
             unowned,
             legacy,
             ufw,
+            firewalld: core.firewalld.standing(),
             addresses: addresses(core, &links)?,
             routes: routes
                 .iter()

@@ -10,6 +10,7 @@ use serde::Serialize;
 use stdx::Result;
 
 use crate::egress::Egress;
+use crate::firewalld::{Standing, ZONE};
 use crate::ipam;
 use crate::networks::Networks;
 use crate::records::{Endpoint, GatewayMode, Network, PublishedPort};
@@ -344,6 +345,28 @@ fn host(facts: &Facts) -> Vec<Diagnosis> {
     }
     if facts.legacy {
         find(Level::Warning, "iptables-legacy filters here, of which nothing can be said: see iptables-legacy -S FORWARD".to_owned());
+    }
+    match &facts.firewalld {
+        Standing::Absent => {}
+        Standing::Silent(reason) => {
+            find(Level::Warning, format!("firewalld does not know of our bridges: {reason}"));
+        }
+        Standing::Follows { elsewhere } => {
+            find(
+                Level::Note,
+                format!(
+                    "firewalld judges what is forwarded: bridges of containers are in its zone {ZONE}"
+                ),
+            );
+            for (bridge, zone) in elsewhere {
+                find(
+                    Level::Warning,
+                    format!(
+                        "{bridge} is in firewalld's zone {zone}, not {ZONE}: what that refuses does not reach its containers"
+                    ),
+                );
+            }
+        }
     }
     if facts.filtered {
         find(

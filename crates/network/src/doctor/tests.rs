@@ -187,3 +187,21 @@ fn what_others_drop() {
     "#]],
     );
 }
+
+#[test]
+fn what_is_said_of_firewalld() {
+    let said = |standing| {
+        let facts = Facts { firewalld: standing, ..healthy(bridge(|_| {}), "192.168.1.2:80") };
+        let findings = report(&facts).findings.into_iter();
+        findings.map(|one| (one.level, one.problem)).collect::<Vec<_>>()
+    };
+    assert_eq!(said(Standing::Absent), []);
+    let (level, problem) = said(Standing::Silent("no answer".to_owned())).remove(0);
+    assert_eq!(level, Level::Warning);
+    assert_eq!(problem, "firewalld does not know of our bridges: no answer");
+    let elsewhere = [("br-1".to_owned(), "trusted".to_owned())].into();
+    let findings = said(Standing::Follows { elsewhere });
+    assert_eq!(findings.len(), 2, "{findings:?}");
+    assert!(findings[0].1.starts_with("br-1 is in firewalld's zone trusted"), "{findings:?}");
+    assert_eq!(findings[1].0, Level::Note);
+}

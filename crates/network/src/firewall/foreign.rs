@@ -27,6 +27,8 @@ const COMMENT: u8 = 0;
 pub(super) struct Warned {
     legacy: bool,
     chains: Vec<String>,
+    /// firewalld judges what is forwarded. What there is to be said of that, `firewalld` knows.
+    pub(super) firewalld: bool,
 }
 
 /// Whether what happens in a table of this name can be of concern to us.
@@ -142,6 +144,7 @@ fn warn_of_legacy(warned: &mut Warned) {
 /// Other chains that drop what they do not know belong to somebody who wrote them so.
 fn warn_of_others(socket: &mut Socket, owner: &str, warned: &mut Warned) -> Result<()> {
     const FAMILIES: [(u8, &str); 3] = [(1, "inet"), (2, "ip"), (10, "ip6")];
+    warned.firewalld = false;
     let mut batch = Batch::new();
     batch.push_dump(GET_CHAIN, &header(0, 0), |_| {});
     for (_, body) in only(socket.exchange(batch)?).ok()? {
@@ -154,16 +157,16 @@ fn warn_of_others(socket: &mut Socket, owner: &str, warned: &mut Warned) -> Resu
         if handled || !is_forward_hook(chain) {
             continue;
         }
+        // While it is reloaded it has another one, which drops everything.
+        if table.starts_with(FIREWALLD) {
+            warned.firewalld = true;
+            continue;
+        }
         let said = format!("{family} {table} {name}");
         if warned.chains.contains(&said) {
             continue;
         }
-        if table == FIREWALLD {
-            tracing::warn!(
-                "firewalld judges what this host forwards: if containers reach nothing, have it trust their bridges \
-                 (firewall-cmd --permanent --zone=trusted --add-interface=BRIDGE, then firewall-cmd --reload)"
-            );
-        } else if be32_of(chain, CHAIN_POLICY) == Some(DROP) {
+        if be32_of(chain, CHAIN_POLICY) == Some(DROP) {
             tracing::warn!(
                 chain = %said,
                 "this host drops what it forwards by default, and not by iptables: containers reach nothing until you \

@@ -201,6 +201,11 @@ impl Firewall {
         Ok(())
     }
 
+    /// Whether firewalld judged what is forwarded when others were last looked at.
+    pub(crate) fn meets_firewalld(&self) -> bool {
+        self.foreign.firewalld
+    }
+
     /// Looks at what there is, of ours and of others.
     pub(crate) fn survey(&mut self) -> Result<Survey> {
         let Some(Ok(Kernel { socket, ownership, .. })) = &mut self.kernel else {

@@ -11,6 +11,7 @@ mod distribution;
 mod doctor;
 mod egress;
 mod escapes;
+mod firewalld;
 mod flags;
 mod foreign;
 mod health;
