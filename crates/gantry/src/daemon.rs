@@ -186,10 +186,9 @@ async fn serve(
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let metrics = config
-        .metrics_address
-        .as_deref()
-        .map(|address| Listener::open(&format!("tcp://{address}"), Some(&TcpSecurity::Plain), &[]));
+    let metrics = config.metrics_address.as_deref().map(|address| {
+        Listener::open(&format!("tcp://{address}"), Some(&TcpSecurity::Public), &[])
+    });
     let metrics = metrics.transpose()?.unwrap_or_default();
     let rooms = server::Rooms {
         containers,

@@ -70,6 +70,8 @@ enum Socket {
 pub enum TcpSecurity {
     /// Anybody who can connect is root here. Only when the operator said so.
     Plain,
+    /// What is served there may be known to anybody who can connect.
+    Public,
     Tls(Arc<ServerConfig>),
 }
 
@@ -198,6 +200,7 @@ impl Listener {
                 tracing::warn!(host = %name, "whoever can reach this address without TLS has root on this host");
                 None
             }
+            TcpSecurity::Public => None,
             TcpSecurity::Tls(config) => Some(TlsAcceptor::from(Arc::clone(config))),
         };
         Ok(Self {

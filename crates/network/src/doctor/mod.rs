@@ -13,7 +13,7 @@ use crate::egress::Egress;
 use crate::firewalld::{Standing, ZONE};
 use crate::ipam;
 use crate::networks::Networks;
-use crate::records::{Endpoint, GatewayMode, Network, PublishedPort};
+use crate::records::{DriverKind, Endpoint, GatewayMode, Network, PublishedPort};
 use facts::{Facts, Presence};
 pub(crate) use facts::{Judge, legacy_filters};
 
@@ -169,6 +169,12 @@ fn picture(network: &Network) -> NetworkReport {
     let neighbours = if bridge.is_some_and(|bridge| !bridge.icc) { "" } else { "each other, " };
     let mode = bridge.map(|bridge| bridge.gateway_mode);
     let (reaches, reached_by) = match (bridge, network.internal) {
+        (None, _) if network.driver == DriverKind::Null => {
+            ("nothing".to_owned(), "nobody".to_owned())
+        }
+        (None, _) if network.driver == DriverKind::Host => {
+            ("what this host reaches".to_owned(), "whoever reaches this host".to_owned())
+        }
         (None, _) => ("what its driver lets it".to_owned(), "whom its driver lets".to_owned()),
         (Some(_), true) => (format!("{neighbours}this host"), "this host".to_owned()),
         (Some(_), false) => {
