@@ -9,12 +9,9 @@ use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{
-    AddressFamily, Protocol, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen,
-    socket_with,
-};
+use rustix::net::{AddressFamily, Protocol, SocketFlags, SocketType};
 use stdx::{Context, Error, Result};
+use sys::socket::{connect_in, listen_in};
 
 use crate::namespaces::KINDS;
 use crate::protocol::{self, Call, NAME, Reply, SOCKET, Settings};
@@ -136,17 +133,7 @@ fn hello(socket: &OwnedFd) -> Result<Joined> {
 /// Executes it. Its socket is made here, so that whoever connects waits for it instead of failing.
 fn execute(program: &Path, settings: &Settings) -> Result<OwnedFd> {
     let failed = || format!("cannot start {NAME}");
-    let path = settings.dir.join(SOCKET);
-    match std::fs::remove_file(&path) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err).context(failed),
-        _ => {}
-    }
-    let socket = seqpacket().context(failed)?;
-    rustix::fs::fchmod(&socket, rustix::fs::Mode::from_raw_mode(0o600)).context(failed)?;
-    let (dir, address) = address(&settings.dir).context(failed)?;
-    bind(&socket, &address).map_err(io::Error::from).context(failed)?;
-    listen(&socket, 16).map_err(io::Error::from).context(failed)?;
-    drop(dir);
+    let socket = listen_in(&settings.dir, SOCKET, 16).context(failed)?;
     let told =
         serde_json::to_string(settings).map_err(|err| Error::internal(failed()).caused_by(err))?;
     Command::new(program)
@@ -164,21 +151,5 @@ fn execute(program: &Path, settings: &Settings) -> Result<OwnedFd> {
 }
 
 fn connect_to(dir: &Path) -> io::Result<OwnedFd> {
-    let socket = seqpacket()?;
-    let (_dir, address) = address(dir)?;
-    connect(&socket, &address)?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(DEADLINE))?;
-    set_socket_timeout(&socket, Timeout::Send, Some(DEADLINE))?;
-    Ok(socket)
-}
-
-fn seqpacket() -> io::Result<OwnedFd> {
-    Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
-}
-
-/// The socket's address: short, however deep the directory is, as long as the descriptor that comes with it is open.
-fn address(dir: &Path) -> io::Result<(std::fs::File, SocketAddrUnix)> {
-    let dir = std::fs::File::open(dir)?;
-    let path: PathBuf = sys::fd::path(dir.as_fd()).join(SOCKET);
-    Ok((dir, SocketAddrUnix::new(&path)?))
+    connect_in(dir, SOCKET, DEADLINE)
 }

@@ -1,12 +1,18 @@
 //! Messages with descriptors between our own processes.
 
+use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
 
+use rustix::fs::{Mode, fchmod};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, SocketFlags, SocketType,
+    bind, connect, listen, socket_with,
 };
 
 /// The most descriptors one message carries (the kernel's own limit is 253).
@@ -20,6 +26,42 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
         SocketFlags::CLOEXEC,
         None,
     )?)
+}
+
+/// Listens at `dir/name` for as many as `backlog` at a time, for our own user only. What lay there under that name goes.
+pub fn listen_in(dir: &Path, name: &str, backlog: i32) -> io::Result<OwnedFd> {
+    match std::fs::remove_file(dir.join(name)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let socket = seqpacket()?;
+    // The file gets the mode of the socket's own inode: there is no moment when others could connect.
+    fchmod(&socket, Mode::from_raw_mode(0o600))?;
+    let (_dir, address) = address(dir, name)?;
+    bind(&socket, &address)?;
+    listen(&socket, backlog)?;
+    Ok(socket)
+}
+
+/// Connects to who listens at `dir/name`. Neither way is waited for longer than `deadline`.
+pub fn connect_in(dir: &Path, name: &str, deadline: Duration) -> io::Result<OwnedFd> {
+    let socket = seqpacket()?;
+    let (_dir, address) = address(dir, name)?;
+    connect(&socket, &address)?;
+    set_socket_timeout(&socket, Timeout::Recv, Some(deadline))?;
+    set_socket_timeout(&socket, Timeout::Send, Some(deadline))?;
+    Ok(socket)
+}
+
+fn seqpacket() -> io::Result<OwnedFd> {
+    Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
+}
+
+/// Short, however deep the directory is, as long as the descriptor that comes with it is open.
+fn address(dir: &Path, name: &str) -> io::Result<(File, SocketAddrUnix)> {
+    let dir = File::open(dir)?;
+    let address = SocketAddrUnix::new(crate::fd::path(dir.as_fd()).join(name))?;
+    Ok((dir, address))
 }
 
 /// Sends `bytes` and the descriptors as one message. Never raises SIGPIPE.

@@ -4,20 +4,16 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::sockopt::{Timeout, set_socket_timeout};
-use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
-};
 use stdx::{Context, Error, Kind, Result};
+use sys::socket::{connect_in, listen_in};
 
 use super::NetdConfig;
 use super::protocol::{self, Call, Change, Key, LONGEST, NAME, Reply, SOCKET, VERSION};
@@ -400,17 +396,7 @@ fn unexpected(reply: &Reply) -> Error {
 /// Executes netd. Its socket is made here, so that whoever connects waits for it to be ready instead of failing.
 fn execute(config: &NetdConfig) -> Result<Link> {
     let failed = || "cannot start netd".to_owned();
-    let path = config.dir.join(SOCKET);
-    match std::fs::remove_file(&path) {
-        Err(err) if err.kind() != io::ErrorKind::NotFound => return Err(err).context(failed),
-        _ => {}
-    }
-    let socket = seqpacket().context(failed)?;
-    let (dir, address) = address(&config.dir).context(failed)?;
-    bind(&socket, &address).map_err(io::Error::from).context(failed)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).context(failed)?;
-    listen(&socket, BACKLOG).map_err(io::Error::from).context(failed)?;
-    drop(dir);
+    let socket = listen_in(&config.dir, SOCKET, BACKLOG).context(failed)?;
     let child = Command::new(&config.program)
         .arg0(NAME)
         .args(config.stand_in.map(|address| address.to_string()))
@@ -427,24 +413,7 @@ fn execute(config: &NetdConfig) -> Result<Link> {
 }
 
 fn connect_to(dir: &Path) -> io::Result<OwnedFd> {
-    let socket = seqpacket()?;
-    let (_dir, address) = address(dir)?;
-    connect(&socket, &address)?;
-    set_socket_timeout(&socket, Timeout::Recv, Some(DEADLINE))?;
-    set_socket_timeout(&socket, Timeout::Send, Some(DEADLINE))?;
-    Ok(socket)
-}
-
-fn seqpacket() -> io::Result<OwnedFd> {
-    Ok(socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?)
-}
-
-/// The socket's address: short, however deep the directory is, as long as the descriptor that comes with it is open.
-fn address(dir: &Path) -> io::Result<(std::fs::File, SocketAddrUnix)> {
-    let dir = std::fs::File::open(dir)?;
-    let path: PathBuf = sys::fd::path(dir.as_fd()).join(SOCKET);
-    let address = SocketAddrUnix::new(&path)?;
-    Ok((dir, address))
+    connect_in(dir, SOCKET, DEADLINE)
 }
 
 pub(super) fn pid(dir: &Path) -> Option<u32> {
