@@ -1,13 +1,13 @@
 //! What netd does for containers, derived from their records: ports taken for them, names that others know them by, and
 //! the name server that tells them others' names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
-use stdx::{Context, Id, Result};
+use stdx::{Context, Result};
 
 use crate::dns::inside::{self, Sockets};
 use crate::dns::zone::{Member, Service};
@@ -149,6 +149,12 @@ impl Core {
         // Whatever it was, the next netd is not told of it any more.
         if let Err(err) = self.netd.change(changes) {
             tracing::error!(error = %err.chain(), "netd cannot be told that a container left");
+        }
+        let mut model = self.model();
+        for endpoint in endpoints {
+            if model.endpoints.contains_key(&endpoint.endpoint_id) {
+                model.withdrawn.insert(endpoint.endpoint_id.clone());
+            }
         }
     }
 
@@ -427,16 +433,17 @@ fn names(endpoint: &Endpoint) -> Vec<String> {
 }
 
 /// Who has a place already, or one that it would be part of.
-pub(crate) fn holder(endpoints: &BTreeMap<Id, Arc<Endpoint>>, wanted: Place) -> Option<IpAddr> {
+pub(crate) fn holder<'a>(
+    endpoints: impl Iterator<Item = &'a Arc<Endpoint>>,
+    wanted: Place,
+) -> Option<IpAddr> {
     let wants_all = wanted.address.ip().is_unspecified();
-    endpoints.values().flat_map(|endpoint| endpoint.ports.iter().filter_map(place)).find_map(
-        |taken| {
-            let ip = taken.address.ip();
-            let same_port =
-                (taken.protocol, taken.address.port()) == (wanted.protocol, wanted.address.port());
-            let same_family = ip.is_ipv4() == wanted.address.is_ipv4();
-            let meet = ip == wanted.address.ip() || ip.is_unspecified() || wants_all;
-            (same_port && same_family && meet).then_some(ip)
-        },
-    )
+    endpoints.flat_map(|endpoint| endpoint.ports.iter().filter_map(place)).find_map(|taken| {
+        let ip = taken.address.ip();
+        let same_port =
+            (taken.protocol, taken.address.port()) == (wanted.protocol, wanted.address.port());
+        let same_family = ip.is_ipv4() == wanted.address.is_ipv4();
+        let meet = ip == wanted.address.ip() || ip.is_unspecified() || wants_all;
+        (same_port && same_family && meet).then_some(ip)
+    })
 }

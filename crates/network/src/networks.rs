@@ -77,6 +77,8 @@ pub(crate) struct Model {
     pub(crate) endpoints: BTreeMap<Id, Arc<Endpoint>>,
     /// Detached, and not yet gone from the kernel: nobody sees them, and nobody gets their addresses.
     pub(crate) leaving: BTreeSet<Id>,
+    /// Of these the ports are free again, whatever their records say until they are gone.
+    pub(crate) withdrawn: BTreeSet<Id>,
 }
 
 impl Networks {
@@ -554,6 +556,7 @@ impl Core {
             for id in ids {
                 model.endpoints.remove(id);
                 model.leaving.remove(id);
+                model.withdrawn.remove(id);
             }
         }
         self.unguard(&present)
@@ -705,7 +708,8 @@ impl Model {
 
     /// Who has a place on the host.
     pub(crate) fn holder(&self, place: Place) -> Option<IpAddr> {
-        attend::holder(&self.endpoints, place)
+        let holding = |endpoint: &&Arc<Endpoint>| !self.withdrawn.contains(&endpoint.endpoint_id);
+        attend::holder(self.endpoints.values().filter(holding), place)
     }
 
     pub(crate) fn of(&self, container: &Id) -> Vec<Arc<Endpoint>> {

@@ -216,6 +216,40 @@ fn a_change_that_is_refused_changes_nothing() {
     });
 }
 
+/// What a container has given back is not its any more, even while its device is still being taken out.
+#[test]
+fn who_gave_a_port_back_does_not_hold_it() {
+    on_a_host(|| {
+        let daemon = Daemon::start(config("gt-back"));
+        let published = |container: &Id| {
+            let mut request = request(container, "bridge");
+            request.ports = vec![PortRequest {
+                protocol: Protocol::Tcp,
+                container_port: 80,
+                host_ip: None,
+                host_ports: Some(8080..=8080),
+            }];
+            request
+        };
+        let (first, second) = (Id::random(), Id::random());
+        let _attachment = daemon.networks.attach(&published(&first)).unwrap();
+        let refused = || daemon.networks.attach(&published(&second)).unwrap_err().chain();
+        let held = refused();
+        assert!(
+            held.ends_with("Bind for 0.0.0.0:8080 failed: port is already allocated"),
+            "{held}"
+        );
+        daemon.networks.withdraw(&first);
+        assert_eq!(daemon.networks.connections(&first).len(), 1, "it has not left");
+        let _thief = TcpListener::bind("127.0.0.1:8080").expect("it was given back");
+        let taken = refused();
+        assert!(
+            taken.ends_with("failed to bind host port 0.0.0.0:8080/tcp: address already in use"),
+            "{taken}"
+        );
+    });
+}
+
 /// Without translation there is nothing to bind, and the port is closed all the same.
 #[test]
 fn ports_that_are_reached_directly() {
