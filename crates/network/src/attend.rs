@@ -437,13 +437,21 @@ pub(crate) fn holder<'a>(
     endpoints: impl Iterator<Item = &'a Arc<Endpoint>>,
     wanted: Place,
 ) -> Option<IpAddr> {
-    let wants_all = wanted.address.ip().is_unspecified();
-    endpoints.flat_map(|endpoint| endpoint.ports.iter().filter_map(place)).find_map(|taken| {
-        let ip = taken.address.ip();
-        let same_port =
-            (taken.protocol, taken.address.port()) == (wanted.protocol, wanted.address.port());
-        let same_family = ip.is_ipv4() == wanted.address.is_ipv4();
-        let meet = ip == wanted.address.ip() || ip.is_unspecified() || wants_all;
-        (same_port && same_family && meet).then_some(ip)
+    let mut taken = endpoints.flat_map(|endpoint| endpoint.ports.iter().filter_map(place));
+    taken.find(|taken| overlap(*taken, wanted)).map(|taken| taken.address.ip())
+}
+
+/// Do two endpoints say that they have the same place?
+pub(crate) fn meet(one: &Endpoint, other: &Endpoint) -> bool {
+    let mut places = one.ports.iter().filter_map(place);
+    places.any(|place_of_one| {
+        other.ports.iter().filter_map(place).any(|other| overlap(place_of_one, other))
     })
+}
+
+fn overlap(one: Place, other: Place) -> bool {
+    let (ip, other_ip) = (one.address.ip(), other.address.ip());
+    let same_port = (one.protocol, one.address.port()) == (other.protocol, other.address.port());
+    let same_family = ip.is_ipv4() == other_ip.is_ipv4();
+    same_port && same_family && (ip == other_ip || ip.is_unspecified() || other_ip.is_unspecified())
 }

@@ -31,7 +31,7 @@ impl Networks {
             .model()
             .endpoints
             .values()
-            .filter(|endpoint| !known.contains(&endpoint.container))
+            .filter(|endpoint| endpoint.left || !known.contains(&endpoint.container))
             .map(|endpoint| endpoint.endpoint_id.clone())
             .collect();
         if !dead.is_empty() {

@@ -91,7 +91,7 @@ impl Networks {
             model.networks.insert(network.id.clone(), Arc::new(network));
         }
         for endpoint in store.list::<Endpoint>()? {
-            model.endpoints.insert(endpoint.endpoint_id.clone(), Arc::new(endpoint));
+            model.remember(endpoint);
         }
         let changes = predefined::changes(&config, &model, &host)?;
         store.transaction(|tx| {
@@ -140,8 +140,8 @@ impl Networks {
     pub fn drivers(&self) -> Vec<String> {
         let ours = ["bridge", "host", "ipvlan", "macvlan", "null"].map(str::to_owned);
         let model = self.core.model();
-        let theirs = model.networks.values().map(|network| network.plugin.clone());
-        let all: BTreeSet<String> = theirs.filter(|name| !name.is_empty()).chain(ours).collect();
+        let tbefore = model.networks.values().map(|network| network.plugin.clone());
+        let all: BTreeSet<String> = tbefore.filter(|name| !name.is_empty()).chain(ours).collect();
         all.into_iter().collect()
     }
 
@@ -460,8 +460,11 @@ impl Core {
                 "container sharing network namespace with another container or host cannot be connected to any other network",
             ));
         }
-        self.store
-            .transaction(|tx| endpoints.iter().try_for_each(|endpoint| tx.put(&**endpoint)))?;
+        let shadows = model.departing(|other| other.container == request.container);
+        self.store.transaction(|tx| {
+            shadows.iter().chain(endpoints.iter().map(|one| &**one)).try_for_each(|one| tx.put(one))
+        })?;
+        shadows.into_iter().for_each(|shadow| model.remember(shadow));
         for endpoint in &endpoints {
             model.endpoints.insert(endpoint.endpoint_id.clone(), Arc::clone(endpoint));
         }
@@ -520,11 +523,16 @@ impl Core {
         Ok((Some(netns), sockets))
     }
 
-    /// Writes down what has become of an endpoint.
+    /// Writes down what has become of an endpoint, and that who had its ports before has them no more.
     pub(crate) fn rewrite(&self, endpoint: &Endpoint) -> Result<()> {
-        self.store.put(endpoint)?;
-        let id = endpoint.endpoint_id.clone();
-        self.model().endpoints.insert(id, Arc::new(endpoint.clone()));
+        let mut model = self.model();
+        let meets = |other: &Endpoint| {
+            other.endpoint_id != endpoint.endpoint_id && attend::meet(other, endpoint)
+        };
+        let before = model.departing(meets);
+        self.store
+            .transaction(|tx| before.iter().chain([endpoint]).try_for_each(|one| tx.put(one)))?;
+        before.into_iter().chain([endpoint.clone()]).for_each(|one| model.remember(one));
         Ok(())
     }
 
@@ -549,10 +557,11 @@ impl Core {
         self.drivers.of(DriverKind::Bridge).disconnect(&bridged)?;
         self.shut(&present)?;
         self.forget_flows_of(&heard_of);
-        self.store
-            .transaction(|tx| ids.iter().try_for_each(|id| tx.delete::<Endpoint>(id.as_str())))?;
         {
             let mut model = self.model();
+            self.store.transaction(|tx| {
+                ids.iter().try_for_each(|id| tx.delete::<Endpoint>(id.as_str()))
+            })?;
             for id in ids {
                 model.endpoints.remove(id);
                 model.leaving.remove(id);
@@ -697,6 +706,23 @@ impl Model {
                 several.len()
             ))),
         }
+    }
+
+    pub(crate) fn remember(&mut self, endpoint: Endpoint) {
+        let id = endpoint.endpoint_id.clone();
+        if endpoint.left {
+            self.leaving.insert(id.clone());
+            self.withdrawn.insert(id.clone());
+        }
+        self.endpoints.insert(id, Arc::new(endpoint));
+    }
+
+    /// Those of them who are on their way out, as they are to be written down.
+    fn departing(&self, which: impl Fn(&Endpoint) -> bool) -> Vec<Endpoint> {
+        let gone = self.withdrawn.iter().filter_map(|id| self.endpoints.get(id));
+        gone.filter(|endpoint| !endpoint.left && which(endpoint))
+            .map(|endpoint| Endpoint { left: true, ..Endpoint::clone(endpoint) })
+            .collect()
     }
 
     pub(crate) fn present(&self, which: impl Fn(&Endpoint) -> bool) -> Vec<Arc<Endpoint>> {

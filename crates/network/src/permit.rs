@@ -208,6 +208,7 @@ impl Core {
             model.networks.values().map(|network| &**network),
             model.endpoints.values().map(|endpoint| &**endpoint),
             &model.leaving,
+            &model.withdrawn,
             choices,
         )
     }

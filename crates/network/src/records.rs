@@ -422,6 +422,10 @@ pub struct Endpoint {
     /// How fast its container may be by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate: Option<Rate>,
+    /// Its container came back, or its ports were given to another, while it was still being taken out: whatever lives after
+    /// a crash, this does not.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
 }
 
 /// A container, under the name that another one has for it.
@@ -507,6 +511,7 @@ impl Endpoint {
             leases: Vec::new(),
             egress: None,
             rate: None,
+            left: false,
         }
     }
 

@@ -160,6 +160,7 @@ impl View {
         networks: impl IntoIterator<Item = &'a Network>,
         endpoints: impl IntoIterator<Item = &'a Endpoint>,
         leaving: &BTreeSet<Id>,
+        withdrawn: &BTreeSet<Id>,
         choices: Choices,
     ) -> Self {
         let endpoints: Vec<&Endpoint> = endpoints.into_iter().collect();
@@ -183,7 +184,9 @@ impl View {
         let ports = endpoints
             .iter()
             .filter(|endpoint| {
-                !endpoint.ports.is_empty() && !leaving.contains(&endpoint.endpoint_id)
+                !endpoint.ports.is_empty()
+                    && !leaving.contains(&endpoint.endpoint_id)
+                    && !withdrawn.contains(&endpoint.endpoint_id)
             })
             .filter_map(|endpoint| Some(ports_of(network(endpoint)?, endpoint)))
             .flatten()

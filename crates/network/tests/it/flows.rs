@@ -241,12 +241,21 @@ fn who_gave_a_port_back_does_not_hold_it() {
         );
         daemon.networks.withdraw(&first);
         assert_eq!(daemon.networks.connections(&first).len(), 1, "it has not left");
-        let _thief = TcpListener::bind("127.0.0.1:8080").expect("it was given back");
+        let thief = TcpListener::bind("127.0.0.1:8080").expect("it was given back");
         let taken = refused();
         assert!(
             taken.ends_with("failed to bind host port 0.0.0.0:8080/tcp: address already in use"),
             "{taken}"
         );
+        drop(thief);
+        // Nor after a crash, when it has it no more and somebody else does.
+        let heir = daemon.networks.attach(&published(&second)).unwrap();
+        let daemon = daemon.crash_and_start(config("gt-back"));
+        assert!(run(&["nft", "list", "ruleset"]).contains(&format!("{} . 80", ip(&heir))));
+        daemon.networks.recover(&[first.clone(), second.clone()]).unwrap();
+        assert_eq!(daemon.networks.connections(&first), []);
+        assert_eq!(daemon.networks.connections(&second).len(), 1);
+        assert_eq!(daemon.findings(std::slice::from_ref(&second)), [""; 0]);
     });
 }
 
