@@ -72,6 +72,11 @@ impl Cli {
         }
     }
 
+    /// Does help speak of what Docker's command does not have? Called by Docker's name it says what Docker's says.
+    pub(crate) fn shows_more(&self) -> bool {
+        self.program != "docker"
+    }
+
     pub(crate) fn config_directory(&self) -> PathBuf {
         match &self.globals.config {
             Some(directory) => directory.into(),

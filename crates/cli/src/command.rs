@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use crate::cli::Cli;
 use crate::failure::{Failure, Result};
-use crate::flags::{self, Flag, Order, Parsed, Stop};
+use crate::flags::{self, Flag, Help, Order, Parsed, Stop};
 
 /// One thing a user can ask for.
 pub(crate) struct Command {
@@ -20,7 +20,7 @@ pub(crate) struct Command {
     pub(crate) args: Args,
     pub(crate) order: Order,
     pub(crate) flags: &'static [Flag],
-    pub(crate) hidden: bool,
+    pub(crate) help: Help,
     pub(crate) run: for<'a> fn(&'a Call<'a>) -> Run<'a>,
 }
 
@@ -36,7 +36,7 @@ impl Command {
         args: Args::None,
         order: Order::Mixed,
         flags: &[],
-        hidden: false,
+        help: Help::Docker,
         run: |_| Box::pin(async { Ok(()) }),
     };
 }
@@ -156,9 +156,15 @@ fn help(cli: &Cli, command: &Command, path: &str, columns: usize) -> String {
             command.names.iter().map(|name| format!("{} {name}", cli.program)).collect();
         out.push_str(&format!("\nAliases:\n  {}\n", names.join(", ")));
     }
-    let options = flags::usage(command.flags, columns - 1);
-    if !options.is_empty() {
-        out.push_str(&format!("\nOptions:\n{options}"));
+    let mut part = |title: &str, part| {
+        let options = flags::usage(command.flags, part, columns - 1);
+        if !options.is_empty() {
+            out.push_str(&format!("\n{title}:\n{options}"));
+        }
+    };
+    part("Options", Help::Docker);
+    if cli.shows_more() {
+        part("Options beyond Docker", Help::Beyond);
     }
     out
 }

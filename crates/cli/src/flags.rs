@@ -78,6 +78,16 @@ impl Kind {
     }
 }
 
+/// Where help speaks of something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Help {
+    /// Where Docker's does.
+    Docker,
+    /// In a part of its own, unless the command is called `docker`: scripts compare.
+    Beyond,
+    Hidden,
+}
+
 /// One flag of a command.
 #[derive(Debug)]
 pub(crate) struct Flag {
@@ -85,7 +95,7 @@ pub(crate) struct Flag {
     pub(crate) short: Option<char>,
     pub(crate) kind: Kind,
     pub(crate) about: &'static str,
-    pub(crate) hidden: bool,
+    pub(crate) help: Help,
     /// Beyond the kind: what a value must look like.
     pub(crate) check: Option<fn(&str) -> Result<()>>,
     /// The flag whose older name this is.
@@ -94,7 +104,7 @@ pub(crate) struct Flag {
 
 impl Flag {
     pub(crate) const fn new(long: &'static str, kind: Kind, about: &'static str) -> Self {
-        Self { long, short: None, kind, about, hidden: false, check: None, alias_of: None }
+        Self { long, short: None, kind, about, help: Help::Docker, check: None, alias_of: None }
     }
 
     pub(crate) const fn short(mut self, letter: char) -> Self {
@@ -103,7 +113,13 @@ impl Flag {
     }
 
     pub(crate) const fn hidden(mut self) -> Self {
-        self.hidden = true;
+        self.help = Help::Hidden;
+        self
+    }
+
+    /// One that Docker's command does not have.
+    pub(crate) const fn beyond(mut self) -> Self {
+        self.help = Help::Beyond;
         self
     }
 
@@ -115,7 +131,7 @@ impl Flag {
     /// An older name of another flag of the same table, not shown in help.
     pub(crate) const fn alias(long: &'static str, of: &'static str) -> Self {
         let mut flag = Self::new(long, Kind::List, "");
-        flag.hidden = true;
+        flag.help = Help::Hidden;
         flag.alias_of = Some(of);
         flag
     }
@@ -461,16 +477,19 @@ pub(crate) fn nano_cpus(text: &str) -> Result<i64> {
     whole.checked_mul(1_000_000_000).and_then(|whole| whole.checked_add(nanos)).ok_or_else(bad)
 }
 
-/// The block of help that describes `table`, wrapped to `columns`.
-pub(crate) fn usage(table: &[Flag], columns: usize) -> String {
-    let abouts: Vec<&str> = table.iter().map(|flag| flag.about).collect();
-    usage_with(table, &abouts, columns)
+/// The block of help that describes those flags of `table` that belong into it, wrapped to `columns`.
+pub(crate) fn usage(table: &[Flag], part: Help, columns: usize) -> String {
+    let flags = table.iter().filter(|flag| flag.help == part);
+    usage_with(flags.map(|flag| (flag, flag.about)), columns)
 }
 
-/// As [`usage`], with other words for each flag.
-pub(crate) fn usage_with(table: &[Flag], abouts: &[impl AsRef<str>], columns: usize) -> String {
+/// As [`usage`], of these flags, in these words.
+pub(crate) fn usage_with<'a>(
+    flags: impl Iterator<Item = (&'a Flag, &'a str)>,
+    columns: usize,
+) -> String {
     let mut lines = Vec::new();
-    for (flag, about) in table.iter().zip(abouts).filter(|(flag, _)| !flag.hidden) {
+    for (flag, about) in flags {
         let mut head = match flag.short {
             Some(letter) => format!("  -{letter}, --{}", flag.long),
             None => format!("      --{}", flag.long),
@@ -479,7 +498,7 @@ pub(crate) fn usage_with(table: &[Flag], abouts: &[impl AsRef<str>], columns: us
             head.push(' ');
             head.push_str(flag.kind.word());
         }
-        lines.push((head, about.as_ref()));
+        lines.push((head, about));
     }
     let widest = lines.iter().map(|(head, _)| head.len()).max().unwrap_or(0);
     let mut out = String::new();

@@ -7,7 +7,7 @@ use crate::cli::{Cli, Globals};
 use crate::command::{Command, dispatch, wrong_flag};
 use crate::commands::{ALL, GROUPS};
 use crate::failure::{Failure, Result};
-use crate::flags::{self, Flag, Kind, Order, Parsed, Stop};
+use crate::flags::{self, Flag, Help, Kind, Order, Parsed, Stop};
 use crate::tty;
 
 static FLAGS: [Flag; 11] = [
@@ -37,6 +37,12 @@ static FLAGS: [Flag; 11] = [
 /// Commands shown first in the help of all.
 const COMMON: [&str; 11] =
     ["run", "exec", "ps", "pull", "push", "images", "login", "logout", "search", "version", "info"];
+
+/// Other roles of the same program: their first words are understood before this command is asked.
+const ENGINE: [(&str, &str); 2] = [
+    ("daemon", "Run the engine that commands and the API talk to"),
+    ("runtime", "Run containers from OCI bundles, without an engine"),
+];
 
 /// Runs the command. `args` are the words behind the program's name; `called_as` is that name without its folder.
 pub fn main(args: Vec<OsString>, called_as: &str) -> ExitCode {
@@ -180,11 +186,11 @@ fn find(name: &str) -> Option<&'static Command> {
     ALL.iter().copied().find(|command| command.names.contains(&name))
 }
 
-/// The verbs of a group with their lines, by name.
-fn verbs(group: &str) -> Vec<(&'static str, &'static str)> {
+/// Those verbs of a group that belong into this part of its help, with their lines, by name.
+fn verbs(group: &str, part: Help) -> Vec<(&'static str, &'static str)> {
     let mut verbs: Vec<_> = ALL
         .iter()
-        .filter(|command| !command.hidden)
+        .filter(|command| command.help == part)
         .filter_map(|command| {
             let verb = command
                 .names
@@ -204,9 +210,14 @@ fn listed(entries: &[(&str, &str)]) -> String {
 
 fn group_help(cli: &Cli, name: &str, about: &str) -> String {
     let path = format!("{} {name}", cli.program);
+    let more = verbs(name, Help::Beyond);
+    let more = match cli.shows_more() && !more.is_empty() {
+        true => format!("\nCommands beyond Docker:\n{}", listed(&more)),
+        false => String::new(),
+    };
     format!(
-        "Usage:  {path} COMMAND\n\n{about}\n\nCommands:\n{}\nRun '{path} COMMAND --help' for more information on a command.\n",
-        listed(&verbs(name))
+        "Usage:  {path} COMMAND\n\n{about}\n\nCommands:\n{}{more}\nRun '{path} COMMAND --help' for more information on a command.\n",
+        listed(&verbs(name, Help::Docker))
     )
 }
 
@@ -214,7 +225,7 @@ fn help(cli: &Cli) -> String {
     let program = cli.program;
     let mut common = Vec::new();
     let mut others = Vec::new();
-    for command in ALL.iter().filter(|command| !command.hidden) {
+    for command in ALL.iter().filter(|command| command.help == Help::Docker) {
         for name in command.names.iter().filter(|name| !name.contains(' ')) {
             match COMMON.contains(name) {
                 true => common.push((*name, command.about)),
@@ -239,14 +250,21 @@ fn help(cli: &Cli) -> String {
             None => flag.about.replace("docker context", &format!("{program} context")),
         })
         .collect();
+    let engine = match cli.shows_more() {
+        true => format!("Engine:\n{}\n", listed(&ENGINE)),
+        false => String::new(),
+    };
     format!(
         "Usage:  {program} [OPTIONS] COMMAND\n\nA self-sufficient runtime for containers\n\n\
-         Common Commands:\n{}\nManagement Commands:\n{}\nCommands:\n{}\nGlobal Options:\n{}\n\
+         Common Commands:\n{}\nManagement Commands:\n{}\nCommands:\n{}\n{engine}Global Options:\n{}\n\
          Run '{program} COMMAND --help' for more information on a command.\n\n\
          For more help on how to use Docker, head to https://docs.docker.com/go/guides/\n",
         listed(&common),
         listed(&groups),
         listed(&others),
-        flags::usage_with(&FLAGS, &abouts, tty::columns(80) - 1),
+        flags::usage_with(
+            FLAGS.iter().zip(abouts.iter().map(String::as_str)),
+            tty::columns(80) - 1
+        ),
     )
 }

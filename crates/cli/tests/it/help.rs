@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use crate::alone;
+use crate::{alone, called};
 
 /// The commands of both, by the name Docker's help is asked with.
 const COMMANDS: [&str; 106] = [
@@ -147,5 +147,35 @@ fn the_same_as_dockers() {
             .output()
             .unwrap();
         assert_eq!(alone(&words).out, String::from_utf8_lossy(&theirs.stdout), "{name}");
+    }
+}
+
+/// What Docker does not have is told of in a part of its own, and not at all by a command that is called `docker`.
+#[test]
+fn what_is_beyond_docker() {
+    let ours = |line: &[&str]| called("gantry", Path::new("/nonexistent.sock"), line, b"").out;
+    let part = |help: &str, title: &str| -> Vec<String> {
+        let rest = help.split_once(&format!("{title}:\n")).map_or("", |(_, rest)| rest);
+        let lines = rest.lines().take_while(|line| line.starts_with(' '));
+        let first = |line: &str| line.split_whitespace().next().map(str::to_owned);
+        lines.filter(|line| !line.starts_with("         ")).filter_map(first).collect()
+    };
+    let options = "Options beyond Docker";
+    let run = ["--config", "--egress", "--health-on-failure", "--net-rate", "--secret"];
+    assert_eq!(part(&ours(&["run", "--help"]), options), run);
+    assert_eq!(part(&ours(&["container", "create", "--help"]), options), run);
+    let update = ["--egress", "--net-rate", "--publish-add", "--publish-rm"];
+    assert_eq!(part(&ours(&["update", "--help"]), options), update);
+    let commands = "Commands beyond Docker";
+    let volume = ["clone", "export", "import", "rename", "snapshot"];
+    assert_eq!(part(&ours(&["volume", "--help"]), commands), volume);
+    assert_eq!(part(&ours(&["network", "--help"]), commands), ["doctor"]);
+    assert_eq!(part(&ours(&["system", "--help"]), commands), ["check"]);
+    assert_eq!(part(&ours(&["--help"]), "Engine"), ["daemon", "runtime"]);
+    for line in [&["run", "--help"][..], &["volume", "--help"], &["network", "--help"], &["--help"]]
+    {
+        let help = alone(line).out;
+        assert!(!help.contains("beyond Docker") && !help.contains("Engine:"), "{help}");
+        assert!(!help.contains("doctor"), "{help}");
     }
 }

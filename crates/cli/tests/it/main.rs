@@ -23,9 +23,14 @@ struct Ended {
 
 /// Runs `docker <line>` with nothing of the user's own settings.
 fn docker(socket: &Path, line: &[&str], input: &[u8]) -> Ended {
+    called("docker", socket, line, input)
+}
+
+/// As [`docker`], by another name.
+fn called(name: &str, socket: &Path, line: &[&str], input: &[u8]) -> Ended {
     let home = tempfile::tempdir().unwrap();
     let mut child = Command::new(env!("CARGO_BIN_EXE_gantry-cli"))
-        .arg("docker")
+        .arg(name)
         .args(line)
         .env_clear()
         .env("HOME", home.path())

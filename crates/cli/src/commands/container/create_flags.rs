@@ -34,10 +34,9 @@ pub(super) static RUN: [Flag; 112] = [
         "Cgroup namespace to use (host|private)\n'host':    Run the container in the Docker host's cgroup namespace\n'private': Run the container in its own private cgroup namespace\n'':        Use the cgroup namespace as configured by the\n           default-cgroupns-mode option on the daemon (default)",
     ),
     Flag::new("cidfile", Kind::Text, "Write the container ID to the file"),
-    // Docker's help knows neither this nor `secret`: they are those of services.
     Flag::new("config", Kind::List, "Config to expose to the container")
         .check(checks::config)
-        .hidden(),
+        .beyond(),
     Flag::new("cpu-count", Kind::Int, "CPU count (Windows only)"),
     Flag::new("cpu-percent", Kind::Int, "CPU percent (Windows only)"),
     Flag::new("cpu-period", Kind::Int, "Limit CPU CFS (Completely Fair Scheduler) period"),
@@ -87,7 +86,7 @@ pub(super) static RUN: [Flag; 112] = [
         Kind::List,
         "What may be reached outside of the networks (none, any, or allow=HOST[:PORT][,...])",
     )
-    .hidden(),
+    .beyond(),
     Flag::new("entrypoint", Kind::Text, "Overwrite the default ENTRYPOINT of the image"),
     Flag::new("env", Kind::List, "Set environment variables").short('e').check(checks::env),
     Flag::new("env-file", Kind::List, "Read in a file of environment variables"),
@@ -110,8 +109,7 @@ pub(super) static RUN: [Flag; 112] = [
         Kind::Text,
         "Action when the container turns unhealthy (\"none\"|\"restart\"|\"stop\"|\"kill\")",
     )
-    // Docker's help does not know it.
-    .hidden(),
+    .beyond(),
     Flag::new("health-retries", Kind::Int, "Consecutive failures needed to report unhealthy"),
     Flag::new(
         "health-start-interval",
@@ -174,7 +172,7 @@ pub(super) static RUN: [Flag; 112] = [
         Kind::Text,
         "How fast the container may receive and send (in=10mbit,out=5mbit)",
     )
-    .hidden(),
+    .beyond(),
     Flag::new("network", Kind::Network, "Connect a container to a network"),
     Flag::new("network-alias", Kind::List, "Add network-scoped alias for the container"),
     Flag::new("no-healthcheck", Kind::Switch, "Disable any container-specified HEALTHCHECK"),
@@ -206,7 +204,7 @@ pub(super) static RUN: [Flag; 112] = [
     Flag::new("runtime", Kind::Text, "Runtime to use for this container"),
     Flag::new("secret", Kind::List, "Secret to expose to the container")
         .check(checks::secret)
-        .hidden(),
+        .beyond(),
     Flag::new("security-opt", Kind::List, "Security Options"),
     Flag::new("shm-size", Kind::Bytes, "Size of /dev/shm"),
     Flag::new("sig-proxy", Kind::Switch, "Proxy received signals to the process (default true)"),
@@ -261,10 +259,9 @@ pub(super) static CREATE: [Flag; 109] = [
         "Cgroup namespace to use (host|private)\n'host':    Run the container in the Docker host's cgroup namespace\n'private': Run the container in its own private cgroup namespace\n'':        Use the cgroup namespace as configured by the\n           default-cgroupns-mode option on the daemon (default)",
     ),
     Flag::new("cidfile", Kind::Text, "Write the container ID to the file"),
-    // Docker's help knows neither this nor `secret`: they are those of services.
     Flag::new("config", Kind::List, "Config to expose to the container")
         .check(checks::config)
-        .hidden(),
+        .beyond(),
     Flag::new("cpu-count", Kind::Int, "CPU count (Windows only)"),
     Flag::new("cpu-percent", Kind::Int, "CPU percent (Windows only)"),
     Flag::new("cpu-period", Kind::Int, "Limit CPU CFS (Completely Fair Scheduler) period"),
@@ -311,7 +308,7 @@ pub(super) static CREATE: [Flag; 109] = [
         Kind::List,
         "What may be reached outside of the networks (none, any, or allow=HOST[:PORT][,...])",
     )
-    .hidden(),
+    .beyond(),
     Flag::new("entrypoint", Kind::Text, "Overwrite the default ENTRYPOINT of the image"),
     Flag::new("env", Kind::List, "Set environment variables").short('e').check(checks::env),
     Flag::new("env-file", Kind::List, "Read in a file of environment variables"),
@@ -334,8 +331,7 @@ pub(super) static CREATE: [Flag; 109] = [
         Kind::Text,
         "Action when the container turns unhealthy (\"none\"|\"restart\"|\"stop\"|\"kill\")",
     )
-    // Docker's help does not know it.
-    .hidden(),
+    .beyond(),
     Flag::new("health-retries", Kind::Int, "Consecutive failures needed to report unhealthy"),
     Flag::new(
         "health-start-interval",
@@ -398,7 +394,7 @@ pub(super) static CREATE: [Flag; 109] = [
         Kind::Text,
         "How fast the container may receive and send (in=10mbit,out=5mbit)",
     )
-    .hidden(),
+    .beyond(),
     Flag::new("network", Kind::Network, "Connect a container to a network"),
     Flag::new("network-alias", Kind::List, "Add network-scoped alias for the container"),
     Flag::new("no-healthcheck", Kind::Switch, "Disable any container-specified HEALTHCHECK"),
@@ -430,7 +426,7 @@ pub(super) static CREATE: [Flag; 109] = [
     Flag::new("runtime", Kind::Text, "Runtime to use for this container"),
     Flag::new("secret", Kind::List, "Secret to expose to the container")
         .check(checks::secret)
-        .hidden(),
+        .beyond(),
     Flag::new("security-opt", Kind::List, "Security Options"),
     Flag::new("shm-size", Kind::Bytes, "Size of /dev/shm"),
     Flag::new("stop-signal", Kind::Text, "Signal to stop the container"),

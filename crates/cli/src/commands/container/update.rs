@@ -35,7 +35,7 @@ pub(crate) static COMMAND: Command = Command {
             Kind::List,
             "What may be reached outside of the networks (none, any, or allow=HOST[:PORT][,...])",
         )
-        .hidden(),
+        .beyond(),
         Flag::new("memory", Kind::Bytes, "Memory limit").short('m'),
         Flag::new("memory-reservation", Kind::Bytes, "Memory soft limit"),
         Flag::new(
@@ -48,12 +48,12 @@ pub(crate) static COMMAND: Command = Command {
             Kind::Text,
             "How fast the container may receive and send (in=10mbit,out=5mbit)",
         )
-        .hidden(),
+        .beyond(),
         Flag::new("pids-limit", Kind::Int, "Tune container pids limit (set -1 for unlimited)"),
         Flag::new("publish-add", Kind::List, "Publish more of a container's port(s) to the host")
-            .hidden(),
+            .beyond(),
         Flag::new("publish-rm", Kind::List, "Stop publishing a container's port(s) to the host")
-            .hidden(),
+            .beyond(),
         Flag::new("restart", Kind::Text, "Restart policy to apply when a container exits"),
     ],
     run: |call| Box::pin(run(call)),

@@ -31,7 +31,7 @@ pub(crate) static COMMAND: Command = Command {
             Kind::List,
             "What may be reached outside of the networks (none, any, or allow=HOST[:PORT][,...])",
         )
-        .hidden(),
+        .beyond(),
         Flag::new("gateway", Kind::Strings, "IPv4 or IPv6 Gateway for the master subnet"),
         Flag::new("ingress", Kind::Switch, "Create swarm routing-mesh network"),
         Flag::new("internal", Kind::Switch, "Restrict external access to the network"),

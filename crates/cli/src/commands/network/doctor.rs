@@ -2,7 +2,7 @@
 
 use crate::command::{Args, Call, Command};
 use crate::failure::{Failure, Result};
-use crate::flags::{Flag, Kind};
+use crate::flags::{Flag, Help, Kind};
 use crate::format::listing::align;
 use crate::format::{Escape, Value};
 
@@ -16,6 +16,7 @@ pub(crate) static COMMAND: Command = Command {
         Kind::Text,
         "Format output: 'json' prints what the daemon answered",
     )],
+    help: Help::Beyond,
     run: |call| Box::pin(run(call)),
     ..Command::NONE
 };

@@ -9,7 +9,7 @@ use super::Noun;
 use super::create::labels;
 use crate::command::{Args, Call, Command};
 use crate::failure::Result;
-use crate::flags::{Flag, Kind};
+use crate::flags::{Flag, Help, Kind};
 
 const FLAGS: &[Flag] = &[
     Flag::new("label-add", Kind::List, "Add or replace a label"),
@@ -22,8 +22,7 @@ pub(crate) static SECRET: Command = Command {
     about: "Change labels of a secret, or replace its content, also in running containers",
     args: Args::Between(1, 2),
     flags: FLAGS,
-    // Docker's help does not know it.
-    hidden: true,
+    help: Help::Beyond,
     run: |call| Box::pin(run(call, Noun::Secret)),
     ..Command::NONE
 };
@@ -34,7 +33,7 @@ pub(crate) static CONFIG: Command = Command {
     about: "Change labels of a config, or replace its content",
     args: Args::Between(1, 2),
     flags: FLAGS,
-    hidden: true,
+    help: Help::Beyond,
     run: |call| Box::pin(run(call, Noun::Config)),
     ..Command::NONE
 };

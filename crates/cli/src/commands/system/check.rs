@@ -2,7 +2,7 @@
 
 use crate::command::{Call, Command};
 use crate::failure::{Failure, Result};
-use crate::flags::{Flag, Kind};
+use crate::flags::{Flag, Help, Kind};
 use crate::format::Value;
 use crate::format::listing::align;
 
@@ -15,6 +15,7 @@ pub(crate) static COMMAND: Command = Command {
         Flag::new("repair", Kind::Switch, "Repair what can be repaired"),
         Flag::new("strict", Kind::Switch, "Also verify the content of every blob"),
     ],
+    help: Help::Beyond,
     run: |call| Box::pin(run(call)),
     ..Command::NONE
 };

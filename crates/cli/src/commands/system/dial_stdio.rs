@@ -5,12 +5,13 @@ use tokio::net::UnixStream;
 
 use crate::command::{Call, Command};
 use crate::failure::{Failure, Result};
+use crate::flags::Help;
 use crate::streams::read_stdin;
 
 pub(crate) static COMMAND: Command = Command {
     names: &["system dial-stdio"],
     about: "Proxy the stdio stream to the daemon connection. Should not be invoked manually.",
-    hidden: true,
+    help: Help::Hidden,
     run: |call| Box::pin(run(call)),
     ..Command::NONE
 };

@@ -6,7 +6,7 @@ use super::own;
 use crate::command::{Args, Call, Command};
 use crate::commands::secret::labels_of;
 use crate::failure::Result;
-use crate::flags::{Flag, Kind};
+use crate::flags::{Flag, Help, Kind};
 
 const FLAGS: &[Flag] = &[
     Flag::new("label", Kind::List, "Set metadata for the new volume"),
@@ -19,7 +19,7 @@ pub(crate) static CLONE: Command = Command {
     about: "Create a volume with the content of another",
     args: Args::Exactly(2),
     flags: FLAGS,
-    hidden: true,
+    help: Help::Beyond,
     run: |call| Box::pin(run(call, false)),
     ..Command::NONE
 };
@@ -30,7 +30,7 @@ pub(crate) static SNAPSHOT: Command = Command {
     about: "Keep the content of a volume as it is now, as a volume named after the time",
     args: Args::Between(1, 2),
     flags: FLAGS,
-    hidden: true,
+    help: Help::Beyond,
     run: |call| Box::pin(run(call, true)),
     ..Command::NONE
 };

@@ -4,7 +4,7 @@ use super::own;
 use crate::command::{Args, Call, Command};
 use crate::commands::image::save::write_out;
 use crate::failure::Result;
-use crate::flags::{Flag, Kind};
+use crate::flags::{Flag, Help, Kind};
 
 pub(crate) static COMMAND: Command = Command {
     names: &["volume export"],
@@ -12,7 +12,7 @@ pub(crate) static COMMAND: Command = Command {
     about: "Export a volume's content as a tar archive",
     args: Args::Exactly(1),
     flags: &[Flag::new("output", Kind::Text, "Write to a file, instead of STDOUT").short('o')],
-    hidden: true,
+    help: Help::Beyond,
     run: |call| Box::pin(run(call)),
     ..Command::NONE
 };

@@ -7,6 +7,7 @@ use api::volume::Volume;
 use super::own;
 use crate::command::{Args, Call, Command};
 use crate::failure::{Failure, Result};
+use crate::flags::Help;
 use crate::pipes;
 
 pub(crate) static COMMAND: Command = Command {
@@ -14,7 +15,7 @@ pub(crate) static COMMAND: Command = Command {
     usage: "VOLUME file|-",
     about: "Create a volume with the content of a tar archive",
     args: Args::Exactly(2),
-    hidden: true,
+    help: Help::Beyond,
     run: |call| Box::pin(run(call)),
     ..Command::NONE
 };

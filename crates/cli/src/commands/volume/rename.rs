@@ -3,13 +3,14 @@
 use super::own;
 use crate::command::{Args, Call, Command};
 use crate::failure::Result;
+use crate::flags::Help;
 
 pub(crate) static COMMAND: Command = Command {
     names: &["volume rename", "volume mv"],
     usage: "VOLUME NEW",
     about: "Rename a volume that no container uses",
     args: Args::Exactly(2),
-    hidden: true,
+    help: Help::Beyond,
     run: |call| Box::pin(run(call)),
     ..Command::NONE
 };
