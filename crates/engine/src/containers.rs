@@ -216,16 +216,9 @@ impl<'a> Wanted<'a> {
                 || (!state.phase.is_up()
                     && !state.finished_at.is_never()
                     && self.exited.contains(&state.exit_code)))
-            && filters.any("name", |wanted| {
-                let bare =
-                    wanted.trim_start_matches('^').trim_end_matches('$').trim_start_matches('/');
-                match (wanted.starts_with('^'), wanted.ends_with('$')) {
-                    (true, true) => record.name == bare,
-                    (true, false) => record.name.starts_with(bare),
-                    (false, true) => record.name.ends_with(bare),
-                    (false, false) => record.name.contains(bare),
-                }
-            })
+            // Names are asked for with the slash that they have in the API, and without.
+            && (filters.matches("name", &record.name)
+                || filters.matches("name", &format!("/{}", record.name)))
             && filters.any("id", |wanted| record.id.as_str().starts_with(wanted))
             && filters.labels("label", &record.labels())
             && (!filters.has("ancestor")

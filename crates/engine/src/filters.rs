@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use regex::Regex;
 use serde::Deserialize;
 use stdx::{Error, Result};
 
@@ -66,6 +67,14 @@ impl Filters {
         !self.has(name) || self.values(name).any(&mut holds)
     }
 
+    /// Does `value` equal one of those wanted, or does one of them, read as a regular expression, occur in it? What is no
+    /// regular expression occurs nowhere.
+    pub fn matches(&self, name: &str, value: &str) -> bool {
+        self.any(name, |wanted| {
+            wanted == value || Regex::new(wanted).is_ok_and(|pattern| pattern.is_match(value))
+        })
+    }
+
     /// `key` or `key=value`, all of which must be among `labels`.
     pub fn labels(&self, name: &str, labels: &BTreeMap<String, String>) -> bool {
         self.values(name).all(|wanted| match wanted.split_once('=') {
@@ -109,6 +118,19 @@ mod tests {
         assert!(list.exact("status", "exited"));
         assert!(!list.exact("status", "running"));
         assert!(list.exact("name", "whatever"));
+    }
+
+    #[test]
+    fn names_are_patterns() {
+        let holds =
+            |wanted: &str, name: &str| Filters::from_iter([("name", wanted)]).matches("name", name);
+        for wanted in ["we", "^web$", "w.b", "eb$", "web|db", "web"] {
+            assert!(holds(wanted, "web"), "{wanted}");
+        }
+        for wanted in ["^e", "we$", "webs", "("] {
+            assert!(!holds(wanted, "web"), "{wanted}");
+        }
+        assert!(holds("a(", "a("), "the name itself, whatever it means as a pattern");
     }
 
     #[test]

@@ -15,6 +15,7 @@ impl Containers {
             let mut report = PruneReport::default();
             for network in networks.list() {
                 let chosen = !network.is_predefined()
+                    && !network.config_only
                     && until.is_none_or(|until| network.created < until)
                     && filters.labels("label", &network.labels)
                     && !(filters.has("label!") && filters.labels("label!", &network.labels));

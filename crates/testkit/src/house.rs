@@ -127,7 +127,7 @@ impl House {
     }
 
     /// Where its networks take their subnets from: sixteen, of fourteen addresses each.
-    fn pool(&self) -> String {
+    pub fn pool(&self) -> String {
         format!("100.{}.{}.0", 64 + self.subnet / 256, self.subnet % 256)
     }
 

@@ -10,16 +10,18 @@ use super::{Absent, Template, json};
 pub(crate) enum Format {
     /// The documents as the daemon sent them, in an indented list.
     Indented,
+    /// The same in one line.
+    Compact,
     Template(Template),
 }
 
 impl Format {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let text = match text {
+        match text {
             "" => return Ok(Self::Indented),
-            "json" => "{{json .}}",
-            text => text,
-        };
+            "json" => return Ok(Self::Compact),
+            _ => {}
+        }
         Template::parse(text)
             .map(Self::Template)
             .map_err(|err| format!("template parsing error: {err}"))
@@ -29,6 +31,7 @@ impl Format {
     pub(crate) fn show(&self, raws: &[String]) -> (String, Result<(), String>) {
         match self {
             Self::Indented => (indented(raws), Ok(())),
+            Self::Compact => (format!("[{}]\n", raws.join(",")), Ok(())),
             Self::Template(template) => {
                 let mut out = String::new();
                 for raw in raws {

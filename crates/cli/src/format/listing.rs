@@ -15,8 +15,8 @@ pub(crate) fn render(format: &str, headings: &[Heading], rows: Vec<Row>) -> Resu
     };
     let text = text.trim_matches(' ').replace("\\t", "\t").replace("\\n", "\n");
     let template =
-        Template::parse(&text).map_err(|err| format!("failed to parse template: {err}"))?;
-    let failed = |err| format!("failed to execute template: {err}");
+        Template::parse(&text).map_err(|err| format!("template parsing error: {err}"))?;
+    let failed = |err| format!("template parsing error: {err}");
     let mut out = String::new();
     if table {
         let headings =
@@ -36,7 +36,7 @@ pub(crate) fn check(format: &str) -> Result<(), String> {
     let text = format.strip_prefix("table").unwrap_or(format);
     Template::parse(text.trim_matches(' '))
         .map(drop)
-        .map_err(|err| format!("failed to parse template: {err}"))
+        .map_err(|err| format!("template parsing error: {err}"))
 }
 
 const LEAST: usize = 10;
@@ -121,10 +121,10 @@ mod tests {
             "json",
             "{\"ID\":\"\\u003c1\\u003e\",\"Name\":\"one\"}\n{\"ID\":\"\\u003c1\\u003e\",\"Name\":\"a-longer-name\"}\n",
         );
-        check("{{.ID", "failed to parse template: template: :1: unclosed action");
+        check("{{.ID", "template parsing error: template: :1: unclosed action");
         check(
             "{{.Foo}}",
-            "failed to execute template: template: :1:2: executing \"\" at <.Foo>: can't evaluate field Foo in type *formatter.Thing",
+            "template parsing error: template: :1:2: executing \"\" at <.Foo>: can't evaluate field Foo in type *formatter.Thing",
         );
         check("table {{upper .Name}}", "NAME\nONE\nA-LONGER-NAME\n");
     }

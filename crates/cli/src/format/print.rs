@@ -21,6 +21,7 @@ fn plain(value: &Value) -> String {
         Value::NilMap => "map[]".to_owned(),
         Value::Bool(value) => value.to_string(),
         Value::Int(value) => value.to_string(),
+        Value::Large(value) => value.to_string(),
         Value::Float(value) => float(*value),
         Value::Text(text) => text.to_string(),
         Value::List(items) => format!("[{}]", joined(items.iter().map(plain))),
@@ -129,6 +130,7 @@ fn verb_of(spec: &str, verb: char, value: &Value) -> String {
         }
         ('q', value) => format!("{:?}", plain(value)),
         ('d', Value::Int(number)) => number.to_string(),
+        ('d', Value::Large(number)) => number.to_string(),
         ('t', Value::Bool(value)) => value.to_string(),
         ('x', Value::Int(number)) => format!("{number:x}"),
         ('X', Value::Int(number)) => format!("{number:X}"),

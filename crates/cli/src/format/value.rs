@@ -18,6 +18,8 @@ pub(crate) enum Value {
     NilMap,
     Bool(bool),
     Int(i64),
+    /// More than `Int` can hold, as subnets of IPv6 have addresses.
+    Large(u64),
     Float(f64),
     Text(Rc<str>),
     List(Rc<[Value]>),
@@ -141,6 +143,7 @@ impl Value {
             Self::Omitted(value) => value.is_true(),
             Self::Bool(value) => *value,
             Self::Int(value) => *value != 0,
+            Self::Large(_) => true,
             Self::Float(value) => *value != 0.0,
             Self::Text(text) => !text.is_empty(),
             Self::List(items) => !items.is_empty(),
@@ -157,6 +160,7 @@ impl Value {
             Self::NilMap | Self::Map(_) => "map[string]interface {}",
             Self::Bool(_) => "bool",
             Self::Int(_) => "int",
+            Self::Large(_) => "uint64",
             Self::Float(_) => "float64",
             Self::Text(_) => "string",
             Self::Struct(_) => "struct",
@@ -179,6 +183,7 @@ impl Value {
             }
             Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
             Self::Int(value) => out.push_str(&value.to_string()),
+            Self::Large(value) => out.push_str(&value.to_string()),
             Self::Float(value) => out.push_str(&super::print::float(*value)),
             Self::Text(text) => quote(text, out, escape),
             Self::List(items) => {
@@ -226,8 +231,9 @@ fn write_object(entries: &[(&str, &Value)], out: &mut String, escape: Escape) {
 
 /// The name of a field in Docker's Go types, where it is not that in JSON.
 fn go_name(json: &str) -> &str {
-    const NAMES: [(&str, &str); 10] = [
+    const NAMES: [(&str, &str); 11] = [
         ("ApiVersion", "APIVersion"),
+        ("AuxiliaryAddresses", "AuxAddress"),
         ("CpuCfsPeriod", "CPUCfsPeriod"),
         ("CpuCfsQuota", "CPUCfsQuota"),
         ("Dns", "DNS"),
@@ -298,7 +304,7 @@ impl<'de> Visitor<'de> for Json {
     }
 
     fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
-        Ok(i64::try_from(value).map_or(Value::Float(value as f64), Value::Int))
+        Ok(i64::try_from(value).map_or(Value::Large(value), Value::Int))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Value, E> {

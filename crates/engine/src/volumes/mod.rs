@@ -73,7 +73,7 @@ impl Volumes {
             volumes.extend(foreign.into_iter().map(picture_of_foreign));
             volumes.sort_by(|a, b| a.name.cmp(&b.name));
             volumes.retain(|volume| {
-                filters.any("name", |wanted| volume.name.contains(wanted))
+                filters.matches("name", &volume.name)
                     && filters.exact("driver", &volume.driver)
                     && filters.labels("label", volume.labels.as_ref().unwrap_or(&BTreeMap::new()))
                     && dangling.is_none_or(|wanted| wanted != users.contains_key(&volume.name))

@@ -83,8 +83,8 @@ fn wanted(networks: &Networks, network: &network::Network, filters: &Filters) ->
     filters.exact("type", kind)
         && filters.exact("driver", network.driver_name())
         && filters.exact("scope", network.scope.as_str())
-        && filters.any("name", |wanted| network.name.contains(wanted))
-        && filters.any("id", |wanted| network.id.as_str().starts_with(wanted))
+        && filters.matches("name", &network.name)
+        && filters.matches("id", network.id.as_str())
         && filters.labels("label", &network.labels)
         && filters
             .values("dangling")

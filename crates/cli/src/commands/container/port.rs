@@ -27,7 +27,8 @@ async fn run(call: &Call<'_>) -> Result {
             let (port, protocol) = asked.split_once('/').unwrap_or((asked, "tcp"));
             if port.parse::<u16>().is_err() {
                 return Err(Failure::words(format!(
-                    "Error: invalid port ({port}): invalid syntax"
+                    "Error: invalid port ({port}): {}",
+                    not_a(port)
                 )));
             }
             let wanted = format!("{port}/{protocol}");
@@ -60,4 +61,11 @@ async fn run(call: &Call<'_>) -> Result {
         call.cli.printer.line(&line)?;
     }
     Ok(())
+}
+
+/// Go's words for a text that is no number of a port.
+fn not_a(port: &str) -> String {
+    let digits = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    let why = if digits { "value out of range" } else { "invalid syntax" };
+    format!("strconv.ParseUint: parsing {port:?}: {why}")
 }

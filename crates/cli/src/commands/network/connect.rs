@@ -48,10 +48,10 @@ async fn run(call: &Call<'_>) -> Result {
     let body = ConnectBody {
         container: call.arg(1).to_owned(),
         endpoint_config: Some(EndpointSettings {
-            ipam_config: (ipam != EndpointIpamConfig::default()).then_some(ipam),
+            ipam_config: Some(ipam),
             links: some(owned("link")),
             aliases: some(owned("alias")),
-            driver_opts: (!driver_opts.is_empty()).then_some(driver_opts),
+            driver_opts: Some(driver_opts),
             gw_priority: flags.int("gw-priority").unwrap_or(0),
             ..EndpointSettings::default()
         }),

@@ -36,8 +36,15 @@ const HEADINGS: [Heading; 9] = [
 ];
 const TABLE: &str = "table {{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}";
 
+/// `--format raw`.
+const RAW: &str = "network_id: {{.ID}}\nname: {{.Name}}\ndriver: {{.Driver}}\nscope: {{.Scope}}\n";
+const RAW_ID: &str = "network_id: {{.ID}}";
+
 async fn run(call: &Call<'_>) -> Result {
-    let format = listing_format(call, "networksFormat", TABLE, "{{.ID}}")?;
+    let format = match listing_format(call, "networksFormat", TABLE, "{{.ID}}")? {
+        raw if raw == "raw" => (if call.flags.on("quiet") { RAW_ID } else { RAW }).to_owned(),
+        format => format,
+    };
     let request = call
         .cli
         .client()?

@@ -11,6 +11,7 @@ mod links;
 mod many;
 mod objects;
 mod reach;
+mod words;
 
 use std::process::Output;
 
