@@ -14,6 +14,11 @@ use stdx::{Context, Error, Kind, Result};
 /// The shape of the tables; a store written by a later version is refused instead of guessed at.
 const SCHEMA: i64 = 1;
 
+/// Replacing a value where it is: a record that is deleted and inserted again dirties twice the pages. For the same reason
+/// the table has rowids: without them what is larger than a quarter of a page lies on pages of its own.
+const PUT: &str = "INSERT INTO records (kind, key, value) VALUES (?1, ?2, ?3)
+                   ON CONFLICT (kind, key) DO UPDATE SET value = excluded.value";
+
 /// Something kept: a kind that names its table, and a key within it.
 pub trait Record: Serialize + DeserializeOwned {
     /// Plural noun: `containers`, `images`. Never changes once released.
@@ -64,7 +69,7 @@ impl Store {
             .execute_batch(&format!(
                 "CREATE TABLE IF NOT EXISTS records (
                      kind TEXT NOT NULL, key TEXT NOT NULL, value BLOB NOT NULL,
-                     PRIMARY KEY (kind, key)) WITHOUT ROWID;
+                     PRIMARY KEY (kind, key));
                  CREATE TABLE IF NOT EXISTS events (
                      sequence INTEGER PRIMARY KEY AUTOINCREMENT, nanos INTEGER NOT NULL, value BLOB NOT NULL);
                  PRAGMA user_version = {SCHEMA};"
@@ -169,7 +174,7 @@ fn list(connection: &Connection, kind: &str) -> Result<Vec<(String, Vec<u8>)>> {
 
 fn put(connection: &Connection, kind: &str, key: &str, value: &[u8]) -> Result<()> {
     connection
-        .prepare_cached("INSERT OR REPLACE INTO records (kind, key, value) VALUES (?1, ?2, ?3)")
+        .prepare_cached(PUT)
         .and_then(|mut statement| statement.execute(params![kind, key, value]))
         .map(drop)
         .map_err(failed)
