@@ -107,6 +107,11 @@ fn came_by(asked: SocketAddr, port: PublishedPort) -> bool {
             && (port.host_ip.is_unspecified() || asked.ip() == port.host_ip)
 }
 
+/// Has the kernel forget those of all flows that are meant.
+pub(crate) fn forget_all(meant: impl Fn(&Flow) -> bool) {
+    forget(&BTreeSet::new(), meant);
+}
+
 /// Has the kernel forget the flows that are meant. One that keeps none, or does not tell, is no failure of what was done.
 fn forget(asked: &BTreeSet<Asked>, meant: impl Fn(&Flow) -> bool) {
     if let Err(err) = try_forget(asked, meant) {

@@ -9,6 +9,7 @@ use stdx::{Error, Id, Result};
 use crate::attend::is_served;
 use crate::egress::{self, Egress};
 use crate::endpoint::AttachRequest;
+use crate::firewall::grants::Grant;
 use crate::firewall::view::Guard;
 use crate::netd::protocol::{Leash, LeashEnd};
 use crate::networks::{Core, Model, Networks};
@@ -16,7 +17,7 @@ use crate::records::Endpoint;
 
 impl Networks {
     /// Has a container that runs in `namespace` reach from now on what `request` says, whatever it reached before. What is
-    /// connected already stays so.
+    /// open and would not be let out any more ends.
     pub fn restrict(
         &self,
         egress: Option<&Egress>,
@@ -32,6 +33,7 @@ impl Networks {
             }
             core.check_rules(&restricted)?;
         }
+        let before = core.model().reaches(&endpoints);
         for endpoint in &endpoints {
             core.rewrite(&Endpoint { egress: egress.cloned(), ..Endpoint::clone(endpoint) })?;
         }
@@ -47,7 +49,10 @@ impl Networks {
             rules.any(|rule| rule.names(name) && rule.port == port)
         };
         let addresses: Vec<IpAddr> = endpoints.iter().flat_map(|one| one.addresses()).collect();
-        core.firewall().revoke(&addresses, |grant| allowed(grant.from, &grant.name, grant.port))
+        let stays = |grant: &Grant| allowed(grant.from, &grant.name, grant.port);
+        let granted = core.firewall().revoke(&addresses, stays)?;
+        core.cut(&endpoints, &before, &granted);
+        Ok(())
     }
 
     /// Does a container that is connected so ask us for names?
@@ -82,7 +87,7 @@ impl Core {
             return Ok(());
         }
         let addresses: Vec<IpAddr> = endpoints.iter().flat_map(|one| one.addresses()).collect();
-        self.firewall().revoke(&addresses, |_| false)
+        self.firewall().revoke(&addresses, |_| false).map(drop)
     }
 
     /// Has the firewall forget endpoints that have gone.

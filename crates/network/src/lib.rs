@@ -16,6 +16,7 @@ mod config;
 mod connect;
 mod conntrack;
 mod create;
+mod cut;
 mod dbus;
 mod dns;
 mod doctor;

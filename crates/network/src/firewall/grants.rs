@@ -113,14 +113,14 @@ impl Opener {
     }
 }
 
-/// Closes what is open to these addresses, but for what `stays`.
+/// Closes what is open to these addresses, but for what `stays`; returns that.
 pub(super) fn revoke(
     socket: &mut Socket,
     table: &str,
     from: &[IpAddr],
     stays: impl Fn(&Grant) -> bool,
-) -> Result<()> {
-    let mut gone = Vec::new();
+) -> Result<Vec<Grant>> {
+    let (mut kept, mut gone) = (Vec::new(), Vec::new());
     for (index, set) in NAMED.into_iter().chain(NAMED_PORT).enumerate() {
         let ipv6 = index % 2 == 1;
         if !from.iter().any(|address| address.is_ipv6() == ipv6) {
@@ -128,7 +128,10 @@ pub(super) fn revoke(
         }
         let elements = elements_of(socket, Family::Inet, table, set)?;
         let grants = elements.iter().filter_map(|element| read(element, ipv6));
-        gone.extend(grants.filter(|grant| from.contains(&grant.from) && !stays(grant)));
+        let of_these = grants.filter(|grant| from.contains(&grant.from));
+        let (stay, go): (Vec<_>, Vec<_>) = of_these.partition(&stays);
+        kept.extend(stay);
+        gone.extend(go);
     }
     // One by one: another may have ended by itself meanwhile.
     for grant in gone {
@@ -140,7 +143,7 @@ pub(super) fn revoke(
         }))?;
         replies.into_iter().try_for_each(|reply| reply.ok_or(&[nft::ENOENT]).map(drop))?;
     }
-    Ok(())
+    Ok(kept)
 }
 
 fn push(batch: &mut Batch, kind: u16, table: &str, grant: &Grant, time: Option<Duration>) {

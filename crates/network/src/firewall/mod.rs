@@ -238,13 +238,13 @@ impl Firewall {
         Ok(differences)
     }
 
-    /// Closes what answers have opened to these addresses, but for what `stays`.
+    /// Closes what answers have opened to these addresses, but for what `stays`; returns that.
     pub(crate) fn revoke(
         &mut self,
         from: &[IpAddr],
         stays: impl Fn(&grants::Grant) -> bool,
-    ) -> Result<()> {
-        let Some(Ok(Kernel { socket, .. })) = &mut self.kernel else { return Ok(()) };
+    ) -> Result<Vec<grants::Grant>> {
+        let Some(Ok(Kernel { socket, .. })) = &mut self.kernel else { return Ok(Vec::new()) };
         grants::revoke(socket, &self.table, from, stays)
     }
 }

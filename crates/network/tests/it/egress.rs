@@ -5,7 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use network::{AttachRequest, Attachment, CreateRequest, Egress, EndpointRequest, NetworkConfig};
+use network::{
+    AttachRequest, Attachment, CreateRequest, Egress, EndpointRequest, NetworkConfig, PoolRequest,
+};
 use stdx::Id;
 
 use crate::lab::{
@@ -245,6 +247,11 @@ fn name_server(internet: &OwnedFd, address: Ipv4Addr) {
 
 /// Asks for the addresses of a name as a container does; its code, with the answer's last four bytes.
 fn resolve(inside: &OwnedFd, name: &str) -> (u8, Option<Ipv4Addr>) {
+    resolve_as(inside, name, 1)
+}
+
+/// The same for records of one kind.
+fn resolve_as(inside: &OwnedFd, name: &str, kind: u8) -> (u8, Option<Ipv4Addr>) {
     within(inside, || {
         let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
         socket.connect("127.0.0.11:53").unwrap();
@@ -254,7 +261,7 @@ fn resolve(inside: &OwnedFd, name: &str) -> (u8, Option<Ipv4Addr>) {
             query.push(label.len() as u8);
             query.extend(label.as_bytes());
         }
-        query.extend([0, 0, 1, 0, 1]);
+        query.extend([0, 0, kind, 0, 1]);
         socket.send(&query).unwrap();
         let mut answer = [0; 512];
         let length = socket.recv(&mut answer).unwrap();
@@ -309,6 +316,155 @@ fn names_open_what_they_mean() {
         daemon.networks.detach(&request.container).unwrap();
         daemon.networks.settle();
         assert!(!run(&["nft", "list", "table", "inet", "gantry-gt-names"]).contains("example.com"));
+    });
+}
+
+fn of_both_families(name: &str) -> CreateRequest {
+    let pool = PoolRequest { subnet: "fd00:9::/64".to_owned(), ..PoolRequest::default() };
+    CreateRequest {
+        name: name.to_owned(),
+        enable_ipv6: Some(true),
+        pools: vec![pool],
+        ..CreateRequest::default()
+    }
+}
+
+/// A server that says what it hears, by both protocols.
+fn echo(at: SocketAddr) {
+    let listener = TcpListener::bind(at).unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            std::thread::spawn(move || {
+                let mut byte = [0];
+                while stream.read_exact(&mut byte).is_ok() && stream.write_all(&byte).is_ok() {}
+            });
+        }
+    });
+    let socket = UdpSocket::bind(at).unwrap();
+    std::thread::spawn(move || {
+        let mut byte = [0];
+        while let Ok((_, from)) = socket.recv_from(&mut byte) {
+            let _gone = socket.send_to(&byte, from);
+        }
+    });
+}
+
+/// What was open at one address when rules changed.
+struct Open {
+    stream: TcpStream,
+    socket: UdpSocket,
+}
+
+impl Open {
+    fn to(inside: &OwnedFd, at: SocketAddr) -> Self {
+        within(inside, || {
+            let stream = TcpStream::connect_timeout(&at, PATIENCE).unwrap();
+            let any: IpAddr = if at.is_ipv4() { [0; 4].into() } else { [0; 16].into() };
+            let socket = UdpSocket::bind((any, 0)).unwrap();
+            socket.connect(at).unwrap();
+            stream.set_read_timeout(Some(PATIENCE)).unwrap();
+            socket.set_read_timeout(Some(PATIENCE)).unwrap();
+            Self { stream, socket }
+        })
+    }
+
+    /// Whether something sent comes back: by the stream, and by datagrams.
+    fn lives(&mut self) -> (bool, bool) {
+        let stream =
+            self.stream.write_all(b"x").is_ok() && self.stream.read_exact(&mut [0]).is_ok();
+        let datagram = self.socket.send(b"x").is_ok() && self.socket.recv(&mut [0]).is_ok();
+        (stream, datagram)
+    }
+}
+
+#[test]
+fn stricter_rules_end_what_is_open() {
+    on_a_host(|| {
+        let internet = world(&[]);
+        run(&["ip", "addr", "add", "2001:db8:9::2/64", "dev", "uplink", "nodad"]);
+        let echoes = ["203.0.113.1:7", "203.0.113.9:7", "[2001:db8:9::1]:7", "[2001:db8:9::9]:7"];
+        let echoes = echoes.map(|at| at.parse::<SocketAddr>().unwrap());
+        within(&internet, || {
+            for address in ["2001:db8:9::1/64", "2001:db8:9::9/64"] {
+                run(&["ip", "addr", "add", address, "dev", "downlink", "nodad"]);
+            }
+            echoes.iter().for_each(|at| echo(*at));
+        });
+        let daemon = Daemon::start(config("gt-strict"));
+        daemon.networks.create(&of_both_families("six")).unwrap();
+        let (container, one) = attach(&daemon, "six", None);
+        let (_, other) = attach(&daemon, "six", None);
+        let inside = namespace(&one);
+        let change = |wanted_rules: &[&str]| {
+            let egress = Some(rules(wanted_rules));
+            let request = wanted(&container, "six", egress.clone());
+            daemon.networks.restrict(egress.as_ref(), &request, inside.as_fd()).unwrap();
+        };
+        let mut open = echoes.map(|at| Open::to(inside, at));
+        let mut of_others = echoes.map(|at| Open::to(namespace(&other), at));
+        assert_eq!(open.each_mut().map(Open::lives), [(true, true); 4]);
+        assert_eq!(of_others.each_mut().map(Open::lives), [(true, true); 4]);
+
+        change(&["203.0.113.9", "2001:db8:9::9"]);
+        let (all, none) = ((true, true), (false, false));
+        assert_eq!(open.each_mut().map(Open::lives), [none, all, none, all]);
+        assert_eq!(of_others.each_mut().map(Open::lives), [all; 4], "nobody spoke of them");
+        let begins =
+            echoes.map(|at| within(inside, || TcpStream::connect_timeout(&at, PATIENCE).is_ok()));
+        assert_eq!(begins, [false, true, false, true]);
+
+        // By port and protocol; what is still allowed never stops.
+        change(&["203.0.113.9:7/udp", "[2001:db8:9::9]:7"]);
+        assert_eq!(open[1].lives(), (false, true));
+        assert_eq!(open[3].lives(), (true, false));
+    });
+}
+
+#[test]
+fn names_with_addresses_of_ipv6() {
+    on_a_host(|| {
+        let internet = world(&[]);
+        run(&["ip", "addr", "add", "2001:db8:9::2/64", "dev", "uplink", "nodad"]);
+        let elsewhere: SocketAddr = "[2001:db8:9::9]:7".parse().unwrap();
+        within(&internet, || {
+            run(&["ip", "addr", "add", "2001:db8:9::9/64", "dev", "downlink", "nodad"]);
+            echo(elsewhere);
+            let socket = UdpSocket::bind((INTERNET, 53)).unwrap();
+            std::thread::spawn(move || {
+                let mut buffer = [0; 512];
+                while let Ok((length, from)) = socket.recv_from(&mut buffer) {
+                    let mut answer = buffer[..length].to_vec();
+                    answer[2..4].copy_from_slice(&[0x81, 0x80]);
+                    answer[7] = 1;
+                    answer.extend([0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 9, 0, 16]);
+                    let IpAddr::V6(address) = elsewhere.ip() else {
+                        unreachable!("it is written above")
+                    };
+                    answer.extend(address.octets());
+                    socket.send_to(&answer, from).unwrap();
+                }
+            });
+        });
+        let daemon = Daemon::start(config("gt-names6"));
+        daemon.networks.create(&of_both_families("six")).unwrap();
+        let mut request = wanted(&Id::random(), "six", Some(rules(&["example.com:7/udp"])));
+        request.dns.servers = vec![INTERNET.into()];
+        let one = daemon.networks.attach(&request).unwrap();
+        let inside = namespace(&one);
+        let asks = || {
+            within(inside, || {
+                let socket = UdpSocket::bind("[::]:0").unwrap();
+                socket.connect(elsewhere).unwrap();
+                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                socket.send(b"x").is_ok() && socket.recv(&mut [0]).is_ok()
+            })
+        };
+        assert!(!asks(), "nobody has been told");
+        assert_eq!(resolve_as(inside, "example.com", 28).0, 0);
+        assert!(asks());
+        let tcp = within(inside, || TcpStream::connect_timeout(&elsewhere, PATIENCE).is_ok());
+        assert!(!tcp, "another protocol");
+        assert_eq!(resolve_as(inside, "example.org", 28).0, 3);
     });
 }
 
