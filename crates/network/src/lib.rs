@@ -17,7 +17,6 @@ mod connect;
 mod conntrack;
 mod create;
 mod cut;
-mod dbus;
 mod dns;
 mod doctor;
 mod driver;

@@ -15,8 +15,8 @@ use rustix::io::Errno;
 use rustix::pipe::{PipeFlags, pipe_with};
 use stdx::{Context, Result};
 
-use crate::dbus::{Answer, BUS, Bus, Kind, Message, Value, socket_in};
 use crate::networks::Core;
+use dbus::{Answer, BUS, Bus, Kind, Message, Value, socket_in};
 pub(crate) use zone::ZONE;
 
 /// What whoever makes or removes a bridge waits for at most.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stdx::Result;
 
-use crate::dbus::{Answer, Bus, Question, Value};
+use dbus::{Answer, Bus, Question, Value};
 
 /// Its name on the bus, and the interface of what concerns all of it.
 pub(super) const NAME: &str = "org.fedoraproject.FirewallD1";

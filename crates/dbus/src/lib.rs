@@ -13,10 +13,13 @@ use std::time::{Duration, Instant};
 
 use stdx::{Context, Error, Result};
 
-pub(crate) use wire::{Kind, Message, Question, Value};
+pub use wire::{Kind, Message, Question, START, Value, length, parse};
+
+/// Where every host's is.
+pub const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
 
 /// The bus itself.
-pub(crate) const BUS: &str = "org.freedesktop.DBus";
+pub const BUS: &str = "org.freedesktop.DBus";
 const BUS_PATH: &str = "/org/freedesktop/DBus";
 
 /// Signals that nobody has asked for yet.
@@ -25,7 +28,7 @@ const KEPT: usize = 256;
 const LONGEST_LINE: usize = 4096;
 
 /// The socket in an address as in `DBUS_SYSTEM_BUS_ADDRESS`; `None` where it names none in the file system.
-pub(crate) fn socket_in(address: &str) -> Option<PathBuf> {
+pub fn socket_in(address: &str) -> Option<PathBuf> {
     address.split(';').find_map(|one| {
         let keys = one.trim().strip_prefix("unix:")?;
         let path = keys.split(',').find_map(|pair| pair.strip_prefix("path="))?;
@@ -47,7 +50,7 @@ fn unescaped(text: &str) -> Option<PathBuf> {
 }
 
 /// A connection with the bus.
-pub(crate) struct Bus {
+pub struct Bus {
     stream: UnixStream,
     serial: u32,
     read: Vec<u8>,
@@ -58,14 +61,14 @@ pub(crate) struct Bus {
 
 /// What somebody answered who was asked properly.
 #[derive(Debug)]
-pub(crate) enum Answer {
+pub enum Answer {
     Texts(Vec<String>),
     Refused { name: String, reason: String },
 }
 
 impl Answer {
     /// An answer that is none of the expected is a failure.
-    pub(crate) fn ok(self, what: &str) -> Result<Vec<String>> {
+    pub fn ok(self, what: &str) -> Result<Vec<String>> {
         match self {
             Self::Texts(texts) => Ok(texts),
             Self::Refused { name, reason } if reason.is_empty() => {
@@ -78,7 +81,7 @@ impl Answer {
 
 impl Bus {
     /// `None` where there is no bus.
-    pub(crate) fn connect(socket: &Path, patience: Duration) -> Result<Option<Self>> {
+    pub fn connect(socket: &Path, patience: Duration) -> Result<Option<Self>> {
         let failed = || "cannot speak with the system bus".to_owned();
         let stream = match UnixStream::connect(socket) {
             Ok(stream) => stream,
@@ -120,17 +123,13 @@ impl Bus {
     }
 
     /// Asks the bus itself.
-    pub(crate) fn ask_bus(&mut self, member: &str, arguments: &[Value<'_>]) -> Result<Answer> {
+    pub fn ask_bus(&mut self, member: &str, arguments: &[Value<'_>]) -> Result<Answer> {
         let question = Question { destination: BUS, path: BUS_PATH, interface: BUS, member };
         self.ask(&question, arguments)
     }
 
     /// Asks, and waits for the answer; signals that come meanwhile are kept.
-    pub(crate) fn ask(
-        &mut self,
-        question: &Question<'_>,
-        arguments: &[Value<'_>],
-    ) -> Result<Answer> {
+    pub fn ask(&mut self, question: &Question<'_>, arguments: &[Value<'_>]) -> Result<Answer> {
         self.serial = self.serial.checked_add(1).unwrap_or(1);
         let serial = self.serial;
         let failed = || format!("{} has not answered {}", question.destination, question.member);
@@ -155,8 +154,26 @@ impl Bus {
         }
     }
 
+    /// Waits for a signal that is `wanted`; what else is heard meanwhile is kept.
+    pub fn wait_for(&mut self, mut wanted: impl FnMut(&Message) -> bool) -> Result<Message> {
+        if let Some(at) = self.heard.iter().position(&mut wanted) {
+            return Ok(self.heard.remove(at).expect("it has just been found there"));
+        }
+        let deadline = Instant::now() + self.patience;
+        loop {
+            match self.next()? {
+                None => self.receive(deadline)?,
+                Some(message) if message.kind == Kind::Signal && wanted(&message) => {
+                    return Ok(message);
+                }
+                Some(message) if message.kind == Kind::Signal => self.keep(message),
+                Some(_) => {}
+            }
+        }
+    }
+
     /// What has been heard since, without waiting for more. That the bus is gone is an error.
-    pub(crate) fn heard(&mut self) -> Result<Vec<Message>> {
+    pub fn heard(&mut self) -> Result<Vec<Message>> {
         let mut buffer = [0; 4096];
         loop {
             while let Some(message) = self.next()? {

@@ -5,7 +5,7 @@ use stdx::{Error, Result};
 /// Nobody whom we ask has more to say.
 pub(super) const LONGEST: usize = 1 << 20;
 /// So much of a message tells how long it is.
-pub(super) const START: usize = 16;
+pub const START: usize = 16;
 
 const LITTLE_ENDIAN: u8 = b'l';
 const VERSION: u8 = 1;
@@ -22,7 +22,7 @@ const SENDER: u8 = 7;
 const SIGNATURE: u8 = 8;
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     Call = 1,
     Answer = 2,
     Refusal = 3,
@@ -32,21 +32,27 @@ pub(crate) enum Kind {
 
 /// Whom a question is for, and which it is.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Question<'a> {
-    pub(crate) destination: &'a str,
-    pub(crate) path: &'a str,
-    pub(crate) interface: &'a str,
-    pub(crate) member: &'a str,
+pub struct Question<'a> {
+    pub destination: &'a str,
+    pub path: &'a str,
+    pub interface: &'a str,
+    pub member: &'a str,
 }
 
 /// What a question can carry.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Value<'a> {
+pub enum Value<'a> {
     Flag(bool),
+    Number(u64),
     Text(&'a str),
     Texts(&'a [&'a str]),
+    Bytes(&'a [u8]),
+    /// `au`
+    Numbers(&'a [u32]),
     /// `a{sv}`
     Settings(&'a [(&'a str, Value<'a>)]),
+    /// `a(sv)`
+    Properties(&'a [(&'a str, Value<'a>)]),
     Struct(&'a [Value<'a>]),
     /// An array of nothing, which would be of this type.
     Nothing(&'static str),
@@ -56,6 +62,10 @@ impl Value<'_> {
     fn signature(&self) -> String {
         match self {
             Self::Flag(_) => "b".to_owned(),
+            Self::Number(_) => "t".to_owned(),
+            Self::Bytes(_) => "ay".to_owned(),
+            Self::Numbers(_) => "au".to_owned(),
+            Self::Properties(_) => "a(sv)".to_owned(),
             Self::Text(_) => "s".to_owned(),
             Self::Texts(_) => "as".to_owned(),
             Self::Settings(_) => "a{sv}".to_owned(),
@@ -146,7 +156,16 @@ impl Writer {
             Value::Texts(texts) => {
                 self.array(4, |array| texts.iter().for_each(|text| array.text(text)));
             }
-            Value::Settings(settings) => self.array(8, |array| {
+            Value::Number(number) => {
+                self.align(8);
+                self.bytes.extend(number.to_le_bytes());
+            }
+            Value::Bytes(bytes) => self.array(1, |array| array.bytes.extend(*bytes)),
+            Value::Numbers(numbers) => {
+                self.array(4, |array| numbers.iter().for_each(|number| array.number(*number)));
+            }
+            // Pairs and structs of two are laid out alike.
+            Value::Settings(settings) | Value::Properties(settings) => self.array(8, |array| {
                 for (name, value) in *settings {
                     array.align(8);
                     array.text(name);
@@ -167,19 +186,19 @@ impl Writer {
 
 /// A message from somebody else.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Message {
-    pub(crate) kind: Kind,
-    pub(crate) reply_to: u32,
-    pub(crate) interface: String,
-    pub(crate) member: String,
-    pub(crate) error: String,
-    pub(crate) sender: String,
-    /// The texts that it begins with, those in lists included.
-    pub(crate) texts: Vec<String>,
+pub struct Message {
+    pub kind: Kind,
+    pub reply_to: u32,
+    pub interface: String,
+    pub member: String,
+    pub error: String,
+    pub sender: String,
+    /// The texts that it begins with, those in lists included; numbers between them are passed over.
+    pub texts: Vec<String>,
 }
 
 /// How long a message is that begins like this.
-pub(super) fn length(start: &[u8; START]) -> Result<usize> {
+pub fn length(start: &[u8; START]) -> Result<usize> {
     if start[0] != LITTLE_ENDIAN || start[3] != VERSION {
         return Err(broken());
     }
@@ -193,7 +212,7 @@ pub(super) fn length(start: &[u8; START]) -> Result<usize> {
 }
 
 /// Reads a whole message, of which [`length`] has told the length.
-pub(super) fn parse(bytes: &[u8]) -> Result<Message> {
+pub fn parse(bytes: &[u8]) -> Result<Message> {
     parsed(bytes).ok_or_else(broken)
 }
 
@@ -239,6 +258,10 @@ fn parsed(bytes: &[u8]) -> Option<Message> {
         signature = match signature.as_bytes() {
             [b's' | b'o', ..] => {
                 message.texts.push(body.text()?);
+                &signature[1..]
+            }
+            [b'u' | b'i' | b'b', ..] => {
+                body.number()?;
                 &signature[1..]
             }
             [b'a', b's' | b'o', ..] => {
@@ -333,6 +356,25 @@ mod tests {
         expected.extend(
             b"\x01\x00\x00\x00l\x00\x02as\x00\x00\x00\x06\x00\x00\x00\x01\x00\x00\x00x\x00",
         );
+        assert_eq!(body.bytes, expected);
+    }
+
+    #[test]
+    fn numbers_have_their_places() {
+        let mut body = Writer::default();
+        body.value(&Value::Properties(&[
+            ("a", Value::Number(258)),
+            ("b", Value::Numbers(&[7])),
+            ("c", Value::Bytes(&[3, 1])),
+        ]));
+        let mut expected = b"\x36\x00\x00\x00\x00\x00\x00\x00".to_vec();
+        expected.extend(b"\x01\x00\x00\x00a\x00\x01t\x00\x00\x00\x00\x00\x00\x00\x00");
+        expected.extend(b"\x02\x01\x00\x00\x00\x00\x00\x00");
+        expected.extend(b"\x01\x00\x00\x00b\x00\x02au\x00\x00\x00\x04\x00\x00\x00");
+        expected.extend(b"\x07\x00\x00\x00\x00\x00\x00\x00");
+        expected.extend(b"\x01\x00\x00\x00c\x00\x02ay\x00\x00\x00\x02\x00\x00\x00\x03\x01");
+        let length = (expected.len() - 8) as u8;
+        expected[0] = length;
         assert_eq!(body.bytes, expected);
     }
 
