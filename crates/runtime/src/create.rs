@@ -157,7 +157,7 @@ pub fn create(create: Create) -> Result<Created> {
         Wait::StateDir => Some(gate::make(create.state_dir)?),
     };
     let resources = linux.resources.clone().unwrap_or_default();
-    let cgroup = cgroup::Handle::create(create.cgroup, &resources)?;
+    let mut cgroup = cgroup::Handle::create(create.cgroup, &resources)?;
     let state = State {
         oci_version: oci::runtime::VERSION.to_owned(),
         id: create.id.to_owned(),
@@ -205,6 +205,7 @@ pub fn create(create: Create) -> Result<Created> {
     let brought_up = outside.and_then(|()| {
         birth.bring_up(mapping.as_ref(), &plan, &hooks, &state, linux.seccomp.as_ref())
     });
+    let brought_up = brought_up.and_then(|brought| cgroup.moved_in().map(|()| brought));
     match brought_up {
         Ok((terminal, warnings)) => Ok(Created {
             pid: birth.pid,

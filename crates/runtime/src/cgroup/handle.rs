@@ -15,6 +15,7 @@ use rustix::process::{Pid, Signal};
 use stdx::{Context, Error, Kind, Result};
 
 use super::dir::{DEEPEST, Dir, is_gone};
+use super::systemd::{self, Holder};
 use super::{Location, Mode, Place, Setting, Stats, devices, oom, stats, v1, v2};
 
 /// A container's directories, held open.
@@ -23,6 +24,15 @@ pub struct Handle {
     location: Location,
     v1: Vec<V1>,
     unified: Option<Dir>,
+    /// Until the container lives in a scope of systemd's.
+    moving_in: Option<MovingIn>,
+}
+
+/// Who keeps the place meanwhile, and what would count him.
+#[derive(Debug)]
+struct MovingIn {
+    _holder: Holder,
+    later: Vec<Setting>,
 }
 
 #[derive(Debug)]
@@ -47,9 +57,16 @@ impl Handle {
             Mode::V1 | Mode::Hybrid => v1::settings(resources)?,
             Mode::V2 => v2::settings(resources)?,
         };
+        let holder = match &location.unit {
+            Some(unit) => Some(systemd::begin(unit, resources, mode)?),
+            None => None,
+        };
         let mut made = Vec::new();
-        let handle = Self::make(location, resources, &mut made).and_then(|handle| {
-            handle.set(&settings)?;
+        let handle = Self::make(location, resources, &mut made).and_then(|mut handle| {
+            match holder {
+                Some(holder) => handle.begin(holder, settings)?,
+                None => handle.set(&settings)?,
+            }
             handle.guard_devices(resources, Since::Birth)?;
             Ok(handle)
         });
@@ -58,8 +75,33 @@ impl Handle {
                 // The failure above is what somebody has to hear of; what is left behind is empty and found by `destroy`.
                 let _ = rustix::fs::rmdir(place.full_path());
             }
+            if let Some(unit) = &location.unit {
+                let _ = systemd::end(unit);
+            }
         }
         handle
+    }
+
+    /// How many processes there may be counts once the holder has gone: one may be all.
+    fn begin(&mut self, holder: Holder, settings: Vec<Setting>) -> Result<()> {
+        let (later, now): (Vec<_>, Vec<_>) =
+            settings.into_iter().partition(|setting| setting.controller == "pids");
+        let unlimited =
+            later.iter().map(|limit| Setting { value: "max".to_owned(), ..limit.clone() });
+        let now: Vec<Setting> = now.into_iter().chain(unlimited).collect();
+        self.moving_in = Some(MovingIn { _holder: holder, later });
+        self.set(&now)
+    }
+
+    /// The container's first process is there.
+    pub(crate) fn moved_in(&mut self) -> Result<()> {
+        match self.moving_in.take() {
+            Some(MovingIn { _holder: holder, later }) => {
+                drop(holder);
+                self.set(&later)
+            }
+            None => Ok(()),
+        }
     }
 
     /// Whoever may make no group cannot reach a device by a node of his own either; limits nobody would keep.
@@ -69,7 +111,7 @@ impl Handle {
         let unlimited = Memory { swap: Some(-1), ..Memory::default() };
         limits.memory = limits.memory.filter(|memory| *memory != unlimited);
         match limits == Resources::default() {
-            true => Ok(Self { location: Location::nowhere(), v1: Vec::new(), unified: None }),
+            true => Ok(Self::of(&Location::nowhere())),
             false => Err(Error::new(
                 Kind::NotImplemented,
                 "cannot set limits: there is no cgroup that we may make",
@@ -82,7 +124,9 @@ impl Handle {
         resources: &Resources,
         made: &mut Vec<&'a Place>,
     ) -> Result<Self> {
-        let mut handle = Self { location: location.clone(), v1: Vec::new(), unified: None };
+        let mut handle = Self::of(location);
+        // Where systemd has made some of them there is the holder.
+        let make = |place, made: &mut _| make(place, made, location.unit.is_some());
         for place in &location.v1 {
             let dir = make(place, made)?;
             if place.controllers.iter().any(|name| name == "cpuset") {
@@ -103,7 +147,7 @@ impl Handle {
         }
         if let Some(place) = &location.unified {
             handle.unified = Some(make(place, made)?);
-            if location.mode() == Mode::V2 {
+            if location.mode() == Mode::V2 && location.unit.is_none() {
                 v2::enable_controllers(&place.mount_point, &place.path);
             }
         }
@@ -125,7 +169,7 @@ impl Handle {
                 Err(error).context(|| format!("cannot open cgroup {}", place.full_path().display()))
             }
         };
-        let mut handle = Self { location: location.clone(), v1: Vec::new(), unified: None };
+        let mut handle = Self::of(location);
         for place in &location.v1 {
             if let Some(dir) = open(place)? {
                 handle.v1.push(V1 { controllers: place.controllers.clone(), dir });
@@ -138,6 +182,10 @@ impl Handle {
             return Err(Error::not_found("the container's cgroup does not exist"));
         }
         Ok(handle)
+    }
+
+    fn of(location: &Location) -> Self {
+        Self { location: location.clone(), v1: Vec::new(), unified: None, moving_in: None }
     }
 
     pub fn location(&self) -> &Location {
@@ -252,6 +300,9 @@ impl Handle {
         {
             self.check_usage(resources)?;
         }
+        if let Some(unit) = &self.location.unit {
+            systemd::update(unit, resources, self.location.mode())?;
+        }
         self.set(&settings)?;
         self.guard_devices(resources, Since::Before)
     }
@@ -325,7 +376,10 @@ impl Handle {
         for place in self.location.v1.iter().chain(&self.location.unified) {
             self.remove(&place.full_path(), deadline)?;
         }
-        Ok(())
+        match &self.location.unit {
+            Some(unit) => systemd::end(unit),
+            None => Ok(()),
+        }
     }
 
     fn remove(&self, path: &Path, deadline: Instant) -> Result<()> {
@@ -491,8 +545,9 @@ impl Joiner {
     }
 }
 
-/// One directory, with its parents. An existing one must be empty: it is somebody's preparation, not somebody's home.
-fn make<'a>(place: &'a Place, made: &mut Vec<&'a Place>) -> Result<Dir> {
+/// One directory, with its parents. An existing one must be empty, unless it is `held` for us: it is somebody's preparation,
+/// not somebody's home.
+fn make<'a>(place: &'a Place, made: &mut Vec<&'a Place>, held: bool) -> Result<Dir> {
     let path = place.full_path();
     let what = || format!("cannot create cgroup {}", path.display());
     let mut builder = DirBuilder::new();
@@ -511,7 +566,7 @@ fn make<'a>(place: &'a Place, made: &mut Vec<&'a Place>) -> Result<Dir> {
         Err(error) => return Err(error).context(what),
     }
     let dir = Dir::open(&path).context(what)?;
-    if !made.iter().any(|one| std::ptr::eq(*one, place)) {
+    if !held && !made.iter().any(|one| std::ptr::eq(*one, place)) {
         let count = dir.processes()?.len();
         if count > 0 {
             return Err(Error::conflict(format!(

@@ -39,13 +39,15 @@ pub(super) struct Hierarchy {
     pub(super) root: PathBuf,
 }
 
-/// Controllers of v1 that a container gets a directory in.
-///
-/// Named hierarchies are their owners' (systemd's above all), and `perf_event` counts for root only.
+/// Controllers of v1 that a container gets a directory in. `perf_event` counts for root only.
 const CONTROLLERS: [&str; 12] = [
     "cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb",
     "net_cls", "net_prio", "rdma",
 ];
+
+/// The one hierarchy without a controller that a container is in too: by it systemd knows whose a process is, and a
+/// systemd inside has its own groups there. Others with names are their owners'.
+pub(crate) const SYSTEMD: &str = "name=systemd";
 
 pub(super) fn host() -> Result<&'static Host> {
     static HOST: OnceLock<Host> = OnceLock::new();
@@ -81,7 +83,7 @@ impl Host {
                         .next_back()
                         .unwrap_or_default()
                         .split(',')
-                        .filter(|option| CONTROLLERS.contains(option))
+                        .filter(|option| CONTROLLERS.contains(option) || *option == SYSTEMD)
                         .map(str::to_owned)
                         .collect();
                     let known = |found: &Hierarchy| found.controllers == controllers;
@@ -165,8 +167,11 @@ mod tests {
             .iter()
             .map(|found| (found.controllers.join("+"), found.mount_point.clone()))
             .collect();
-        let expected =
-            [("cpu+cpuacct", "/sys/fs/cgroup/cpu,cpuacct"), ("memory", "/sys/fs/cgroup/memory")];
+        let expected = [
+            ("cpu+cpuacct", "/sys/fs/cgroup/cpu,cpuacct"),
+            ("memory", "/sys/fs/cgroup/memory"),
+            ("name=systemd", "/sys/fs/cgroup/systemd"),
+        ];
         assert_eq!(found, expected.map(|(name, path)| (name.to_owned(), PathBuf::from(path))));
         assert_eq!(host.unified.unwrap().mount_point, Path::new("/sys/fs/cgroup/unified"));
     }

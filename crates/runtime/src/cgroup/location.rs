@@ -3,17 +3,31 @@
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use stdx::{Context, Error, Result};
+use stdx::{Context, Error, Kind, Result};
 
 use super::Mode;
 use super::host::{Hierarchy, Host, host};
+use super::systemd::{self, Unit};
 use crate::userns::in_initial_user_namespace;
+
+/// Who makes containers' groups, and removes them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Driver {
+    /// We do, by making directories.
+    #[default]
+    Cgroupfs,
+    /// The host's systemd: each is a scope of its.
+    Systemd,
+}
 
 /// A container's place in every hierarchy of this host. Can be written down and opened again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Location {
     pub(super) v1: Vec<Place>,
     pub(super) unified: Option<Place>,
+    /// Where systemd makes it.
+    #[serde(default)]
+    pub(super) unit: Option<Unit>,
 }
 
 /// A directory in one hierarchy.
@@ -33,6 +47,25 @@ impl Place {
 }
 
 impl Location {
+    /// The place named by a spec, in the words of whoever makes it.
+    pub fn by(driver: Driver, cgroups_path: &str, id: &str) -> Result<Self> {
+        match driver {
+            Driver::Cgroupfs => Self::of(cgroups_path, id),
+            Driver::Systemd if systemd::runs() => Self::of_unit(host()?, cgroups_path, id),
+            Driver::Systemd => Err(Error::new(
+                Kind::NotImplemented,
+                "systemd is not the first process of this host: it can make no cgroup",
+            )),
+        }
+    }
+
+    fn of_unit(host: &Host, cgroups_path: &str, id: &str) -> Result<Self> {
+        let unit = Unit::parse(cgroups_path, id)?;
+        let path = unit.path()?;
+        let below = |_: &Hierarchy| path.clone();
+        Ok(Self { unit: Some(unit), ..Self::everywhere(host, below) })
+    }
+
     /// The place named by a spec: absolute from where the hierarchy is mounted, relative from where we are ourselves, and
     /// `/gantry/<id>` when nothing is named.
     pub fn of(cgroups_path: &str, id: &str) -> Result<Self> {
@@ -58,24 +91,29 @@ impl Location {
                 "cgroup path {wanted:?} is the root, which is the host's"
             )));
         }
+        Ok(Self::everywhere(host, |hierarchy| match wanted.starts_with('/') {
+            true => below.clone(),
+            false => hierarchy.own_path(proc_self_cgroup).join(&below),
+        }))
+    }
+
+    fn everywhere(host: &Host, path: impl Fn(&Hierarchy) -> PathBuf) -> Self {
         let place = |hierarchy: &Hierarchy| Place {
             controllers: hierarchy.controllers.clone(),
             mount_point: hierarchy.mount_point.clone(),
-            path: match wanted.starts_with('/') {
-                true => below.clone(),
-                false => hierarchy.own_path(proc_self_cgroup).join(&below),
-            },
+            path: path(hierarchy),
         };
-        Ok(Self {
+        Self {
             v1: host.v1.iter().map(place).collect(),
             unified: host.unified.as_ref().map(place),
-        })
+            unit: None,
+        }
     }
 
-    /// As [`of`](Self::of), for an engine that has a user namespace for its host: groups there are the real host's, and if
+    /// As [`by`](Self::by), for an engine that has a user namespace for its host: groups there are the real host's, and if
     /// none has been given to us, containers live in our own.
-    pub fn granted(cgroups_path: &str, id: &str) -> Result<Self> {
-        let location = Self::of(cgroups_path, id)?;
+    pub fn granted(driver: Driver, cgroups_path: &str, id: &str) -> Result<Self> {
+        let location = Self::by(driver, cgroups_path, id)?;
         match in_initial_user_namespace() || location.may_be_made() {
             true => Ok(location),
             false => Ok(Self::nowhere()),
@@ -84,7 +122,7 @@ impl Location {
 
     /// No group at all: for who may make none, and has asked for no limits.
     pub fn nowhere() -> Self {
-        Self { v1: Vec::new(), unified: None }
+        Self { v1: Vec::new(), unified: None, unit: None }
     }
 
     pub fn is_nowhere(&self) -> bool {
@@ -140,7 +178,7 @@ fn clean(path: &Path) -> PathBuf {
 mod tests {
     use super::*;
 
-    fn on(cgroups_path: &str) -> Result<Vec<String>> {
+    fn a_host() -> Host {
         let hierarchy = |controller: &str| Hierarchy {
             controllers: vec![controller.to_owned()],
             mount_point: format!("/c/{controller}").into(),
@@ -148,11 +186,29 @@ mod tests {
         };
         let unified =
             Hierarchy { controllers: vec![], mount_point: "/c/unified".into(), root: "/".into() };
-        let host = Host { v1: vec![hierarchy("cpu"), hierarchy("memory")], unified: Some(unified) };
-        let own = "4:memory:/session\n1:cpu:/\n0::/deep/er\n";
-        let found = Location::on(&host, own, cgroups_path, "abc")?;
+        Host { v1: vec![hierarchy("cpu"), hierarchy("memory")], unified: Some(unified) }
+    }
+
+    fn paths_of(found: &Location) -> Vec<String> {
         let places = found.v1.iter().chain(&found.unified);
-        Ok(places.map(|place| place.full_path().display().to_string()).collect())
+        places.map(|place| place.full_path().display().to_string()).collect()
+    }
+
+    fn on(cgroups_path: &str) -> Result<Vec<String>> {
+        let own = "4:memory:/session\n1:cpu:/\n0::/deep/er\n";
+        Location::on(&a_host(), own, cgroups_path, "abc").map(|found| paths_of(&found))
+    }
+
+    #[test]
+    fn a_scope_is_in_its_slice_everywhere() {
+        let found = Location::of_unit(&a_host(), "a-b.slice:p:n", "abc").unwrap();
+        let expected = ["cpu", "memory", "unified"];
+        let expected = expected.map(|name| format!("/c/{name}/a.slice/a-b.slice/p-n.scope"));
+        assert_eq!(paths_of(&found), expected);
+        let kept = serde_json::to_string(&found).unwrap();
+        assert_eq!(serde_json::from_str::<Location>(&kept).unwrap(), found);
+        let old = r#"{"v1":[],"unified":null}"#;
+        assert!(serde_json::from_str::<Location>(old).unwrap().is_nowhere());
     }
 
     #[test]

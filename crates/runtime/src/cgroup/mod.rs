@@ -5,7 +5,8 @@
 //! parents made for it).
 //!
 //! Read `host` (what is mounted), `location` (which directories are a container's), [`handle`](Handle) (what can be done
-//! with them), `v1` and `v2` (which values go into which files, pure), `devices` and `stats`.
+//! with them), `v1` and `v2` (which values go into which files, pure), `systemd` (where it is the host's who makes them),
+//! `devices` and `stats`.
 
 mod devices;
 mod dir;
@@ -15,15 +16,18 @@ mod location;
 mod oom;
 mod stats;
 mod support;
+mod systemd;
 mod v1;
 mod v2;
 
 pub use handle::{Handle, Joiner};
 pub use host::Mode;
-pub use location::{Location, Place};
+pub(crate) use host::SYSTEMD;
+pub use location::{Driver, Location, Place};
 pub use oom::forget as forget_oom;
 pub use stats::{BlockIo, Cpu, HugePages, IoEntry, Memory, Pids, Stats};
 pub use support::Support;
+pub use systemd::runs as systemd_runs;
 
 /// A value for a file of a controller: what `v1` and `v2` decide and [`Handle`] writes.
 #[derive(Clone, Debug, PartialEq, Eq)]

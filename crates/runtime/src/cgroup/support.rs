@@ -6,7 +6,7 @@ use stdx::Result;
 
 use super::dir::Dir;
 use super::host::{Host, host};
-use super::{Location, Mode};
+use super::{Driver, Location, Mode};
 use crate::userns::in_initial_user_namespace;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,7 +50,7 @@ impl Support {
         if in_initial_user_namespace() {
             return Self::detect();
         }
-        let location = Location::granted(parent, "")?;
+        let location = Location::granted(Driver::Cgroupfs, parent, "")?;
         Ok(match (location.mode(), location.unified()) {
             (Mode::V2, Some(place)) => {
                 let path = place.full_path();

@@ -83,7 +83,7 @@ fn cpu(cpu: &Cpu, settings: &mut Vec<Setting>) {
 
 /// 2…262144 shares become a weight of 1…10000 so that the defaults, 1024 and 100, meet. The curve runc and crun have agreed
 /// on; the straight line before it gave a container with default shares a weight of 39.
-fn weight_of_shares(shares: u64) -> u64 {
+pub(super) fn weight_of_shares(shares: u64) -> u64 {
     match shares {
         ..=2 => 1,
         262_144.. => 10_000,
@@ -114,7 +114,7 @@ fn memory(memory: &Memory, settings: &mut Vec<Setting>) -> Result<()> {
 }
 
 /// The spec limits memory and swap together, the kernel here swap alone.
-fn swap(memory: i64, together: i64) -> Result<Option<i64>> {
+pub(super) fn swap(memory: i64, together: i64) -> Result<Option<i64>> {
     match (memory, together) {
         (-1, 0) => Ok(Some(-1)),
         (_, 0) => Ok(None),

@@ -27,9 +27,12 @@ use stdx::{Error, Result};
 use flags::{Flag, Flags};
 use log::Log;
 
+use crate::cgroup::Driver;
+
 /// What every command knows.
 struct Global<'a> {
     root: PathBuf,
+    driver: Driver,
     log: &'a Log,
 }
 
@@ -206,9 +209,6 @@ fn dispatch(args: &[OsString], log: &mut Log) -> Result<u8, Failure> {
             name.to_string_lossy()
         ))));
     };
-    if global.has("systemd-cgroup") && matches!(command.name, "create" | "run") {
-        return Err(Error::not_implemented("the systemd cgroup driver is not supported yet").into());
-    }
     let flags = Flags::parse_help(command.flags, rest)?;
     if flags.has("help") {
         say(&format!("USAGE:\n   gantry runtime {} {}\n", command.name, command.usage))?;
@@ -218,7 +218,11 @@ fn dispatch(args: &[OsString], log: &mut Log) -> Result<u8, Failure> {
     if command.sealed {
         seal::ensure()?;
     }
-    let global = Global { root: global.get("root").map_or_else(default_root, PathBuf::from), log };
+    let global = Global {
+        root: global.get("root").map_or_else(default_root, PathBuf::from),
+        driver: if global.has("systemd-cgroup") { Driver::Systemd } else { Driver::Cgroupfs },
+        log,
+    };
     // What `exec` ends with is the process's, so its own failures need a code that is not likely to be one.
     let code = if command.name == "exec" { 255 } else { 1 };
     (command.run)(&global, &flags).map_err(|error| Failure { error, code })
@@ -252,7 +256,7 @@ fn usage() -> String {
     for command in COMMANDS {
         text.push_str(&format!("   {:<11}{}\n", command.name, command.usage));
     }
-    text.push_str("\nGLOBAL OPTIONS:\n   --root <dir>  --log <file>  --log-format text|json  --debug  --version\n");
+    text.push_str("\nGLOBAL OPTIONS:\n   --root <dir>  --log <file>  --log-format text|json  --systemd-cgroup  --debug  --version\n");
     text
 }
 

@@ -92,7 +92,7 @@ fn make(global: &Global, flags: &Flags, waits: Waits) -> Result<Made> {
     let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
     let console = console_socket(flags, terminal, waits == Waits::Alone)?;
     let linux = spec.linux_or_default();
-    let cgroup = match Location::of(&linux.cgroups_path, id)? {
+    let cgroup = match Location::by(global.driver, &linux.cgroups_path, id)? {
         // As runc: who has no privilege and no group of his own lives in his caller's.
         place if linux.cgroups_path.is_empty() && is_rootless() && !place.may_be_made() => {
             Location::nowhere()

@@ -12,7 +12,7 @@ use super::options::Options;
 use super::plan::{Kind, PlannedMount};
 use super::root::{Make, RootFd};
 use super::sources::clone_tree;
-use crate::cgroup::{Location, Place};
+use crate::cgroup::{Location, Place, SYSTEMD};
 
 pub(super) fn mount(
     root: &RootFd,
@@ -57,8 +57,10 @@ fn mount_v1(
         let found = inside.find_or_make(Path::new(name), Make::Directory)?;
         attach(&show(hierarchy, mount, own_namespace)?, &found.fd)
             .context(|| format!("cannot show cgroup {}", hierarchy.full_path().display()))?;
-        for controller in
-            hierarchy.controllers.iter().filter(|controller| name != controller.as_str())
+        for controller in hierarchy
+            .controllers
+            .iter()
+            .filter(|controller| name != controller.as_str() && *controller != SYSTEMD)
         {
             match rustix::fs::symlinkat(name, &inside, controller.as_str()) {
                 Ok(()) | Err(Errno::EXIST) => {}
