@@ -7,10 +7,12 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::PoisonError;
 
+use runtime::cgroup::{Driver, Location};
 use stdx::{Context, Id, Result};
 use storage::{Depth, Remedy};
 
 use crate::container::Container;
+use crate::container::spec::{cgroups_path, id_of_cgroup};
 use crate::system::{CheckOptions, Finding, System};
 
 /// What one look found.
@@ -115,7 +117,7 @@ impl System {
         let settings = &self.rooms().settings;
         let known: BTreeSet<&str> = all.iter().map(|container| container.id().as_str()).collect();
         let mut findings = Vec::new();
-        let cgroups = cgroups_below(&settings.cgroup_parent);
+        let cgroups = cgroups_below(settings.cgroup_driver, &settings.cgroup_parent)?;
         let run = names_in(&settings.exec_root.join("containers"))?;
         let data = names_in(&settings.data_root.join("containers"))?;
         for (what, names) in [("cgroup", cgroups), ("run directory", run), ("data directory", data)]
@@ -165,25 +167,22 @@ impl Finding {
     }
 }
 
-/// The control groups right below `parent`, in whichever hierarchy has the most to say.
-fn cgroups_below(parent: &str) -> Vec<String> {
-    let parent = parent.trim_start_matches('/');
-    let hierarchies = ["pids", "memory", "freezer", "unified", ""];
-    let mut names: Vec<String> = hierarchies
+/// The containers that have control groups right below `parent`, in whichever hierarchy. What else a user keeps there
+/// (`--cgroup-parent`) is the user's.
+fn cgroups_below(driver: Driver, parent: &str) -> Result<Vec<String>> {
+    let location = Location::by(driver, &cgroups_path(driver, parent, "any"), "any")?;
+    let names: BTreeSet<String> = location
+        .v1()
         .iter()
-        .filter_map(|hierarchy| {
-            std::fs::read_dir(Path::new("/sys/fs/cgroup").join(hierarchy).join(parent)).ok()
-        })
+        .chain(location.unified())
+        .filter_map(|place| std::fs::read_dir(place.full_path().parent()?).ok())
         .flatten()
         .flatten()
         .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        // What a user keeps there (`--cgroup-parent`) is the user's.
-        .filter(|name| Id::parse(name).is_some())
+        .filter_map(|entry| id_of_cgroup(driver, entry.file_name().to_str()?))
+        .map(|id| id.to_string())
         .collect();
-    names.sort();
-    names.dedup();
-    names
+    Ok(names.into_iter().collect())
 }
 
 fn names_in(dir: &Path) -> Result<Vec<String>> {

@@ -6,6 +6,7 @@
 //! What must stay true: a container changes state only through [`container::state::State::after`] with its gate held;
 //! failed start, exit and recovery end in the same `release`; nothing is held while waiting for a client or a container.
 
+pub mod apparmor;
 mod boot;
 mod check;
 pub mod container;
@@ -30,6 +31,7 @@ pub use container::commit::CommitRequest;
 pub use container::copy::ExtractRequest;
 pub use container::exec::{Exec, ExecStarted};
 pub use container::logs::LogsRequest;
+pub use container::plan::check_cgroup_parent;
 pub use container::remove::RemoveRequest;
 pub use container::wait::{WaitCondition, Waiting};
 pub use container::{Container, CreateRequest};

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use image::Images;
 use network::Networks;
+use runtime::cgroup::Driver;
 use shim::Launcher;
 use state::{Actor, EventKind, Journal, Store};
 use stdx::Id;
@@ -38,9 +39,10 @@ pub struct Settings {
     pub no_new_privileges: bool,
     /// Bytes of /dev/shm for containers that do not say.
     pub shm_size: u64,
-    /// Parent of the containers' cgroups.
     /// The daemon is a user's, and its host the namespaces of that user.
     pub rootless: bool,
+    /// Who makes the containers' cgroups, and their parent: a directory, or a slice.
+    pub cgroup_driver: Driver,
     pub cgroup_parent: String,
     /// `--dns`, `--dns-search`, `--dns-opt` of the daemon.
     pub dns: Vec<String>,
@@ -50,6 +52,8 @@ pub struct Settings {
     pub ulimits: Vec<(String, i64, i64)>,
     /// Path of a seccomp profile instead of the built-in one, or `unconfined`.
     pub seccomp_profile: String,
+    /// Containers are confined by AppArmor.
+    pub apparmor: bool,
     pub labels: Vec<String>,
     pub registry_mirrors: Vec<String>,
     pub insecure_registries: Vec<String>,

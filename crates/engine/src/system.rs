@@ -9,6 +9,7 @@ use api::system::{
     Commit, Component, Device, DiskUsage, IndexInfo, Info, Platform, Plugins, RegistryConfig,
     Runtime, Swarm, Usage, Version,
 };
+use runtime::cgroup::Driver;
 use serde::Serialize;
 use stdx::Result;
 use stdx::time::Timestamp;
@@ -178,7 +179,12 @@ impl System {
                 .map_or(0, |entries| entries.count() as i64),
             system_time: Timestamp::now().to_string(),
             logging_driver: settings.log_driver.clone(),
-            cgroup_driver: if support.is_none() { "none" } else { "cgroupfs" }.to_owned(),
+            cgroup_driver: match settings.cgroup_driver {
+                _ if support.is_none() => "none",
+                Driver::Cgroupfs => "cgroupfs",
+                Driver::Systemd => "systemd",
+            }
+            .to_owned(),
             cgroup_version: if v2 { "2" } else { "1" }.to_owned(),
             kernel_version: kernel_release(),
             operating_system: os_release("PRETTY_NAME"),
@@ -214,7 +220,10 @@ impl System {
             init_binary: "gantry".to_owned(),
             containerd_commit: Commit::default(),
             security_options: {
-                let mut options = names(&["name=seccomp,profile=builtin"]);
+                let mut options = names(match settings.apparmor {
+                    true => &["name=apparmor", "name=seccomp,profile=builtin"][..],
+                    false => &["name=seccomp,profile=builtin"],
+                });
                 if settings.userns != Userns::Host {
                     options.push("name=userns".to_owned());
                 }

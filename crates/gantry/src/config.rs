@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use engine::LogBudget;
 use network::Mark;
+use runtime::cgroup::Driver;
 use serde_json::Value;
 use stdx::{Context, Error, Result, units};
 
@@ -69,6 +70,8 @@ pub(crate) struct Config {
     pub(crate) no_new_privileges: bool,
     pub(crate) seccomp_profile: String,
     pub(crate) shm_size: u64,
+    pub(crate) cgroup_driver: Option<Driver>,
+    /// Empty: as is usual for the driver.
     pub(crate) cgroup_parent: String,
     pub(crate) authorization_plugins: Vec<String>,
     pub(crate) cdi_spec_dirs: Vec<PathBuf>,
@@ -139,7 +142,8 @@ impl Default for Config {
             no_new_privileges: false,
             seccomp_profile: String::new(),
             shm_size: 64 << 20,
-            cgroup_parent: "/gantry".to_owned(),
+            cgroup_driver: None,
+            cgroup_parent: String::new(),
             authorization_plugins: Vec::new(),
             cdi_spec_dirs: Vec::new(),
             ulimits: Vec::new(),
@@ -606,11 +610,13 @@ impl Config {
             ),
             "dns-opt" => self.dns_options.push(text()),
             "dns-search" => self.dns_search.push(text()),
-            "exec-opt" => match value {
-                "native.cgroupdriver=cgroupfs" => {}
-                other => {
+            "exec-opt" => match two(value)? {
+                ("native.cgroupdriver", driver) => {
+                    self.cgroup_driver = Some(cgroup_driver(driver)?)
+                }
+                _ => {
                     return Err(Error::not_implemented(format!(
-                        "exec-opt {other} is not supported yet"
+                        "exec-opt {value} is not supported yet"
                     )));
                 }
             },
@@ -745,6 +751,17 @@ fn ulimit(value: &str) -> Result<(String, i64, i64)> {
     let (name, limits) = two(value)?;
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
     Ok((name.to_owned(), number(soft)?, number(hard)?))
+}
+
+fn cgroup_driver(name: &str) -> Result<Driver> {
+    match name {
+        "cgroupfs" => Ok(Driver::Cgroupfs),
+        "systemd" => Ok(Driver::Systemd),
+        "none" => Err(Error::invalid(
+            "native.cgroupdriver option none is internally used and cannot be specified manually",
+        )),
+        _ => Err(Error::invalid(format!("native.cgroupdriver option {name} not supported"))),
+    }
 }
 
 /// Sockets that systemd opened for us: names and numbers, from 3 on.

@@ -18,6 +18,7 @@ use network::netd::NetdConfig;
 use network::{AddressPool, Bridge, NetworkConfig, Networks};
 use plugin::{Places, Plugins};
 use rootless::Outside;
+use runtime::cgroup::Driver;
 use server::Authorization;
 use server::listen::{Listener, TcpSecurity, TlsFiles};
 use shim::Launcher;
@@ -289,6 +290,7 @@ fn listen_outside(
 fn settings(config: &Config) -> Result<Settings> {
     let Places { sockets, specs } = plugin_places(config);
     let (userns, id_pool) = users(config)?;
+    let (cgroup_driver, cgroup_parent) = cgroups(config)?;
     Ok(Settings {
         userns,
         id_pool,
@@ -307,12 +309,14 @@ fn settings(config: &Config) -> Result<Settings> {
         no_new_privileges: config.no_new_privileges,
         shm_size: config.shm_size,
         rootless: config.rootless.is_some(),
-        cgroup_parent: config.cgroup_parent.clone(),
+        cgroup_driver,
+        cgroup_parent,
         dns: config.dns.clone(),
         dns_search: config.dns_search.clone(),
         dns_options: config.dns_options.clone(),
         ulimits: config.ulimits.clone(),
         seccomp_profile: config.seccomp_profile.clone(),
+        apparmor: engine::apparmor::is_there(),
         labels: config.labels.clone(),
         registry_mirrors: config.registry_mirrors.clone(),
         insecure_registries: config.insecure_registries.clone(),
@@ -322,6 +326,34 @@ fn settings(config: &Config) -> Result<Settings> {
             dirs => dirs.to_vec(),
         },
     })
+}
+
+/// Who makes cgroups: where there is but one tree of them it is systemd's, as in Docker. A user's systemd is not asked.
+fn cgroups(config: &Config) -> Result<(Driver, String)> {
+    let rootless = config.rootless.is_some();
+    let usual = || -> Result<Driver> {
+        let one_tree = runtime::cgroup::Mode::detect()? == runtime::cgroup::Mode::V2;
+        let systemds = one_tree && !rootless && runtime::cgroup::systemd_runs();
+        Ok(if systemds { Driver::Systemd } else { Driver::Cgroupfs })
+    };
+    let driver = config.cgroup_driver.map_or_else(usual, Ok)?;
+    if driver == Driver::Systemd && rootless {
+        return Err(Error::not_implemented(
+            "the systemd cgroup driver is not there for a daemon without root",
+        ));
+    }
+    if driver == Driver::Systemd && !runtime::cgroup::systemd_runs() {
+        return Err(Error::not_implemented(
+            "the systemd cgroup driver needs a host whose first process is systemd",
+        ));
+    }
+    let parent = match (config.cgroup_parent.as_str(), driver) {
+        ("", Driver::Cgroupfs) => "/gantry",
+        ("", Driver::Systemd) => "system.slice",
+        (parent, _) => parent,
+    };
+    engine::check_cgroup_parent(driver, parent)?;
+    Ok((driver, parent.to_owned()))
 }
 
 /// Whose users those of containers are.

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use oci::runtime::{Linux, Namespace, NamespaceType, Process, Root, Rootfs, Spec};
+use runtime::cgroup::Driver;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, MountAttrFlags, MountPropagationFlags, MoveMountFlags, UnmountFlags,
     fsconfig_create, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, mount_bind_recursive,
@@ -22,7 +23,7 @@ use sys::overlay::Layer;
 use sys::process::CloneFlags;
 
 use crate::protocol::LaunchCall;
-use crate::task::{Borrowed, Streams, cgroups_path, write_spec};
+use crate::task::{Borrowed, Streams, write_spec};
 
 /// Where a runtime's hooks and helpers are looked for.
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -32,11 +33,17 @@ pub(crate) struct External {
     program: PathBuf,
     dir: PathBuf,
     id: String,
+    cgroup_driver: Driver,
 }
 
 impl External {
-    pub(crate) fn new(program: &Path, dir: &Path, id: &str) -> Self {
-        Self { program: program.to_owned(), dir: dir.to_owned(), id: id.to_owned() }
+    pub(crate) fn new(program: &Path, call: &LaunchCall) -> Self {
+        Self {
+            program: program.to_owned(),
+            dir: call.dir.clone(),
+            id: call.id.clone(),
+            cgroup_driver: call.cgroup_driver,
+        }
     }
 
     pub(crate) fn create(
@@ -128,11 +135,11 @@ impl External {
     fn command(&self, verb: &str) -> Command {
         let mut command = Command::new(&self.program);
         command.env_clear().env("PATH", PATH).current_dir(&self.dir);
-        command.arg("--root").arg(self.dir.join("oci")).arg("--log").arg(self.log()).args([
-            "--log-format",
-            "json",
-            verb,
-        ]);
+        command.arg("--root").arg(self.dir.join("oci")).arg("--log").arg(self.log());
+        if self.cgroup_driver == Driver::Systemd {
+            command.arg("--systemd-cgroup");
+        }
+        command.args(["--log-format", "json", verb]);
         command
     }
 
@@ -165,7 +172,6 @@ impl External {
             process.terminal = call.tty;
         }
         let linux = spec.linux.get_or_insert_with(Linux::default);
-        linux.cgroups_path = cgroups_path(call);
         let path_of = |fd: &OwnedFd| {
             format!("/proc/{}/fd/{}", std::process::id(), sys::fd::number(fd.as_fd()))
         };

@@ -51,7 +51,7 @@ pub struct Launch {
     pub attach: Vec<(AttachOptions, UnixStream)>,
     /// A reaper of ours stays as pid 1.
     pub init: bool,
-    pub cgroup_parent: Option<String>,
+    pub cgroup_driver: runtime::cgroup::Driver,
     /// The seccomp filter for our runtime, compiled; the spec has none then.
     pub filter: Option<runtime::seccomp::Program>,
     /// An OCI runtime to be used instead of ours.
@@ -268,7 +268,7 @@ fn encode(launch: &Launch) -> Result<Vec<u8>> {
         size: launch.size,
         attach: launch.attach.iter().map(|(options, _)| *options).collect(),
         init: launch.init,
-        cgroup_parent: launch.cgroup_parent.clone(),
+        cgroup_driver: launch.cgroup_driver,
         filter: launch.filter.clone(),
         runtime: launch.runtime.clone(),
     })

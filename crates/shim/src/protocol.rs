@@ -106,7 +106,7 @@ pub(crate) struct LaunchCall {
     #[serde(default)]
     pub(crate) init: bool,
     #[serde(default)]
-    pub(crate) cgroup_parent: Option<String>,
+    pub(crate) cgroup_driver: runtime::cgroup::Driver,
     #[serde(default)]
     pub(crate) filter: Option<runtime::seccomp::Program>,
     #[serde(default)]

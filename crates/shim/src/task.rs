@@ -77,7 +77,7 @@ impl Created {
                     "a user namespace of its own needs the built-in runtime",
                 ));
             }
-            let external = External::new(program, &call.dir, &call.id);
+            let external = External::new(program, call);
             let (pid, terminal) = external.create(call, &borrowed, streams)?;
             let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
                 .context(|| "cannot hold the container's process".to_owned())?;
@@ -247,18 +247,9 @@ fn owns_mounts(call: &LaunchCall) -> bool {
     own_namespace && call.spec.mounts.iter().all(|mount| !is_bind(mount) || made_for_it(mount))
 }
 
-/// The spec's own path first; else below the parent asked for.
 fn location(call: &LaunchCall) -> Result<cgroup::Location> {
-    cgroup::Location::granted(&cgroups_path(call), &call.id)
-}
-
-pub(crate) fn cgroups_path(call: &LaunchCall) -> String {
-    let named = call.spec.linux.as_ref().map_or("", |linux| linux.cgroups_path.as_str());
-    match &call.cgroup_parent {
-        _ if !named.is_empty() => named.to_owned(),
-        Some(parent) if !parent.is_empty() => format!("/{}/{}", parent.trim_matches('/'), call.id),
-        _ => format!("/gantry/{}", call.id),
-    }
+    let path = call.spec.linux.as_ref().map_or("", |linux| linux.cgroups_path.as_str());
+    cgroup::Location::granted(call.cgroup_driver, path, &call.id)
 }
 
 /// What the container was made from, for execs and hooks. Kept on disk and not in memory: between execs nobody needs it.

@@ -118,7 +118,7 @@ impl House {
     }
 
     pub fn cgroup_parent(&self) -> String {
-        format!("/gantry-test-{}", self.subnet)
+        cgroup_parent(&format!("gantry-test-{}", self.subnet))
     }
 
     /// The address of the bridge.
@@ -378,6 +378,16 @@ impl House {
         for family in ["inet", "bridge"] {
             quiet("nft", &["delete", "table", family, &format!("gantry-{}", self.bridge())]);
         }
+    }
+}
+
+/// A parent for cgroups as the host's usual driver wants it: a directory, or a slice of systemd's.
+pub fn cgroup_parent(name: &str) -> String {
+    let one_tree = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+    match one_tree && Path::new("/run/systemd/system").exists() {
+        // A dash would make it a slice in a slice.
+        true => format!("{}.slice", name.replace('-', "_")),
+        false => format!("/{name}"),
     }
 }
 

@@ -250,8 +250,9 @@ impl Container {
     fn take_cgroup_back(&self) -> Result<()> {
         let record = self.record();
         let plan = Plan::of(&record.config, record.host(), &self.rooms.settings)?;
-        let path = spec::cgroups_path(&plan.cgroup_parent, record.id.as_str());
-        let location = cgroup::Location::granted(&path, record.id.as_str())?;
+        let driver = self.rooms.settings.cgroup_driver;
+        let path = spec::cgroups_path(driver, &plan.cgroup_parent, record.id.as_str());
+        let location = cgroup::Location::granted(driver, &path, record.id.as_str())?;
         match cgroup::Handle::open(&location) {
             Ok(cgroup) => cgroup.kill_all().and_then(|()| cgroup.destroy()),
             Err(error) if error.kind() == Kind::NotFound => Ok(()),

@@ -12,6 +12,7 @@ use stdx::{Error, Result};
 
 use super::Container;
 use super::health::{self, Health};
+use super::plan;
 use super::record::Record;
 use super::state::Phase;
 
@@ -53,6 +54,7 @@ impl Container {
             name: format!("/{}", record.name),
             restart_count: i64::from(record.restart_count),
             driver: record.driver.clone(),
+            app_armor_profile: self.apparmor_profile(&record),
             platform: record.platform.clone(),
             exec_ids: (!exec_ids.is_empty()).then_some(exec_ids),
             host_config: HostConfig {
@@ -67,6 +69,14 @@ impl Container {
             network_settings: network_settings(&record),
             ..Inspect::default()
         })
+    }
+
+    /// Known from the first start on.
+    fn apparmor_profile(&self, record: &Record) -> String {
+        match record.state.phase {
+            Phase::Created => String::new(),
+            _ => plan::apparmor_profile(record.host(), &self.rooms.settings).unwrap_or_default(),
+        }
     }
 
     /// Where the layers lie. Tools read `UpperDir` and `MergedDir` of overlay2 here; there is no merged one on the host.

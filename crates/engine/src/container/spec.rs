@@ -8,7 +8,8 @@ use oci::runtime::{
     BlockIo, Capabilities, DeviceRule, Linux, Mount, Namespace, NamespaceType, Process, Resources,
     Rlimit, Root, Seccomp, Spec, User,
 };
-use stdx::{Error, Result};
+use runtime::cgroup::Driver;
+use stdx::{Error, Id, Result};
 
 use super::ids::Ids;
 use super::mounts::Recursive;
@@ -27,7 +28,7 @@ pub struct Surroundings {
     pub devices: Vec<Device>,
     /// Weights and limits of single block devices, by number.
     pub block_io: BlockIo,
-    pub cgroup_parent: String,
+    pub cgroups_path: String,
     /// /dev/shm is another container's, handed over by descriptor (`--ipc container:`).
     pub shares_shm: bool,
     /// Who the container's users are outside, unless they are the host's.
@@ -161,7 +162,7 @@ pub fn readonly_paths() -> Vec<String> {
 /// The spec of the container's first process and all around it.
 pub fn spec(plan: &Plan, around: &Surroundings) -> Spec {
     let linux = Linux {
-        cgroups_path: cgroups_path(&around.cgroup_parent, &around.id),
+        cgroups_path: around.cgroups_path.clone(),
         namespaces: namespaces(plan, around),
         resources: Some(resources(plan, around)),
         devices: if plan.privileged {
@@ -209,14 +210,30 @@ fn process(plan: &Plan, around: &Surroundings) -> Process {
             })
             .collect(),
         no_new_privileges: plan.no_new_privileges,
+        apparmor_profile: plan.apparmor.clone(),
         oom_score_adj: Some(plan.oom_score_adj),
         ..Process::default()
     }
 }
 
+/// What systemd calls our containers, before their ids.
+const SCOPE: &str = "gantry";
+
 /// Where a container's cgroup is, in every hierarchy.
-pub(super) fn cgroups_path(parent: &str, id: &str) -> String {
-    format!("{}/{id}", parent.trim_end_matches('/'))
+pub(crate) fn cgroups_path(driver: Driver, parent: &str, id: &str) -> String {
+    match driver {
+        Driver::Cgroupfs => format!("{}/{id}", parent.trim_end_matches('/')),
+        Driver::Systemd => format!("{parent}:{SCOPE}:{id}"),
+    }
+}
+
+/// Whose a directory of this name there is.
+pub(crate) fn id_of_cgroup(driver: Driver, name: &str) -> Option<Id> {
+    let id = match driver {
+        Driver::Cgroupfs => name,
+        Driver::Systemd => name.strip_prefix(SCOPE)?.strip_prefix('-')?.strip_suffix(".scope")?,
+    };
+    Id::parse(id)
 }
 
 /// Root's name is looked up too: the groups it is in are its own.
@@ -530,6 +547,7 @@ pub fn exec(plan: &Plan, around_hostname: &str, wanted: &CreateBody) -> Process 
         cwd: PathBuf::from(cwd),
         capabilities: Some(caps),
         no_new_privileges: plan.no_new_privileges,
+        apparmor_profile: plan.apparmor.clone(),
         ..Process::default()
     }
 }

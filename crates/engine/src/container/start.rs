@@ -22,6 +22,7 @@ use super::spec::{self, Surroundings};
 use super::state::{Event, Phase};
 use super::volumes::Held;
 use super::{block_io, cdi, endpoints, tree};
+use crate::apparmor::{self, DEFAULT};
 
 impl Container {
     /// Starts the container; the answer comes when its program has been executed. `Kind::NotModified` when it runs.
@@ -161,12 +162,19 @@ impl Container {
             ids: mapped.as_ref().map(|mapped| mapped.ids.clone()),
             devices: devices.concat(),
             block_io: block_io::look_up(&plan.block_devices)?,
-            cgroup_parent: plan.cgroup_parent.clone(),
+            cgroups_path: spec::cgroups_path(
+                rooms.settings.cgroup_driver,
+                &plan.cgroup_parent,
+                record.id.as_str(),
+            ),
             groups: runtime::userns::groups_from_root(),
             cgroup_v2: runtime::cgroup::Mode::detect()? == runtime::cgroup::Mode::V2,
             seccomp: None,
         };
         surroundings.mounts.extend(secrets);
+        if plan.apparmor == DEFAULT {
+            apparmor::load_default()?;
+        }
         let mut filter = self.filter(&plan)?;
         // Other runtimes have only the document; so has a supervisor that is told of a filter.
         if let Some(compiled) =
@@ -196,7 +204,7 @@ impl Container {
             attach: std::mem::take(&mut self.cell.live().waiting_attaches),
             init: plan.init,
             filter: filter.map(|filter| filter.program.clone()),
-            cgroup_parent: None,
+            cgroup_driver: rooms.settings.cgroup_driver,
             runtime: plan.runtime.clone(),
             dir,
         });

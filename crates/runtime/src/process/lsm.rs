@@ -3,7 +3,7 @@
 use rustix::fs::{CWD, Mode, OFlags};
 use stdx::{Context, Error, Result};
 
-use super::{Labels, Plan};
+use super::{Label, Labels, Plan};
 
 impl Plan {
     /// Opens where labels are written, in the `/proc` of the host: a container's could lead anywhere (CVE-2025-52881).
@@ -16,10 +16,14 @@ impl Plan {
                 return Err(Error::invalid(words));
             }
             // Its own file since 5.1; before, one for whichever module came first.
+            let places = ["/proc/self/attr/apparmor/exec", "/proc/self/attr/exec"];
+            let place = if open(places[0]).is_ok() { places[0] } else { places[1] };
             let file =
-                open("/proc/self/attr/apparmor/exec").or_else(|_| open("/proc/self/attr/exec"));
-            let file = file.context(|| format!("unable to apply apparmor profile {profile}"))?;
-            labels.push((file, format!("exec {profile}")));
+                open(place).context(|| format!("unable to apply apparmor profile {profile}"))?;
+            let failure = format!(
+                "unable to apply apparmor profile: apparmor failed to apply profile: write {place}"
+            );
+            labels.push(Label { file, text: format!("exec {profile}"), failure });
         }
         let label = self.process.selinux_label.as_str();
         if !label.is_empty() {
@@ -29,7 +33,8 @@ impl Plan {
             }
             let file = open("/proc/self/attr/exec")
                 .context(|| format!("unable to apply selinux label {label}"))?;
-            labels.push((file, label.to_owned()));
+            let failure = format!("unable to apply the label {label:?}");
+            labels.push(Label { file, text: label.to_owned(), failure });
         }
         Ok(Labels(labels))
     }
@@ -37,9 +42,8 @@ impl Plan {
 
 impl Labels {
     pub(crate) fn apply(&self) -> Result<()> {
-        for (file, label) in &self.0 {
-            rustix::io::write(file, label.as_bytes())
-                .context(|| format!("unable to apply the label {label:?}"))?;
+        for Label { file, text, failure } in &self.0 {
+            rustix::io::write(file, text.as_bytes()).context(|| failure.clone())?;
         }
         Ok(())
     }

@@ -117,7 +117,15 @@ impl Plan {
 
 /// Opened while the host's `/proc` is still in sight.
 #[derive(Debug)]
-pub(crate) struct Labels(Vec<(OwnedFd, String)>);
+pub(crate) struct Labels(Vec<Label>);
+
+#[derive(Debug)]
+struct Label {
+    file: OwnedFd,
+    text: String,
+    /// What is said if it is not taken.
+    failure: String,
+}
 
 /// The last of several settings of a variable counts, at the place of the first.
 fn environment(env: &[String]) -> Result<Vec<CString>> {

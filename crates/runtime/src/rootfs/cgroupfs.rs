@@ -83,7 +83,9 @@ fn show(place: &Place, mount: &PlannedMount, own_namespace: bool) -> Result<Owne
             [] => new_mount("cgroup2", &plain(mount), &[], attr),
             controllers => {
                 let options = Options { data: controllers.to_vec(), ..Options::default() };
-                new_mount("cgroup", &PlannedMount { options, ..plain(mount) }, &[], attr)
+                let named = controllers == [SYSTEMD];
+                let source = PathBuf::from(if named { "systemd" } else { "cgroup" });
+                new_mount("cgroup", &PlannedMount { options, source, ..plain(mount) }, &[], attr)
             }
         };
         match made {

@@ -76,7 +76,7 @@ impl House {
             attach: Vec::new(),
             init: false,
             filter: None,
-            cgroup_parent: None,
+            cgroup_driver: runtime::cgroup::Driver::Cgroupfs,
             runtime: self.runtime.clone(),
             id,
             dir,

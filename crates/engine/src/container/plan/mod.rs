@@ -28,10 +28,11 @@ use self::mounts::all_mounts;
 use self::ports::Publish;
 pub(crate) use self::ports::{Ports, port_bindings};
 pub(crate) use self::rebind::rebind;
-pub use self::resources::BlockDevices;
+pub use self::resources::{BlockDevices, check_cgroup_parent};
 use self::resources::{block_devices, device_rules, devices, ulimits};
 pub(crate) use self::resources::{check_alone, discard, discard_here, resources};
-use self::security::{Security, seccomp};
+pub(crate) use self::security::apparmor_profile;
+use self::security::{Security, apparmor, seccomp};
 use self::text::{Dns, extra_hosts};
 pub(crate) use self::text::{check_env, check_words, exposed_ports};
 use super::ids::Userns;
@@ -74,6 +75,8 @@ pub struct Plan {
     pub writable_cgroups: bool,
     pub capabilities: BTreeSet<String>,
     pub seccomp: SeccompPlan,
+    /// Of AppArmor; empty: none.
+    pub apparmor: String,
     pub masked_paths: Vec<String>,
     pub readonly_paths: Vec<String>,
     pub devices: Vec<DevicePlan>,
@@ -279,6 +282,7 @@ impl Plan {
             no_new_privileges: security.no_new_privileges,
             writable_cgroups: security.writable_cgroups,
             seccomp: seccomp(&security.seccomp, host.privileged)?,
+            apparmor: apparmor(security.apparmor, host.privileged, settings),
             masked_paths: paths(&host.masked_paths, spec::masked_paths),
             readonly_paths: paths(&host.readonly_paths, spec::readonly_paths),
             capabilities,
@@ -298,7 +302,10 @@ impl Plan {
             init: host.init.unwrap_or(settings.init),
             cgroup_parent: match host.resources.cgroup_parent.as_str() {
                 "" => settings.cgroup_parent.clone(),
-                parent => parent.to_owned(),
+                parent => {
+                    check_cgroup_parent(settings.cgroup_driver, parent)?;
+                    parent.to_owned()
+                }
             },
             runtime: runtime(&host.runtime, settings)?,
             annotations: host.annotations.clone(),
@@ -529,6 +536,8 @@ pub(crate) fn fill_in(host: &mut HostConfig, settings: &Settings, mode: Mode) {
 
 #[cfg(test)]
 mod tests {
+    use runtime::cgroup::Driver;
+
     use super::*;
     use crate::container::mounts::Source;
 
@@ -559,6 +568,51 @@ mod tests {
 
     fn refusal(change: impl FnOnce(&mut Config, &mut HostConfig)) -> String {
         plan(change).unwrap_err().chain()
+    }
+
+    #[test]
+    fn apparmor_where_there_is_some() {
+        let profile = |there, privileged, options: &[&str]| {
+            let host = HostConfig {
+                privileged,
+                security_opt: Some(options.iter().map(|&option| option.to_owned()).collect()),
+                ..HostConfig::default()
+            };
+            let config = Config { cmd: Some(vec!["true".to_owned()]), ..Config::default() };
+            let settings = Settings { apparmor: there, ..settings() };
+            Plan::of(&config, &host, &settings).unwrap().apparmor
+        };
+        assert_eq!(profile(true, false, &[]), "docker-default");
+        assert_eq!(profile(true, true, &[]), "unconfined");
+        assert_eq!(profile(true, false, &["apparmor=unconfined"]), "unconfined");
+        assert_eq!(profile(true, true, &["apparmor:mine"]), "mine");
+        assert_eq!(profile(false, false, &[]), "");
+        assert_eq!(profile(false, false, &["apparmor=docker-default"]), "");
+        assert_eq!(profile(false, false, &["apparmor=mine"]), "mine");
+    }
+
+    #[test]
+    fn systemd_knows_slices_only() {
+        let below = |driver, parent: &str| {
+            let host = HostConfig {
+                resources: api::container::Resources {
+                    cgroup_parent: parent.to_owned(),
+                    ..api::container::Resources::default()
+                },
+                ..HostConfig::default()
+            };
+            let config = Config { cmd: Some(vec!["true".to_owned()]), ..Config::default() };
+            let settings = Settings { cgroup_driver: driver, ..settings() };
+            Plan::of(&config, &host, &settings).map(|plan| plan.cgroup_parent)
+        };
+        assert_eq!(below(Driver::Cgroupfs, "/a").unwrap(), "/a");
+        assert_eq!(below(Driver::Systemd, "a.slice").unwrap(), "a.slice");
+        for wrong in ["/a", ".slice", "a.scope"] {
+            assert_eq!(
+                below(Driver::Systemd, wrong).unwrap_err().to_string(),
+                "cgroup-parent for systemd cgroup should be a valid slice named as \"xxx.slice\""
+            );
+        }
     }
 
     #[test]

@@ -2,12 +2,22 @@
 
 use api::container::{Resources as Wanted, ThrottleDevice, Ulimit};
 use oci::runtime::{BlockIo, Cpu, DeviceRule, Memory, Pids, Resources};
-use runtime::cgroup::Support;
+use runtime::cgroup::{Driver, Support};
 use stdx::{Error, Result};
 
 use super::DevicePlan;
 use crate::container::mounts;
 use crate::rooms::Settings;
+
+/// systemd puts its scopes into slices, and into nothing else.
+pub fn check_cgroup_parent(driver: Driver, parent: &str) -> Result<()> {
+    match driver == Driver::Systemd && (parent.len() <= 6 || !parent.ends_with(".slice")) {
+        true => Err(Error::invalid(
+            "cgroup-parent for systemd cgroup should be a valid slice named as \"xxx.slice\"",
+        )),
+        false => Ok(()),
+    }
+}
 
 pub(super) fn devices(wanted: &Wanted) -> Result<Vec<DevicePlan>> {
     wanted

@@ -4,6 +4,7 @@ use api::container::HostConfig;
 use stdx::{Error, Result};
 
 use super::SeccompPlan;
+use crate::apparmor::{DEFAULT, UNCONFINED};
 use crate::rooms::Settings;
 
 /// `--security-opt`.
@@ -14,6 +15,7 @@ pub(super) struct Security {
     pub(super) all_paths: bool,
     /// Empty: the default. Else `unconfined` or the profile's text.
     pub(super) seccomp: String,
+    pub(super) apparmor: Option<String>,
 }
 
 impl Security {
@@ -23,6 +25,7 @@ impl Security {
             writable_cgroups: false,
             all_paths: false,
             seccomp: settings.seccomp_profile.clone(),
+            apparmor: None,
         };
         for option in host.security_opt.iter().flatten() {
             let (key, value) = match option.split_once('=').or_else(|| option.split_once(':')) {
@@ -40,9 +43,10 @@ impl Security {
                 ("seccomp", Some("builtin")) => this.seccomp.clear(),
                 ("seccomp", Some(value)) => value.clone_into(&mut this.seccomp),
                 ("systempaths", Some("unconfined")) => this.all_paths = true,
-                // No SELinux and no AppArmor profile of ours to switch off.
-                ("label", Some("disable")) | ("apparmor", Some("unconfined")) => {}
-                ("label" | "apparmor" | "credentialspec", Some(_)) => {
+                ("apparmor", Some(profile)) => this.apparmor = Some(profile.to_owned()),
+                // No SELinux to switch off.
+                ("label", Some("disable")) => {}
+                ("label" | "credentialspec", Some(_)) => {
                     return Err(Error::not_implemented(format!(
                         "--security-opt {key} is not supported yet"
                     )));
@@ -52,6 +56,22 @@ impl Security {
         }
         Ok(this)
     }
+}
+
+/// The AppArmor profile of all processes; empty where there is nobody to keep it. One that was asked for by name is kept,
+/// or the container does not start.
+pub(super) fn apparmor(wanted: Option<String>, privileged: bool, settings: &Settings) -> String {
+    let profile = wanted
+        .filter(|profile| !profile.is_empty())
+        .unwrap_or_else(|| if privileged { UNCONFINED } else { DEFAULT }.to_owned());
+    match !settings.apparmor && matches!(profile.as_str(), UNCONFINED | DEFAULT) {
+        true => String::new(),
+        false => profile,
+    }
+}
+
+pub(crate) fn apparmor_profile(host: &HostConfig, settings: &Settings) -> Result<String> {
+    Ok(apparmor(Security::of(host, settings)?.apparmor, host.privileged, settings))
 }
 
 /// A profile that cannot be understood stops the container, it does not weaken it.
