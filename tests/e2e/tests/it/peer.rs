@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use testkit::Netns;
 use testkit::client::Client;
-use testkit::house::remove_cgroups;
+use testkit::house::{cgroup_parent, remove_cgroups};
 
 /// Where Debian installs it.
 pub(crate) const DOCKERD: &str = "/usr/sbin/dockerd";
@@ -23,7 +23,7 @@ impl Peer {
     pub(crate) fn within(netns: &Netns, flags: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("gp-").tempdir().expect("a place for a test");
         let path = |name: &str| dir.path().join(name).display().to_string();
-        let parent = format!("/gantry-peer-{}", std::process::id());
+        let parent = cgroup_parent(&format!("gantry-peer-{}", std::process::id()));
         let log = File::create(dir.path().join("log")).expect("a log");
         let daemon = netns
             .command(DOCKERD)

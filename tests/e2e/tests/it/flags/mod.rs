@@ -42,8 +42,10 @@ fn the_same_as_dockerd() {
     let shared = tempfile::Builder::new().prefix("gf-").tempdir().expect("a place for a test");
     side::lay_out(shared.path());
     let (our_net, their_net) = (Netns::new(), Netns::new());
-    let house = House::within(&our_net);
-    let peer = Peer::within(&their_net, &["--bip", &format!("{}/24", house.gateway())]);
+    let firewall = firewall(&our_net);
+    let house = House::within_with(&our_net, firewall);
+    let bridge = format!("{}/24", house.gateway());
+    let peer = Peer::within(&their_net, &[&["--bip", &bridge], firewall].concat());
     let sides = [
         Side::theirs(&peer, &their_net, &house.gateway(), shared.path()),
         Side::ours(&house, &our_net, shared.path()),
@@ -79,6 +81,16 @@ fn the_same_as_dockerd() {
         text += &format!("not needed any more: {unused}\n");
     }
     assert!(text.is_empty(), "\n{text}");
+}
+
+/// Flags for both where the kernel has no tables that both could use.
+fn firewall(netns: &Netns) -> &'static [&'static str] {
+    let mut nft = netns.command("nft");
+    nft.args(["add", "table", "inet", "tried"]).stderr(std::process::Stdio::null());
+    match nft.status().is_ok_and(|status| status.success()) {
+        true => &[],
+        false => &["--iptables=false", "--ip6tables=false"],
+    }
 }
 
 /// Where only one has made a container, or only one has run it, that is the difference, and not each line of it.

@@ -27,6 +27,11 @@ words() { awk -v part="$1" '{ gsub("\t", " "); key = $1; sub(":$", "", key); sub
         blkio/blkio.throttle.write_bps_device blkio/blkio.throttle.read_iops_device blkio/blkio.throttle.write_iops_device; do
         file limit /sys/fs/cgroup/$one "${one#*/}"
     done
+    [ -r /sys/fs/cgroup/cgroup.controllers ] && for one in memory.max memory.low memory.high memory.swap.max cpu.weight cpu.max \
+        cpuset.cpus cpuset.mems pids.max io.weight io.bfq.weight io.max; do
+        file limit /sys/fs/cgroup/$one $one
+    done
+    file confined /proc/$me/attr/apparmor/current profile
     [ -r /sys/fs/cgroup/devices/devices.list ] && awk '{ printf "rules\t%s %s %s\tallowed\n", $1, $2, $3 }' /sys/fs/cgroup/devices/devices.list
     find /dev | grep -v -e '^/dev/pts/[0-9]' -e '^/dev/shm/' | xargs stat -c '%n %F %a %u:%g %t:%T' | words devices
     find /dev -type l | while read -r link; do printf 'links\t%s\t%s\n' "$link" "$(readlink "$link")"; done

@@ -1,13 +1,14 @@
 //! Why something may differ.
 
 use std::cell::Cell;
+use std::path::Path;
 
 use super::table::Row;
 
 const REASONS: &str = include_str!("reasons.txt");
 
 /// `row | path | dockerd's value | ours | because`: `*` is anything, and a row is any that contains the words. A `?` before
-/// it stands for what differs on some hosts only.
+/// it stands for what differs on some hosts only, `v1` and `v2` for what does where control groups are of that version.
 struct Reason {
     line: &'static str,
     row: &'static str,
@@ -21,8 +22,12 @@ pub(crate) struct Reasons(Vec<Reason>);
 
 impl Reasons {
     pub(crate) fn read() -> Self {
+        let one_tree = Path::new("/sys/fs/cgroup/cgroup.controllers").exists();
+        let (here, elsewhere) = if one_tree { ("v2 ", "v1 ") } else { ("v1 ", "v2 ") };
         let lines = REASONS.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+        let lines = lines.filter(|line| !line.starts_with(elsewhere));
         let reason = |line: &'static str| {
+            let line = line.strip_prefix(here).unwrap_or(line);
             let (line, used) = match line.strip_prefix("? ") {
                 Some(line) => (line, Cell::new(true)),
                 None => (line, Cell::new(false)),
