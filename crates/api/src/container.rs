@@ -386,6 +386,25 @@ pub struct CreateResponse {
     pub warnings: Vec<String>,
 }
 
+/// `POST /containers/{id}/checkpoints`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename = "CheckpointCreateOptions", rename_all = "PascalCase")]
+pub struct CheckpointCreateBody {
+    #[serde(rename = "CheckpointID")]
+    pub checkpoint_id: String,
+    /// Instead of a place of the daemon's own.
+    pub checkpoint_dir: String,
+    /// The container ends when it has been kept.
+    pub exit: bool,
+}
+
+/// An entry of `GET /containers/{id}/checkpoints`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub struct Checkpoint {
+    pub name: String,
+}
+
 /// `POST /containers/{id}/update`.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename = "UpdateConfig", rename_all = "PascalCase")]

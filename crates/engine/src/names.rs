@@ -80,16 +80,20 @@ pub(crate) fn random(attempt: usize) -> String {
 /// Understands a name a user gave, with or without the leading slash that Docker's answers have.
 pub(crate) fn parse(name: &str) -> Result<&str> {
     let bare = name.strip_prefix('/').unwrap_or(name);
-    let mut characters = bare.bytes();
-    let right = bare.len() >= 2
-        && characters.next().is_some_and(|c| c.is_ascii_alphanumeric())
-        && characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-'));
-    if !right {
+    if !is_restricted(bare) {
         return Err(Error::invalid(format!(
             "Invalid container name ({bare}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
         )));
     }
     Ok(bare)
+}
+
+/// Docker's rule for what people may call things: at least two characters that are safe in any place.
+pub(crate) fn is_restricted(name: &str) -> bool {
+    let mut characters = name.bytes();
+    name.len() >= 2
+        && characters.next().is_some_and(|c| c.is_ascii_alphanumeric())
+        && characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-'))
 }
 
 #[cfg(test)]

@@ -32,6 +32,10 @@ pub struct Settings {
     pub log_environment: shim::logs::Private,
     pub log_plugins: shim::logs::PluginPlaces,
     pub default_runtime: String,
+    /// Where programs are looked for that only some need (CRIU).
+    pub program_dirs: Vec<PathBuf>,
+    /// What Docker's daemon does in experimental mode only is done.
+    pub experimental: bool,
     /// Other OCI runtimes by name.
     pub runtimes: BTreeMap<String, PathBuf>,
     /// `--init` for containers that do not say.

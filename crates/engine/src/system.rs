@@ -68,6 +68,10 @@ impl System {
         &self.containers.rooms
     }
 
+    pub fn is_experimental(&self) -> bool {
+        self.rooms().settings.experimental
+    }
+
     pub fn version(&self) -> Version {
         let start = Instant::now();
         let version = self.version_now();
@@ -80,7 +84,7 @@ impl System {
         let details = [
             ("ApiVersion", API_VERSION),
             ("Arch", architecture_of_go()),
-            ("Experimental", "false"),
+            ("Experimental", if self.rooms().settings.experimental { "true" } else { "false" }),
             ("KernelVersion", &kernel),
             ("MinAPIVersion", MIN_API_VERSION),
             ("Os", "linux"),
@@ -102,6 +106,7 @@ impl System {
             os: "linux".to_owned(),
             arch: architecture_of_go().to_owned(),
             kernel_version: kernel,
+            experimental: self.rooms().settings.experimental,
             ..Version::default()
         }
     }
@@ -173,6 +178,7 @@ impl System {
                 read("/proc/sys/net/bridge/bridge-nf-call-ip6tables").trim() == "1",
             ),
             debug: settings.debug,
+            experimental_build: settings.experimental,
             n_fd: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64),
             oom_kill_disable: support.oom_kill_disable,
             n_goroutines: std::fs::read_dir("/proc/self/task")

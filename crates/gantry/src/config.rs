@@ -68,6 +68,7 @@ pub(crate) struct Config {
     pub(crate) userns_pool: String,
     pub(crate) userns_remap: String,
     pub(crate) no_new_privileges: bool,
+    pub(crate) experimental: bool,
     pub(crate) seccomp_profile: String,
     pub(crate) shm_size: u64,
     pub(crate) cgroup_driver: Option<Driver>,
@@ -140,6 +141,7 @@ impl Default for Config {
             userns_pool: String::new(),
             userns_remap: String::new(),
             no_new_privileges: false,
+            experimental: false,
             seccomp_profile: String::new(),
             shm_size: 64 << 20,
             cgroup_driver: None,
@@ -683,8 +685,8 @@ impl Config {
             "tlscert" => self.tls_cert = PathBuf::from(value),
             "tlskey" => self.tls_key = PathBuf::from(value),
             "tlsverify" => self.tls_verify = switch(value)?,
-            "containerd" | "experimental" | "live-restore" | "shutdown-timeout"
-            | "userland-proxy" => {
+            "experimental" => self.experimental = switch(value)?,
+            "containerd" | "live-restore" | "shutdown-timeout" | "userland-proxy" => {
                 self.remarks.push(format!("--{flag} is accepted and means nothing here"));
             }
             other => unreachable!("--{other} is in the table and not understood"),
@@ -789,6 +791,12 @@ pub(crate) fn log_environment() -> BTreeMap<String, String> {
         NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
     };
     text.filter(|(name, _)| is_theirs(name)).collect()
+}
+
+/// Where programs are, as the daemon was told.
+pub(crate) fn program_dirs() -> Vec<PathBuf> {
+    let path = variable("PATH").unwrap_or_default();
+    std::env::split_paths(&path).collect()
 }
 
 /// A variable that says something.

@@ -304,6 +304,8 @@ fn settings(config: &Config) -> Result<Settings> {
         log_environment: crate::config::log_environment().into(),
         log_plugins: PluginPlaces { sockets, specs, fifos: config.exec_root.join("logging") },
         default_runtime: config.default_runtime.clone(),
+        program_dirs: crate::config::program_dirs(),
+        experimental: config.experimental,
         runtimes: config.runtimes.clone(),
         init: config.init,
         no_new_privileges: config.no_new_privileges,

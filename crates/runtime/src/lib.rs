@@ -14,6 +14,7 @@ pub mod capabilities;
 pub mod cgroup;
 mod channel;
 pub mod create;
+pub mod criu;
 pub mod exec;
 mod gate;
 mod hooks;

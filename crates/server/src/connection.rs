@@ -154,7 +154,7 @@ async fn route(mut router: Router, mut request: Request<Body>) -> Response {
 
 /// Whoever must agree is asked, the routes answer, and every answer carries the same headers.
 async fn answer(house: House, peer: &Peer, request: Request<Incoming>) -> Response {
-    let House { router, authorization } = house;
+    let House { router, authorization, experimental } = house;
     let mut response = match authorization {
         None => route(router, request.map(Body::new)).await,
         Some(authorization) => match authorization.request(request, peer).await {
@@ -164,7 +164,10 @@ async fn answer(house: House, peer: &Peer, request: Request<Incoming>) -> Respon
     };
     let headers = response.headers_mut();
     headers.insert("api-version", HeaderValue::from_static("1.55"));
-    headers.insert("docker-experimental", HeaderValue::from_static("false"));
+    headers.insert(
+        "docker-experimental",
+        HeaderValue::from_static(if experimental { "true" } else { "false" }),
+    );
     headers.insert(HeaderName::from_static("ostype"), HeaderValue::from_static("linux"));
     headers.insert(
         header::SERVER,

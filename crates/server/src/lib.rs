@@ -45,7 +45,9 @@ pub async fn serve(
     authorization: Option<Authorization>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
-    let house = House { router: router(rooms), authorization: authorization.map(Arc::new) };
+    let experimental = rooms.system.is_experimental();
+    let house =
+        House { router: router(rooms), authorization: authorization.map(Arc::new), experimental };
     serve_house(listeners, house, shutdown).await
 }
 
@@ -64,7 +66,8 @@ pub async fn serve_router(
     router: Router,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
-    serve_house(listeners, House { router, authorization: None }, shutdown).await
+    serve_house(listeners, House { router, authorization: None, experimental: false }, shutdown)
+        .await
 }
 
 /// What every connection leads to.
@@ -72,6 +75,8 @@ pub async fn serve_router(
 struct House {
     router: Router,
     authorization: Option<Arc<Authorization>>,
+    /// Clients offer more commands.
+    experimental: bool,
 }
 
 async fn serve_house(

@@ -20,7 +20,7 @@ use stdx::{Context, Error, Result};
 use crate::client::{Answers, Watch};
 pub use crate::protocol::Stage;
 use crate::protocol::{
-    AttachOptions, Failure, Hello, LaunchCall, LaunchReply, Reply, Size, VERSION, frame,
+    AttachOptions, Checkpoint, Failure, Hello, LaunchCall, LaunchReply, Reply, Size, VERSION, frame,
 };
 use crate::{launcher, logs};
 
@@ -56,6 +56,8 @@ pub struct Launch {
     pub filter: Option<runtime::seccomp::Program>,
     /// An OCI runtime to be used instead of ours.
     pub runtime: Option<PathBuf>,
+    /// It goes on where it was, instead of beginning.
+    pub checkpoint: Option<Checkpoint>,
 }
 
 /// A container that runs.
@@ -271,6 +273,7 @@ fn encode(launch: &Launch) -> Result<Vec<u8>> {
         cgroup_driver: launch.cgroup_driver,
         filter: launch.filter.clone(),
         runtime: launch.runtime.clone(),
+        checkpoint: launch.checkpoint.clone(),
     })
 }
 

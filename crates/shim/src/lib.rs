@@ -30,6 +30,7 @@ pub use client::{Client, Leaving, Watch};
 pub use exit::Exit;
 pub use launch::{Launch, LaunchError, Launched, Launcher, Stage};
 pub use protocol::{
-    AttachOptions, Decoder, Event, ExecExit, ExecFailure, ExecRequest, ExecState, Size, State,
-    Status, Stream, Target, Whom,
+    AttachOptions, Checkpoint, Decoder, Event, ExecExit, ExecFailure, ExecRequest, ExecState, Size,
+    State, Status, Stream, Target, Whom,
 };
+pub use task::spec_of;

@@ -111,6 +111,17 @@ pub(crate) struct LaunchCall {
     pub(crate) filter: Option<runtime::seccomp::Program>,
     #[serde(default)]
     pub(crate) runtime: Option<PathBuf>,
+    #[serde(default)]
+    pub(crate) checkpoint: Option<Checkpoint>,
+}
+
+/// What a container is brought back from, instead of being begun.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Checkpoint {
+    /// The directory of images.
+    pub images: PathBuf,
+    /// The program that made them.
+    pub criu: PathBuf,
 }
 
 /// The first thing a new shim says: it exists, and who it is. Before it nothing of the launch has happened.

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use oci::runtime::{NamespaceType, Process, Spec};
+use runtime::criu::{Criu, Restore, Settings};
 use runtime::{Wait, cgroup, seccomp};
 use rustix::process::Pid;
 use stdx::{Context, Error, Result};
@@ -56,8 +57,23 @@ pub(crate) struct Created {
 
 #[derive(Debug)]
 enum By {
-    Us { created: runtime::Created, filter: Option<seccomp::Program>, owns_mounts: bool },
-    Them { pid: Pid, pidfd: OwnedFd, cgroup: cgroup::Handle, external: External },
+    Us {
+        created: runtime::Created,
+        filter: Option<seccomp::Program>,
+        owns_mounts: bool,
+    },
+    /// Runs already, from a checkpoint.
+    Criu {
+        running: runtime::Running,
+        filter: Option<seccomp::Program>,
+        owns_mounts: bool,
+    },
+    Them {
+        pid: Pid,
+        pidfd: OwnedFd,
+        cgroup: cgroup::Handle,
+        external: External,
+    },
 }
 
 impl Created {
@@ -71,6 +87,9 @@ impl Created {
 
     fn create(call: &LaunchCall, borrowed: Borrowed, streams: Streams) -> Result<Self> {
         let cgroup = location(call)?;
+        if let (Some(_), Some(_)) = (&call.runtime, &call.checkpoint) {
+            return Err(Error::not_implemented("checkpoints need the built-in runtime"));
+        }
         if let Some(program) = &call.runtime {
             if borrowed.userns.is_some() {
                 return Err(Error::not_implemented(
@@ -88,7 +107,7 @@ impl Created {
             Some(_) => runtime::RootfsIds::Container,
             None => runtime::RootfsIds::Host,
         };
-        let mut created = runtime::create(runtime::Create {
+        let create = runtime::Create {
             id: &call.id,
             bundle: &call.dir,
             spec: &call.spec,
@@ -113,28 +132,28 @@ impl Created {
                 rootfs_ids,
                 ..runtime::Options::default()
             },
-        })?;
-        Ok(Self {
-            terminal: created.terminal.take(),
-            by: By::Us { created, filter: call.filter.clone(), owns_mounts: owns_mounts(call) },
-        })
+        };
+        let (filter, owns_mounts) = (call.filter.clone(), owns_mounts(call));
+        if let Some(checkpoint) = &call.checkpoint {
+            let criu = Criu::at(&checkpoint.criu);
+            let settings = Settings { work: Some(call.dir.clone()), ..Settings::default() };
+            let from =
+                Restore { images: &checkpoint.images, lsm_profile: None, settings: &settings };
+            let mut running = runtime::criu::restore(&criu, &from, create)?;
+            let terminal = running.terminal.take();
+            return Ok(Self { terminal, by: By::Criu { running, filter, owns_mounts } });
+        }
+        let mut created = runtime::create(create)?;
+        Ok(Self { terminal: created.terminal.take(), by: By::Us { created, filter, owns_mounts } })
     }
 
     pub(crate) fn start(self) -> Result<Task, Failure> {
         match self.by {
             By::Us { created, filter, owns_mounts } => {
                 let running = created.start().map_err(|error| failure(Stage::Start, error))?;
-                // Where the kernel has no such question (before 6.11), the end takes longer.
-                let namespace = owns_mounts.then(|| sys::ns::mounts_of(running.pidfd.as_fd()).ok());
-                Ok(Task {
-                    mounts: running.root.into_iter().chain(namespace.flatten()).collect(),
-                    pid: running.pid,
-                    pidfd: running.pidfd,
-                    cgroup: running.cgroup,
-                    external: None,
-                    filter,
-                })
+                Ok(Task::of(running, filter, owns_mounts))
             }
+            By::Criu { running, filter, owns_mounts } => Ok(Task::of(running, filter, owns_mounts)),
             By::Them { pid, pidfd, cgroup, external } => {
                 if let Err(error) = external.start() {
                     external.delete();
@@ -154,6 +173,19 @@ impl Created {
 }
 
 impl Task {
+    fn of(running: runtime::Running, filter: Option<seccomp::Program>, owns_mounts: bool) -> Self {
+        // Where the kernel has no such question (before 6.11), the end takes longer.
+        let namespace = owns_mounts.then(|| sys::ns::mounts_of(running.pidfd.as_fd()).ok());
+        Self {
+            mounts: running.root.into_iter().chain(namespace.flatten()).collect(),
+            pid: running.pid,
+            pidfd: running.pidfd,
+            cgroup: running.cgroup,
+            external: None,
+            filter,
+        }
+    }
+
     pub(crate) fn exec(
         &self,
         id: &str,
@@ -258,6 +290,14 @@ pub(crate) const BUNDLE_SPEC: &str = "config.json";
 pub(crate) fn write_spec(dir: &Path, spec: &Spec) -> Result<()> {
     let bytes = serde_json::to_vec(spec).map_err(std::io::Error::from)?;
     std::fs::write(dir.join(BUNDLE_SPEC), bytes).context(|| format!("cannot write {BUNDLE_SPEC}"))
+}
+
+/// What a running container was made from, and where its control groups are, by its shim's directory.
+pub fn spec_of(dir: &Path, driver: cgroup::Driver) -> Result<(Spec, cgroup::Location)> {
+    let spec = read_spec(dir)?;
+    let id = dir.file_name().unwrap_or_default().to_string_lossy();
+    let location = cgroup::Location::granted(driver, &spec.linux_or_default().cgroups_path, &id)?;
+    Ok((spec, location))
 }
 
 fn read_spec(dir: &Path) -> Result<Spec> {

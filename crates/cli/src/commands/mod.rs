@@ -1,5 +1,6 @@
 //! Every command there is, and what several of them share. One file a verb, one folder a noun.
 
+mod checkpoint;
 pub(crate) mod container;
 mod context;
 mod egress;
@@ -21,6 +22,9 @@ use crate::format::{Row, Value};
 
 /// Every command. The order does not matter: help sorts.
 pub(crate) static ALL: &[&Command] = &[
+    &checkpoint::CREATE,
+    &checkpoint::LS,
+    &checkpoint::RM,
     &container::attach::COMMAND,
     &container::commit::COMMAND,
     &container::cp::COMMAND,
@@ -106,6 +110,7 @@ pub(crate) static ALL: &[&Command] = &[
 ];
 
 pub(crate) static GROUPS: &[Group] = &[
+    Group { name: "checkpoint", about: "Manage checkpoints" },
     Group { name: "config", about: "Manage Swarm configs" },
     Group { name: "container", about: "Manage containers" },
     Group { name: "context", about: "Manage contexts" },

@@ -180,7 +180,7 @@ impl Container {
             if state.phase != Phase::Restarting || state.finished_at != exit {
                 return;
             }
-            let failed = this.start_held(gate).await;
+            let failed = this.start_held(gate, None).await;
             if let Err(error) = failed {
                 tracing::warn!(container = %this.cell.id, error = %error.chain(), "restart failed");
             }

@@ -19,6 +19,7 @@ mod block_io;
 pub(crate) mod cdi;
 pub(crate) mod changes;
 pub(crate) mod check;
+pub(crate) mod checkpoint;
 pub(crate) mod commit;
 pub(crate) mod connect;
 pub(crate) mod copy;

@@ -11,7 +11,7 @@ use api::network::EndpointSettings;
 use network::{Attachment, PublishedPort};
 use oci::runtime::{NamespaceType, Rootfs};
 use runtime::seccomp::Compiled;
-use shim::{Launch, LaunchError, Launched};
+use shim::{Checkpoint, Launch, LaunchError, Launched};
 use stdx::{Context, Error, Kind, Result};
 use tokio::sync::MutexGuard;
 
@@ -27,17 +27,26 @@ use crate::apparmor::{self, DEFAULT};
 impl Container {
     /// Starts the container; the answer comes when its program has been executed. `Kind::NotModified` when it runs.
     pub async fn start(&self) -> Result<()> {
+        self.start_with(None).await
+    }
+
+    /// The same, where a checkpoint has left it.
+    pub(crate) async fn start_with(&self, checkpoint: Option<Checkpoint>) -> Result<()> {
         let (this, start) = (self.clone(), Instant::now());
         tokiox::to_the_end(async move {
             let gate = this.cell.gate.lock().await;
-            this.start_held(gate).await
+            this.start_held(gate, checkpoint).await
         })
         .await?;
         self.rooms.metrics.start.since(start);
         Ok(())
     }
 
-    pub(crate) async fn start_held(&self, gate: MutexGuard<'_, ()>) -> Result<()> {
+    pub(crate) async fn start_held(
+        &self,
+        gate: MutexGuard<'_, ()>,
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<()> {
         let record = self.record();
         if record.gone {
             return Err(Error::not_found(format!("No such container: {}", record.id)));
@@ -72,7 +81,7 @@ impl Container {
             false => None,
         };
         let this = self.clone();
-        let outcome = tokiox::blocking(move || this.acquire_and_launch(&record)).await;
+        let outcome = tokiox::blocking(move || this.acquire_and_launch(&record, checkpoint)).await;
         match outcome {
             Ok(Running { launched, endpoints, ports }) => {
                 if let Err(error) = self.write_down(&launched, endpoints, ports) {
@@ -132,7 +141,11 @@ impl Container {
     }
 
     /// Everything between the wish and the running process, on a thread that may wait.
-    fn acquire_and_launch(&self, record: &Record) -> Result<Running, LaunchError> {
+    fn acquire_and_launch(
+        &self,
+        record: &Record,
+        checkpoint: Option<Checkpoint>,
+    ) -> Result<Running, LaunchError> {
         let rooms = &self.rooms;
         let plan = Plan::of(&record.config, record.host(), &rooms.settings)?;
         let mut mapped = self.user_namespace(record, &plan)?;
@@ -206,6 +219,7 @@ impl Container {
             filter: filter.map(|filter| filter.program.clone()),
             cgroup_driver: rooms.settings.cgroup_driver,
             runtime: plan.runtime.clone(),
+            checkpoint,
             dir,
         });
         drop(held);

@@ -6,11 +6,11 @@
 pub(crate) mod reaper;
 
 use std::ffi::CString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use oci::runtime::{Hooks, NamespaceType, Spec, State, Status};
-use rustix::fs::Mode;
+use rustix::fs::{CWD, FileType, Mode, OFlags};
 use rustix::process::{DumpableBehavior, Signal, umask};
 use stdx::{Context, Error, Result};
 use sys::process::{CloneFlags, exit_now};
@@ -227,6 +227,8 @@ impl Init<'_> {
         match (terminal, self.stdio) {
             (Some(terminal), _) => crate::terminal::control(&terminal),
             (None, Stdio::Fds { stdin, stdout, stderr }) => {
+                let null = own_null(stdin.as_fd());
+                let stdin = null.as_ref().unwrap_or(stdin);
                 sys::fd::install_stdio(stdin.as_fd(), stdout.as_fd(), stderr.as_fd())
                     .context(|| "cannot install the standard streams".to_owned())
             }
@@ -239,6 +241,21 @@ impl Init<'_> {
             self.process.argv.first().ok_or_else(|| Error::invalid("args must not be empty"))?;
         Program::find(name, self.process.search_path())
     }
+}
+
+/// The container's `/dev/null` for the host's: who asks what a descriptor is (CRIU does) finds a file of the container's.
+fn own_null(stream: BorrowedFd) -> Option<OwnedFd> {
+    let is_null = |fd: BorrowedFd| {
+        rustix::fs::fstat(fd).is_ok_and(|found| {
+            FileType::from_raw_mode(found.st_mode).is_char_device()
+                && found.st_rdev == rustix::fs::makedev(1, 3)
+        })
+    };
+    let open = || {
+        let flags = OFlags::RDWR | OFlags::NOFOLLOW | OFlags::NOCTTY | OFlags::CLOEXEC;
+        rustix::fs::openat(CWD, "/dev/null", flags, Mode::empty()).ok()
+    };
+    is_null(stream).then(open).flatten().filter(|own| is_null(own.as_fd()))
 }
 
 /// A session keyring of the container's own: keys of the host's session are none of its business. A kernel without keyrings

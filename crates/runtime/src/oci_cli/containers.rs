@@ -236,55 +236,6 @@ pub(super) fn resume(global: &Global, flags: &Flags) -> Result<u8> {
     Ok(0)
 }
 
-/// Taken and refused as a whole: who asks shall hear that, and not of a flag.
-pub(super) const CHECKPOINT: &[Flag] = &[
-    Flag::value("image-path"),
-    Flag::value("work-path"),
-    Flag::value("parent-path"),
-    Flag::switch("leave-running"),
-    Flag::switch("tcp-established"),
-    Flag::switch("tcp-skip-in-flight"),
-    Flag::switch("link-remap"),
-    Flag::switch("ext-unix-sk"),
-    Flag::switch("shell-job"),
-    Flag::switch("lazy-pages"),
-    Flag::value("status-fd"),
-    Flag::value("page-server"),
-    Flag::switch("file-locks"),
-    Flag::switch("pre-dump"),
-    Flag::value("manage-cgroups-mode"),
-    Flag::value("empty-ns"),
-    Flag::switch("auto-dedup"),
-];
-pub(super) const RESTORE: &[Flag] = &[
-    Flag::value("console-socket"),
-    Flag::value("image-path"),
-    Flag::value("work-path"),
-    Flag::switch("tcp-established"),
-    Flag::switch("ext-unix-sk"),
-    Flag::switch("shell-job"),
-    Flag::switch("file-locks"),
-    Flag::value("manage-cgroups-mode"),
-    Flag::value("bundle").or("b"),
-    Flag::switch("detach").or("d"),
-    Flag::value("pid-file"),
-    Flag::switch("no-subreaper"),
-    Flag::switch("no-pivot"),
-    Flag::value("empty-ns"),
-    Flag::switch("auto-dedup"),
-    Flag::switch("lazy-pages"),
-    Flag::value("lsm-profile"),
-    Flag::value("lsm-mount-context"),
-];
-
-pub(super) fn checkpoint(_: &Global, _: &Flags) -> Result<u8> {
-    Err(Error::not_implemented("checkpoint is not supported yet"))
-}
-
-pub(super) fn restore(_: &Global, _: &Flags) -> Result<u8> {
-    Err(Error::not_implemented("restore is not supported yet"))
-}
-
 pub(super) fn list(global: &Global, flags: &Flags) -> Result<u8> {
     let mut containers = Vec::new();
     let entries = match std::fs::read_dir(&global.root) {

@@ -3,6 +3,7 @@
 //!
 //! A file for each group of commands; [`record`] is what stays on disk between them, [`flags`] reads what they are told.
 
+mod checkpoint;
 mod containers;
 mod events;
 mod exec;
@@ -33,6 +34,8 @@ use crate::cgroup::Driver;
 struct Global<'a> {
     root: PathBuf,
     driver: Driver,
+    /// CRIU, if not the one that is found.
+    criu: Option<PathBuf>,
     log: &'a Log,
 }
 
@@ -76,8 +79,8 @@ const COMMANDS: &[Command] = &[
         "checkpoint",
         "[flags] <container-id>",
         Exactly(1),
-        containers::CHECKPOINT,
-        containers::checkpoint,
+        checkpoint::CHECKPOINT,
+        checkpoint::checkpoint,
     ),
     sealed("create", "[flags] <container-id>", Exactly(1), run::CREATE, run::create),
     command(
@@ -112,12 +115,12 @@ const COMMANDS: &[Command] = &[
     ),
     command("pause", "<container-id>", Exactly(1), &[], containers::pause),
     command("ps", "[--format table|json] <container-id> [-ef]", AtLeast(1), ps::FLAGS, ps::run),
-    command(
+    sealed(
         "restore",
         "[flags] <container-id>",
         Exactly(1),
-        containers::RESTORE,
-        containers::restore,
+        checkpoint::RESTORE,
+        checkpoint::restore,
     ),
     command("resume", "<container-id>", Exactly(1), &[], containers::resume),
     sealed("run", "[flags] <container-id>", Exactly(1), run::RUN, run::run),
@@ -221,6 +224,7 @@ fn dispatch(args: &[OsString], log: &mut Log) -> Result<u8, Failure> {
     let global = Global {
         root: global.get("root").map_or_else(default_root, PathBuf::from),
         driver: if global.has("systemd-cgroup") { Driver::Systemd } else { Driver::Cgroupfs },
+        criu: global.get("criu").filter(|path| !path.is_empty()).map(PathBuf::from),
         log,
     };
     // What `exec` ends with is the process's, so its own failures need a code that is not likely to be one.

@@ -191,7 +191,8 @@ mod tests {
     #[test]
     fn ids_are_names_and_nothing_else() {
         let log = super::super::log::Log::default();
-        let global = Global { root: "/r".into(), driver: cgroup::Driver::Cgroupfs, log: &log };
+        let global =
+            Global { root: "/r".into(), driver: cgroup::Driver::Cgroupfs, criu: None, log: &log };
         for good in ["a", "a.b", "a_b-c+d", "0"] {
             assert!(Place::of(&global, good).is_ok(), "{good}");
         }

@@ -47,7 +47,7 @@ pub(super) fn run(global: &Global, flags: &Flags) -> Result<u8> {
     let detach = flags.has("detach");
     if detach {
         let made = make(global, flags, Waits::Alone)?;
-        let container = Container { place: made.place, record: made.record };
+        let container = made.container;
         return match super::containers::start_container(&container) {
             Ok(()) => Ok(0),
             Err(error) => {
@@ -58,7 +58,7 @@ pub(super) fn run(global: &Global, flags: &Flags) -> Result<u8> {
     }
     let mut made = make(global, flags, Waits::ForUs)?;
     let created = made.created.take().context(|| "the container was left alone".to_owned())?;
-    let container = Container { place: made.place, record: made.record };
+    let container = made.container;
     let code = created
         .start()
         .and_then(|running| foreground::follow(&running.pidfd, running.terminal))
@@ -77,99 +77,143 @@ enum Waits {
 }
 
 struct Made {
-    place: Place,
-    record: Record,
+    container: Container,
     created: Option<Created>,
 }
 
 fn make(global: &Global, flags: &Flags, waits: Waits) -> Result<Made> {
-    let id = id(flags)?;
-    let bundle = std::path::absolute(flags.get("bundle").unwrap_or("."))
-        .context(|| "cannot find the bundle".to_owned())?;
-    let found = std::fs::metadata(&bundle);
-    found.context(|| format!("chdir {}", bundle.display()))?;
-    let spec = load(&bundle)?;
-    let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
-    let console = console_socket(flags, terminal, waits == Waits::Alone)?;
-    let linux = spec.linux_or_default();
-    let cgroup = match Location::by(global.driver, &linux.cgroups_path, id)? {
-        // As runc: who has no privilege and no group of his own lives in his caller's.
-        place if linux.cgroups_path.is_empty() && is_rootless() && !place.may_be_made() => {
-            Location::nowhere()
+    let bundle = Bundle::open(global, flags, waits == Waits::Alone)?;
+    let options = Options {
+        wait: if waits == Waits::Alone { Wait::StateDir } else { Wait::Parent },
+        keep_keyring: flags.has("no-new-keyring"),
+        preserve_fds: flags.number("preserve-fds")?.unwrap_or(0),
+        ..Options::default()
+    };
+    let made = bundle.make(flags, options, |create| {
+        let mut created =
+            crate::create(create).context(|| "unable to start container process".to_owned())?;
+        if let Some(path) = flags.get("pidfd-socket") {
+            let socket = UnixStream::connect(path)
+                .context(|| format!("cannot reach the pidfd socket {path}"))?;
+            sys::socket::send_with_fds(&socket, b"pidfd", &[created.pidfd.as_fd()])?;
         }
-        place => place,
+        Ok(Born { pid: created.pid, terminal: created.terminal.take(), what: created })
+    });
+    let (container, Born { terminal, what: mut created, .. }) = made?;
+    created.terminal = terminal;
+    created.warnings.iter().for_each(|warning| global.log.warning(warning));
+    let created = match waits {
+        Waits::ForUs => Some(created),
+        Waits::Alone => {
+            created.leave();
+            None
+        }
     };
-    let rootfs = Rootfs::Directory {
-        path: spec
-            .root
-            .as_ref()
-            .map(|root| root.path.clone())
-            .context(|| "Root must be specified".to_owned())?,
-    };
-    let place = Place::of(global, id)?;
-    place.make()?;
-    let create = Create {
-        id,
-        bundle: &bundle,
-        spec: &spec,
-        rootfs: &rootfs,
-        state_dir: place.path(),
-        stdio: if terminal { Stdio::Terminal } else { Stdio::Inherit },
-        namespaces: Vec::new(),
-        binds: Vec::new(),
-        cgroup: &cgroup,
-        options: Options {
-            pivot: if flags.has("no-pivot") { Pivot::MoveAndChroot } else { Pivot::PivotRoot },
-            wait: if waits == Waits::Alone { Wait::StateDir } else { Wait::Parent },
-            keep_keyring: flags.has("no-new-keyring"),
-            preserve_fds: flags.number("preserve-fds")?.unwrap_or(0),
-            ..Options::default()
-        },
-    };
-    let made = crate::create(create)
-        .context(|| "unable to start container process".to_owned())
-        .and_then(|mut created| {
-            if let (Some(socket), Some(master)) = (&console, &created.terminal) {
+    Ok(Made { container, created })
+}
+
+/// A bundle with a place for its container's record, which is made here.
+pub(super) struct Bundle<'a> {
+    id: &'a str,
+    path: PathBuf,
+    spec: Spec,
+    rootfs: Rootfs,
+    cgroup: Location,
+    console: Option<UnixStream>,
+    place: Place,
+}
+
+/// A container's first process, and its terminal while we have it.
+pub(super) struct Born<T> {
+    pub pid: Pid,
+    pub terminal: Option<OwnedFd>,
+    pub what: T,
+}
+
+impl<'a> Bundle<'a> {
+    /// `leaves`: nobody of us stays to hold its terminal.
+    pub(super) fn open(global: &Global, flags: &'a Flags, leaves: bool) -> Result<Self> {
+        let id = id(flags)?;
+        let path = std::path::absolute(flags.get("bundle").unwrap_or("."))
+            .context(|| "cannot find the bundle".to_owned())?;
+        let found = std::fs::metadata(&path);
+        found.context(|| format!("chdir {}", path.display()))?;
+        let spec = load(&path)?;
+        let terminal = spec.process.as_ref().is_some_and(|process| process.terminal);
+        let console = console_socket(flags, terminal, leaves)?;
+        let linux = spec.linux_or_default();
+        let cgroup = match Location::by(global.driver, &linux.cgroups_path, id)? {
+            // As runc: who has no privilege and no group of his own lives in his caller's.
+            place if linux.cgroups_path.is_empty() && is_rootless() && !place.may_be_made() => {
+                Location::nowhere()
+            }
+            place => place,
+        };
+        let root = spec.root.as_ref().map(|root| root.path.clone());
+        let rootfs =
+            Rootfs::Directory { path: root.context(|| "Root must be specified".to_owned())? };
+        let place = Place::of(global, id)?;
+        place.make()?;
+        Ok(Self { id, path, spec, rootfs, cgroup, console, place })
+    }
+
+    /// Has a process made for it, and writes it down. After a failure the place is free again.
+    pub(super) fn make<T>(
+        self,
+        flags: &Flags,
+        options: Options,
+        birth: impl FnOnce(Create) -> Result<Born<T>>,
+    ) -> Result<(Container, Born<T>)> {
+        let terminal = self.spec.process.as_ref().is_some_and(|process| process.terminal);
+        let create = Create {
+            id: self.id,
+            bundle: &self.path,
+            spec: &self.spec,
+            rootfs: &self.rootfs,
+            state_dir: self.place.path(),
+            stdio: if terminal { Stdio::Terminal } else { Stdio::Inherit },
+            namespaces: Vec::new(),
+            binds: Vec::new(),
+            cgroup: &self.cgroup,
+            options: Options {
+                pivot: if flags.has("no-pivot") { Pivot::MoveAndChroot } else { Pivot::PivotRoot },
+                ..options
+            },
+        };
+        let born = birth(create).and_then(|mut born| {
+            if let (Some(socket), Some(master)) = (&self.console, &born.terminal) {
                 send_terminal(socket, master)?;
-                created.terminal = None;
+                born.terminal = None;
             }
-            if let Some(path) = flags.get("pidfd-socket") {
-                let socket = UnixStream::connect(path)
-                    .context(|| format!("cannot reach the pidfd socket {path}"))?;
-                sys::socket::send_with_fds(&socket, b"pidfd", &[created.pidfd.as_fd()])?;
-            }
-            let record = Record {
-                id: id.to_owned(),
-                bundle: bundle.clone(),
-                pid: created.pid.as_raw_nonzero().get(),
-                start_time: start_time(created.pid.as_raw_nonzero().get())?
-                    .context(|| "the container's init died".to_owned())?,
-                created: Timestamp::now().fixed_nanos(),
-                owner: rustix::process::geteuid().as_raw(),
-                spec: spec.clone(),
-                rootfs: rootfs.clone(),
-                cgroup: cgroup.clone(),
-            };
-            place.write(&record)?;
-            write_pid_file(flags, created.pid)?;
-            Ok((record, created))
+            Ok((self.record(born.pid)?, born))
         });
-    match made {
-        Ok((record, created)) => {
-            created.warnings.iter().for_each(|warning| global.log.warning(warning));
-            let created = match waits {
-                Waits::ForUs => Some(created),
-                Waits::Alone => {
-                    created.leave();
-                    None
-                }
-            };
-            Ok(Made { place, record, created })
+        let written = born.and_then(|(record, born)| {
+            self.place.write(&record)?;
+            write_pid_file(flags, born.pid)?;
+            Ok((record, born))
+        });
+        match written {
+            Ok((record, born)) => Ok((Container { place: self.place, record }, born)),
+            Err(error) => {
+                self.place.remove()?;
+                Err(error)
+            }
         }
-        Err(error) => {
-            place.remove()?;
-            Err(error)
-        }
+    }
+
+    fn record(&self, pid: Pid) -> Result<Record> {
+        let pid = pid.as_raw_nonzero().get();
+        Ok(Record {
+            id: self.id.to_owned(),
+            bundle: self.path.clone(),
+            pid,
+            start_time: start_time(pid)?.context(|| "the container's init died".to_owned())?,
+            created: Timestamp::now().fixed_nanos(),
+            owner: rustix::process::geteuid().as_raw(),
+            spec: self.spec.clone(),
+            rootfs: self.rootfs.clone(),
+            cgroup: self.cgroup.clone(),
+        })
     }
 }
 

@@ -20,7 +20,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 use stdx::{Context, Result};
 use sys::mount::{Attr, Change, Propagation, Reach, mount_setattr};
 
-pub(crate) use plan::{Mapping, Plan};
+pub(crate) use plan::{Mapping, Plan, bind_places};
 pub(crate) use root::{Make, PROC_SUPER_MAGIC, RootFd, quoted};
 pub(crate) use sources::Sources;
 
@@ -106,7 +106,7 @@ impl<'a> Assembly<'a> {
 }
 
 /// Nothing mounted or unmounted from here on is seen outside.
-fn isolate() -> Result<()> {
+pub(crate) fn isolate() -> Result<()> {
     let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let host = rustix::fs::openat(CWD, "/", flags, Mode::empty())
         .context(|| "cannot open the root".to_owned())?;

@@ -115,6 +115,13 @@ impl Plan {
     }
 }
 
+/// Where something of the host's is mounted, in the order of the spec.
+pub(crate) fn bind_places(spec: &Spec) -> impl Iterator<Item = PathBuf> + '_ {
+    let is_bind =
+        |mount: &&Mount| mount.kind == "bind" || Options::of(&mount.options).bind.is_some();
+    spec.mounts.iter().filter(is_bind).map(|mount| clean(&mount.destination))
+}
+
 impl PlannedMount {
     fn of(mount: &Mount, bundle: &Path, container: Option<&Mapping>) -> Result<Self> {
         let options = Options::of(&mount.options);

@@ -59,6 +59,13 @@ impl Sources {
         Ok(Self { root: open_root(plan, &whole)?, mounts })
     }
 
+    /// Those that the plan binds, in its order.
+    pub(crate) fn binds<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = BorrowedFd<'a>> {
+        let all = plan.mounts.iter().zip(&self.mounts);
+        all.filter(|(mount, _)| mount.kind == Kind::Bind)
+            .filter_map(|(_, source)| source.as_ref().map(AsFd::as_fd))
+    }
+
     /// The root once more, for whoever shall outlive the container.
     pub(crate) fn share_root(&self) -> Result<OwnedFd> {
         self.root.try_clone().context(|| "cannot hold the root".to_owned())

@@ -106,8 +106,19 @@ async fn inspect(
     Ok(stream::ok(&inspect))
 }
 
-async fn start(State(containers): State<Containers>, Path(name): Path<String>) -> Outcome {
-    containers.find(&name)?.start().await?;
+async fn start(
+    State(containers): State<Containers>,
+    Path(name): Path<String>,
+    query: Query,
+) -> Outcome {
+    let container = containers.find(&name)?;
+    match query.get("checkpoint") {
+        None => container.start().await?,
+        Some(checkpoint) => {
+            let directory = query.get("checkpoint-dir").unwrap_or_default();
+            container.start_from(&name, directory, checkpoint).await?;
+        }
+    }
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 

@@ -1,6 +1,7 @@
 //! What is served where: a file per noun, each with its routes on top.
 
 mod archive;
+mod checkpoints;
 mod containers;
 mod distribution;
 mod events;
@@ -32,6 +33,7 @@ pub struct Rooms {
 pub fn router(rooms: Rooms) -> Router {
     let Rooms { containers, system, images, networks, journal } = rooms;
     without_rooms(&journal)
+        .merge(checkpoints::routes(containers.clone(), &system))
         .merge(system::routes(system))
         .merge(containers::routes(containers.clone()))
         .merge(archive::routes(containers.clone()))

@@ -10,8 +10,6 @@ use crate::stream;
 
 pub(crate) fn routes() -> Router {
     let later = Router::new()
-        .route("/containers/{name}/checkpoints", any(not_yet("checkpoints")))
-        .route("/containers/{name}/checkpoints/{checkpoint}", delete(not_yet("checkpoints")))
         .route("/build", post(not_yet("building images")))
         .route("/build/prune", post(async || stream::ok(&BuildPruneReport::default())))
         .route("/build/cancel", post(not_yet("building images")))

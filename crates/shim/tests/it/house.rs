@@ -78,6 +78,7 @@ impl House {
             filter: None,
             cgroup_driver: runtime::cgroup::Driver::Cgroupfs,
             runtime: self.runtime.clone(),
+            checkpoint: None,
             id,
             dir,
         }

@@ -487,7 +487,8 @@ fn containerd_lives_with_a_running_task() {
 
     let refused = containerd.ctr(&["task", "checkpoint", "t"]);
     assert!(!refused.status.success(), "{}", shown(&refused));
-    assert!(shown(&refused).contains("checkpoint is not supported yet"), "{}", shown(&refused));
+    // Debian's CRIU, where the kernel is newer than it knows; none, where none is installed.
+    assert!(shown(&refused).contains("criu"), "{}", shown(&refused));
     assert_eq!(containerd.status("t"), "RUNNING");
 
     containerd.ok(&["task", "kill", "-s", "SIGTERM", "t"]);

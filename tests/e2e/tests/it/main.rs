@@ -2,6 +2,7 @@
 
 mod applications;
 mod boot;
+mod checkpoints;
 mod commit;
 mod containers;
 mod copy;

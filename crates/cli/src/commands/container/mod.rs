@@ -42,7 +42,7 @@ use crate::failure::Result;
 use crate::format::Value;
 
 /// `/containers/<name>` with the name fit for a path.
-fn path(name: &str) -> String {
+pub(super) fn path(name: &str) -> String {
     format!("/containers/{}", path_escape(name))
 }
 

@@ -466,7 +466,7 @@ fn sysctls(host: &HostConfig) -> Result<BTreeMap<String, String>> {
     Ok(host.sysctls.clone())
 }
 
-fn runtime(name: &str, settings: &Settings) -> Result<Option<PathBuf>> {
+pub(super) fn runtime(name: &str, settings: &Settings) -> Result<Option<PathBuf>> {
     let name = if name.is_empty() { settings.default_runtime.as_str() } else { name };
     match name {
         // Scripts name Docker's own runtime; ours stands in for it unless the operator has configured one so called.
@@ -554,6 +554,8 @@ mod tests {
         Settings {
             shm_size: 64 << 20,
             log_driver: "json-file".to_owned(),
+            program_dirs: Vec::new(),
+            experimental: false,
             default_runtime: "gantry".to_owned(),
             ..Settings::default()
         }
