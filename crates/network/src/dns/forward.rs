@@ -2,7 +2,7 @@
 //! been silent for a while; the first good answer counts, whoever it is from.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,13 +10,14 @@ use std::time::Duration;
 use rustix::rand::{GetRandomFlags, getrandom};
 use stdx::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpSocket, UdpSocket};
+use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use super::PORT;
 use super::inside::Entrance;
 use super::upstream::{From, Upstream, Upstreams};
+use super::ways::{Room, Taken, Way, Ways};
 use super::wire::{self, Outcome, Query, Transport};
 use crate::netd::protocol::Sandbox;
 
@@ -38,6 +39,15 @@ pub(super) struct Forwarder {
     entrance: Entrance,
     upstreams: Upstreams,
     buffer: Arc<Buffer>,
+    room: Room,
+    /// From the host's own namespace.
+    ways: Arc<Ways>,
+}
+
+/// The namespace of a container: a socket in it, and the ways out of it.
+pub(super) struct Inside<'a> {
+    pub(super) socket: BorrowedFd<'a>,
+    pub(super) ways: &'a Arc<Ways>,
 }
 
 /// Where datagrams are received. Nothing is kept in it: one is enough for all.
@@ -45,19 +55,27 @@ type Buffer = Mutex<Vec<u8>>;
 
 impl Forwarder {
     pub(super) fn new(stand_in: Option<IpAddr>) -> Result<Self> {
+        let room = Room::default();
         Ok(Self {
             entrance: Entrance::here()?,
             upstreams: Upstreams::new(stand_in),
             buffer: Arc::default(),
+            ways: Ways::new(room.clone()),
+            room,
         })
     }
 
-    /// The answer to a question, good or bad. `inside` is a socket in the container's namespace.
+    /// For the ways out of a namespace.
+    pub(super) fn ways(&self) -> Arc<Ways> {
+        Ways::new(self.room.clone())
+    }
+
+    /// The answer to a question, good or bad.
     pub(super) async fn ask(
         &self,
         question: Question,
         sandbox: &Sandbox,
-        inside: BorrowedFd<'_>,
+        inside: Inside<'_>,
     ) -> Vec<u8> {
         let question = Arc::new(question);
         let Ok(query) = Query::parse(&question.message) else { return Vec::new() };
@@ -74,13 +92,18 @@ impl Forwarder {
                     let index = self.upstreams.next(&upstreams, &tried);
                     let upstream = upstreams[index];
                     tried[index] += 1;
-                    match self.open(upstream, question.transport, inside) {
-                        Ok(way) => {
+                    let opened = Chance::now().and_then(|chance| {
+                        let way = self.open(upstream, question.transport, &inside, chance.way)?;
+                        Ok((way, chance.id))
+                    });
+                    match opened {
+                        Ok((way, id)) => {
                             next = Instant::now() + SILENCE;
                             let question = Arc::clone(&question);
                             let buffer = Arc::clone(&self.buffer);
                             asked.spawn(async move {
-                                (upstream, exchange(way, &question, &buffer, end).await)
+                                let answer = exchange(way, &question, id, &buffer, end);
+                                (upstream, answer.await)
                             });
                         }
                         // No way there: the next one, at once.
@@ -125,32 +148,31 @@ impl Forwarder {
         &self,
         upstream: Upstream,
         transport: Transport,
-        inside: BorrowedFd,
-    ) -> io::Result<Way> {
-        let to = SocketAddr::new(upstream.address, PORT);
-        let make = || match transport {
-            Transport::Udp => {
-                let any: IpAddr = match upstream.address {
-                    IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-                    IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-                };
-                // The kernel chooses a port that nobody can guess; only `to` is heard.
-                let socket = std::net::UdpSocket::bind((any, 0))?;
-                socket.connect(to)?;
-                socket.set_nonblocking(true)?;
-                Ok(Way::Datagrams(UdpSocket::from_std(socket)?))
+        inside: &Inside,
+        chance: usize,
+    ) -> io::Result<Opened> {
+        let server = upstream.address;
+        match (transport, upstream.from) {
+            (Transport::Udp, From::Host) => {
+                let taken = self.ways.take(server, chance, || Way::make(server))?;
+                Ok(Opened::Datagrams(taken, Arc::clone(&self.ways)))
             }
-            Transport::Tcp => Ok(Way::Stream(
-                match to {
-                    SocketAddr::V4(_) => TcpSocket::new_v4()?,
-                    SocketAddr::V6(_) => TcpSocket::new_v6()?,
-                },
-                to,
-            )),
-        };
-        match upstream.from {
-            From::Host => make(),
-            From::Container => self.entrance.within(inside, make),
+            (Transport::Udp, From::Container) => {
+                let make = || self.entrance.within(inside.socket, || Way::make(server));
+                let taken = inside.ways.take(server, chance, make)?;
+                Ok(Opened::Datagrams(taken, Arc::clone(inside.ways)))
+            }
+            (Transport::Tcp, from) => {
+                let make = || match server {
+                    IpAddr::V4(_) => TcpSocket::new_v4(),
+                    IpAddr::V6(_) => TcpSocket::new_v6(),
+                };
+                let socket = match from {
+                    From::Host => make(),
+                    From::Container => self.entrance.within(inside.socket, make),
+                };
+                Ok(Opened::Stream(socket?, SocketAddr::new(server, PORT)))
+            }
         }
     }
 }
@@ -159,42 +181,59 @@ fn may_ask(tried: &[usize]) -> bool {
     !tried.is_empty() && tried.iter().sum::<usize>() < ATTEMPTS
 }
 
-enum Way {
-    Datagrams(UdpSocket),
+/// What nobody is to guess about a question.
+struct Chance {
+    id: u16,
+    way: usize,
+}
+
+impl Chance {
+    fn now() -> io::Result<Self> {
+        let mut bytes = [0; 4];
+        getrandom(&mut bytes[..], GetRandomFlags::empty())?;
+        let [id, way] = [[bytes[0], bytes[1]], [bytes[2], bytes[3]]].map(u16::from_ne_bytes);
+        Ok(Self { id, way: way.into() })
+    }
+}
+
+enum Opened {
+    /// And where it belongs when it is answered.
+    Datagrams(Taken, Arc<Ways>),
     Stream(TcpSocket, SocketAddr),
 }
 
 async fn exchange(
-    way: Way,
+    opened: Opened,
     question: &Question,
+    id: u16,
     buffer: &Buffer,
     end: Instant,
 ) -> io::Result<Vec<u8>> {
-    let mut id = [0; 2];
-    getrandom(&mut id[..], GetRandomFlags::empty())?;
-    let id = u16::from_ne_bytes(id);
     let message = wire::with_id(&question.message, id);
     let query = Query::parse(&question.message)
         .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    match way {
-        Way::Datagrams(socket) => {
+    match opened {
+        Opened::Datagrams(taken, ways) => {
+            let socket = &taken.way.socket;
             socket.send(&message).await?;
-            loop {
+            let answer = loop {
                 timeout_at(end, socket.readable()).await??;
                 let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
                 buffer.resize(LONGEST, 0);
                 match socket.try_recv(&mut buffer) {
                     Ok(length) if query.is_answered_by(id, &buffer[..length]) => {
-                        return Ok(buffer[..length].to_vec());
+                        break buffer[..length].to_vec();
                     }
                     // Not the answer to this.
                     Ok(_) => {}
                     Err(err) if err.kind() == io::ErrorKind::WouldBlock => {}
                     Err(err) => return Err(err),
                 }
-            }
+            };
+            ways.give_back(taken);
+            Ok(answer)
         }
-        Way::Stream(socket, to) => {
+        Opened::Stream(socket, to) => {
             let mut stream = timeout(SILENCE * 2, socket.connect(to)).await??;
             stream.set_nodelay(true)?;
             let length = u16::try_from(message.len())

@@ -10,6 +10,7 @@ pub(crate) mod inside;
 mod leash;
 pub(crate) mod server;
 mod upstream;
+mod ways;
 mod wire;
 pub(crate) mod zone;
 

@@ -13,12 +13,13 @@ use stdx::{Context, Result};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::Semaphore;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::answer::{Decision, Manner, decide};
-use super::forward::{Forwarder, Question};
+use super::forward::{Forwarder, Inside, Question};
 use super::leash;
+use super::ways::Ways;
 use super::wire::{Outcome, Query, Transport, Unreadable};
 use super::zone::{Member, Sight, Zone};
 use crate::firewall::grants::Opener;
@@ -104,6 +105,7 @@ struct Serving {
 impl Serving {
     /// Aborted: its sockets are closed when these have ended.
     fn end(self) -> [JoinHandle<()>; 2] {
+        self.client.ways.close();
         self.tasks.iter().for_each(JoinHandle::abort);
         self.tasks
     }
@@ -118,6 +120,7 @@ struct Client {
     turn: AtomicUsize,
     /// The socket by which its namespace is found.
     inside: Arc<(OwnedFd, OwnedFd)>,
+    ways: Arc<Ways>,
 }
 
 /// What becomes of a message.
@@ -186,6 +189,7 @@ impl NameServers {
             connections: Arc::new(Semaphore::new(CONNECTIONS)),
             turn: AtomicUsize::new(0),
             inside: Arc::clone(&sockets),
+            ways: self.forwarder.ways(),
         });
         let tasks = [
             tokio::spawn(Arc::clone(&client).answer_datagrams(Arc::new(socket))),
@@ -200,6 +204,7 @@ impl NameServers {
         if let Some(serving) = self.servers().get(&sandbox.id) {
             *serving.client.sandbox.lock().unwrap_or_else(PoisonError::into_inner) =
                 Arc::new(sandbox);
+            serving.client.ways.renew();
         }
     }
 
@@ -220,15 +225,24 @@ impl Client {
     }
 
     async fn answer_datagrams(self: Arc<Self>, socket: Arc<UdpSocket>) {
+        // They end with this: what they hold is in the container's namespace.
+        let mut asked = JoinSet::new();
         loop {
-            // Only the end of the runtime ends it.
-            if socket.readable().await.is_err() {
-                return;
+            tokio::select! {
+                readable = socket.readable() => {
+                    // Only the end of the runtime ends it.
+                    if readable.is_err() {
+                        return;
+                    }
+                }
+                Some(_) = asked.join_next() => continue,
             }
             let mut message = [0; LONGEST];
             for _ in 0..TOGETHER {
                 match socket.try_recv_from(&mut message) {
-                    Ok((length, from)) => self.answer_datagram(&socket, &message[..length], from),
+                    Ok((length, from)) => {
+                        self.answer_datagram(&socket, &message[..length], from, &mut asked);
+                    }
                     Err(err) if err.kind() == io::ErrorKind::WouldBlock => break,
                     // Somebody did not wait for the answer before this one.
                     Err(_) => {}
@@ -243,6 +257,7 @@ impl Client {
         socket: &Arc<UdpSocket>,
         message: &[u8],
         from: SocketAddr,
+        asked: &mut JoinSet<()>,
     ) {
         match self.answer(message, Transport::Udp) {
             Answer::Never => {}
@@ -256,7 +271,7 @@ impl Client {
                     }
                     return;
                 };
-                tokio::spawn(async move {
+                asked.spawn(async move {
                     let reply = this.ask(query, Transport::Udp).await;
                     drop(socket.send_to(&reply, from).await);
                     drop(permit);
@@ -330,7 +345,8 @@ impl Client {
     async fn ask(&self, query: Vec<u8>, transport: Transport) -> Vec<u8> {
         let sandbox = self.sandbox();
         let question = Question { message: query.clone(), transport };
-        let answer = self.all.forwarder.ask(question, &sandbox, self.inside.0.as_fd()).await;
+        let inside = Inside { socket: self.inside.0.as_fd(), ways: &self.ways };
+        let answer = self.all.forwarder.ask(question, &sandbox, inside).await;
         let Ok(query) = Query::parse(&query) else { return answer };
         // As it is now: it may have been changed meanwhile.
         let sandbox = self.sandbox();

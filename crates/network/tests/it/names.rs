@@ -296,6 +296,73 @@ fn what_is_long_comes_by_tcp() {
     });
 }
 
+/// Questions that are not under way together may come from one port, and none comes from it for long; with the container
+/// its sockets go, which would hold its namespace.
+#[test]
+fn sockets_are_used_again_and_not_for_long() {
+    const QUESTIONS: u16 = 300;
+    on_a_host(|| {
+        let internet = internet();
+        let server = within(&internet, || UdpSocket::bind((INTERNET, 53)).unwrap());
+        let heard = std::thread::spawn(move || {
+            let mut ports = Vec::new();
+            let mut buffer = [0; 512];
+            let mut under_way: Vec<(Vec<u8>, std::net::SocketAddr)> = Vec::new();
+            while ports.len() < usize::from(QUESTIONS) {
+                let (length, from) = server.recv_from(&mut buffer).unwrap();
+                let query = buffer[..length].to_vec();
+                // Asked again because a busy machine was slow.
+                if under_way.iter().any(|(other, _)| other[12..] == query[12..]) {
+                    continue;
+                }
+                assert!(under_way.iter().all(|(_, other)| *other != from), "two from {from}");
+                ports.push(from.port());
+                under_way.push((query, from));
+                if under_way.len() == 4 {
+                    for (query, from) in under_way.drain(..) {
+                        server.send_to(&reply(&query, NO_ERROR, false), from).unwrap();
+                    }
+                }
+            }
+            ports
+        });
+        let daemon = Daemon::start(config("gt-again"));
+        create(&daemon, "back", false);
+        let _other = attach(&daemon, "back", "other", &[]);
+        let netd = network::netd::pid(&config("gt-again").netd.unwrap().dir).unwrap();
+        let sockets = || {
+            let files = std::fs::read_dir(format!("/proc/{netd}/fd")).unwrap();
+            let targets = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
+            targets.filter(|target| target.to_string_lossy().starts_with("socket:")).count()
+        };
+        let before = sockets();
+        let (id, web) = attach(&daemon, "back", "web", &[INTERNET]);
+        within(web.netns.as_ref().unwrap(), || {
+            let socket = client();
+            let mut buffer = [0; 512];
+            for four in 0..QUESTIONS / 4 {
+                for one in 0..4 {
+                    let id = four * 4 + one;
+                    socket.send(&query(id, &format!("some{id}.example.org"))).unwrap();
+                }
+                for _ in 0..4 {
+                    let length = socket.recv(&mut buffer).unwrap();
+                    assert_eq!(read(&buffer[..length]).2, Some(EVERYBODY));
+                }
+            }
+        });
+        let ports = heard.join().unwrap();
+        let distinct: std::collections::BTreeSet<_> = ports.iter().collect();
+        assert!(distinct.len() < ports.len() / 2, "{} ports", distinct.len());
+        let most = distinct.iter().map(|port| ports.iter().filter(|one| one == port).count());
+        assert!(most.max().unwrap() <= 128, "one port for long");
+        daemon.networks.detach(&id).unwrap();
+        daemon.networks.settle();
+        // One by which the daemon asked may have gone, too.
+        assert!(sockets() <= before, "{} sockets, {before} before", sockets());
+    });
+}
+
 /// N5.
 #[test]
 fn internal_networks_ask_nobody_of_the_hosts() {
