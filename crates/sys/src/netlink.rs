@@ -29,6 +29,10 @@ pub fn open(protocol: Protocol, groups: u32) -> io::Result<OwnedFd> {
     bind(&socket, &SocketAddrNetlink::new(0, groups))?;
     set(&socket, libc::NETLINK_EXT_ACK)?;
     set(&socket, libc::NETLINK_CAP_ACK)?;
+    if protocol == Protocol::Route {
+        // Lists of what is asked for; a kernel before 4.20 lists everything.
+        let _unknown = set(&socket, libc::NETLINK_GET_STRICT_CHK);
+    }
     Ok(socket)
 }
 

@@ -2,6 +2,8 @@
 //! the policy of iptables' FORWARD chain at DROP, so what our bridges forward has to be let through there as well. Where
 //! that is not ours to do, we say what is.
 
+use std::collections::BTreeSet;
+
 use stdx::{Context, Result};
 
 use super::encode::{FAMILY_IPV4, FAMILY_IPV6, Side, accept, device_is, expression};
@@ -77,15 +79,15 @@ fn let_through_family(
     } else {
         Vec::new()
     };
+    let there: BTreeSet<&str> = ours.iter().map(|rule| rule.comment.as_str()).collect();
+    let needed: BTreeSet<&str> = wanted.iter().map(|(_, _, comment)| comment.as_str()).collect();
     let stale: Vec<u64> = ours
         .iter()
-        .filter(|rule| !wanted.iter().any(|(_, _, comment)| *comment == rule.comment))
+        .filter(|rule| !needed.contains(rule.comment.as_str()))
         .map(|rule| rule.handle)
         .collect();
-    let missing: Vec<_> = wanted
-        .iter()
-        .filter(|(_, _, comment)| !ours.iter().any(|rule| rule.comment == *comment))
-        .collect();
+    let missing: Vec<_> =
+        wanted.iter().filter(|(_, _, comment)| !there.contains(comment.as_str())).collect();
     if stale.is_empty() && missing.is_empty() {
         return Ok(());
     }

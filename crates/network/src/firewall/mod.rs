@@ -77,8 +77,19 @@ pub(crate) struct Firewall {
 struct Told {
     ruleset: Ruleset,
     frames: Ruleset,
-    /// The ports in it.
-    ports: BTreeSet<Port>,
+    /// What they were made from.
+    view: View,
+}
+
+impl Told {
+    /// Does this need the same rules, and only other elements of what they refer to?
+    fn has_rules_for(&self, view: &View) -> bool {
+        let something = |view: &View| !(view.bridges.is_empty() && view.overlays.is_empty());
+        something(&self.view)
+            && something(view)
+            && self.view.choices == view.choices
+            && self.view.guards == view.guards
+    }
 }
 
 struct Kernel {
@@ -152,26 +163,21 @@ impl Firewall {
             }
         }
         foreign::let_through(socket, &self.table, &view.bridges, &mut self.foreign)?;
-        self.told = Some(Told { ruleset, frames, ports: view.ports.clone() });
+        self.told = Some(Told { ruleset, frames, view: view.clone() });
         Ok(())
     }
 
     /// Makes the rules be as they should, given that the kernel has what it was told: costs what differs.
     pub(crate) fn adjust(&mut self, view: &View) -> Result<()> {
         let Some(Kernel { socket, .. }) = guarding(&mut self.kernel, view)? else { return Ok(()) };
-        let ruleset = rules::render(&self.table, view);
-        let frames = leash::of_frames(&self.table, view);
-        let told = self.told.take().filter(|told| {
-            (&told.ruleset.chains, &told.frames.chains) == (&ruleset.chains, &frames.chains)
-        });
-        let Some(told) = told else { return self.ensure(view) };
-        for (from, to) in [(&told.frames, &frames), (&told.ruleset, &ruleset)] {
-            if change_or_complain(socket, to, &changes(from, to)).is_err() {
-                return self.ensure(view);
-            }
-        }
+        let Some(told) = self.told.take() else { return self.ensure(view) };
+        let adjusted = match told.has_rules_for(view) {
+            true => adjust_elements(socket, told, view),
+            false => adjust_guards(socket, &self.table, &told, view),
+        };
+        let Some(told) = adjusted else { return self.ensure(view) };
         foreign::let_through(socket, &self.table, &view.bridges, &mut self.foreign)?;
-        self.told = Some(Told { ruleset, frames, ports: view.ports.clone() });
+        self.told = Some(told);
         Ok(())
     }
 
@@ -187,10 +193,11 @@ impl Firewall {
         let told = self.told.take().filter(|told| !told.ruleset.is_empty());
         let Some(mut told) = told else { return self.ensure(&all()) };
         let elements = |port: &Port| rules::of_port(port, &self.choices);
-        let gone = gone.iter().filter(|port| told.ports.remove(*port)).flat_map(elements).collect();
+        let gone =
+            gone.iter().filter(|port| told.view.ports.remove(*port)).flat_map(elements).collect();
         let new: Vec<_> = new
             .iter()
-            .filter(|port| told.ports.insert((*port).clone()))
+            .filter(|port| told.view.ports.insert((*port).clone()))
             .flat_map(elements)
             .collect();
         let change = told.ruleset.replace(gone, new);
@@ -293,6 +300,29 @@ fn change_or_complain(socket: &mut Socket, to: &Ruleset, change: &Change) -> Res
     nft::change(socket, to.family, &to.table, change).inspect_err(|err| {
         tracing::warn!(table = %to.table, err = %err.chain(), "the firewall is not as we left it; setting it anew");
     })
+}
+
+/// What the kernel has when the elements are changed for what one view has and the other has not: without a look at all
+/// that stays, which is nearly everything. `None` when it has something else.
+fn adjust_elements(socket: &mut Socket, mut told: Told, view: &View) -> Option<Told> {
+    let gone = rules::of_missing(&told.view, view);
+    let new = rules::of_missing(view, &told.view);
+    let change = told.ruleset.replace(gone, new);
+    change_or_complain(socket, &told.ruleset, &change).ok()?;
+    Some(Told { view: view.clone(), ..told })
+}
+
+/// The same where somebody's egress is restricted, or is not any more. `None` also where that takes other rules.
+fn adjust_guards(socket: &mut Socket, table: &str, told: &Told, view: &View) -> Option<Told> {
+    let ruleset = rules::render(table, view);
+    let frames = leash::of_frames(table, view);
+    if (&told.ruleset.chains, &told.frames.chains) != (&ruleset.chains, &frames.chains) {
+        return None;
+    }
+    for (from, to) in [(&told.frames, &frames), (&told.ruleset, &ruleset)] {
+        change_or_complain(socket, to, &changes(from, to)).ok()?;
+    }
+    Some(Told { ruleset, frames, view: view.clone() })
 }
 
 /// What has to go and to come for the elements of one ruleset to become those of another.

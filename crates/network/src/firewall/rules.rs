@@ -88,6 +88,24 @@ pub(crate) fn render(table: &str, view: &View) -> Ruleset {
     ruleset
 }
 
+/// The elements for what a view has and another of the same choices has not.
+pub(super) fn of_missing(view: &View, other: &View) -> Vec<(&'static str, Element)> {
+    let choices = &view.choices;
+    let known: BTreeMap<&str, &Bridge> =
+        other.bridges.iter().map(|bridge| (bridge.name.as_str(), bridge)).collect();
+    let bridges =
+        view.bridges.iter().filter(|bridge| known.get(bridge.name.as_str()) != Some(bridge));
+    let overlays = view.overlays.iter().filter(|overlay| !other.overlays.contains(overlay));
+    let ports = view.ports.difference(&other.ports);
+    let links = view.links.difference(&other.links);
+    bridges
+        .flat_map(|bridge| of_bridge(bridge, choices))
+        .chain(overlays.flat_map(of_overlay))
+        .chain(ports.flat_map(|port| of_port(port, choices)))
+        .chain(links.map(of_link))
+        .collect()
+}
+
 /// The elements that stand for one published port.
 pub(crate) fn of_port(port: &Port, choices: &Choices) -> Vec<(&'static str, Element)> {
     let (host, host_port) = port.host;

@@ -1,6 +1,6 @@
 //! What the firewall has to know, and nothing else: bridges, and what is published where.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
@@ -165,9 +165,9 @@ impl View {
     ) -> Self {
         let endpoints: Vec<&Endpoint> = endpoints.into_iter().collect();
         let networks: Vec<&Network> = networks.into_iter().collect();
-        let network = |endpoint: &Endpoint| {
-            networks.iter().find(|network| network.id == endpoint.network_id).copied()
-        };
+        let by_id: BTreeMap<&Id, &Network> =
+            networks.iter().map(|network| (&network.id, *network)).collect();
+        let network = |endpoint: &Endpoint| by_id.get(&endpoint.network_id).copied();
         let stays = |endpoint: &&&Endpoint| !leaving.contains(&endpoint.endpoint_id);
         let staying: Vec<&Endpoint> = endpoints.iter().filter(stays).copied().collect();
         let links = staying

@@ -33,8 +33,10 @@ const IFLA_STATS64: u16 = 23;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_GROUP: u16 = 27;
 const IFLA_NET_NS_FD: u16 = 28;
+const IFLA_EXT_MASK: u16 = 29;
 const IFLA_NUM_TX_QUEUES: u16 = 31;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
+const RTEXT_FILTER_SKIP_STATS: u32 = 8;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_INFO_SLAVE_KIND: u16 = 4;
@@ -88,6 +90,7 @@ const DOOMED: u32 = 0x6761_6e74;
 pub(crate) const ENODEV: i32 = 19;
 pub(crate) const EEXIST: i32 = 17;
 pub(crate) const EOPNOTSUPP: i32 = 95;
+const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
 const EADDRNOTAVAIL: i32 = 99;
 
@@ -430,7 +433,10 @@ impl Socket {
 
     pub(crate) fn links(&mut self) -> Result<Vec<Link>> {
         let mut batch = Batch::new();
-        batch.push_dump(RTM_GETLINK, &link_header(0, 0, 0), |_| {});
+        // Its counters are summed up over all processors, for nobody.
+        batch.push_dump(RTM_GETLINK, &link_header(0, 0, 0), |link| {
+            link.u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
+        });
         let objects = only(self.exchange(batch)?).ok()?;
         Ok(links_in(&objects).collect())
     }
@@ -438,7 +444,10 @@ impl Socket {
     /// The addresses of a device, in both families.
     pub(crate) fn addresses(&mut self, link: u32) -> Result<Vec<IpNet>> {
         let mut batch = Batch::new();
-        batch.push_dump(RTM_GETADDR, &[0; 8], |_| {});
+        // The kernel leaves out those of others, or else they are left out here.
+        let mut header = [0; 8];
+        header[4..].copy_from_slice(&link.to_ne_bytes());
+        batch.push_dump(RTM_GETADDR, &header, |_| {});
         let objects = only(self.exchange(batch)?).ok()?;
         Ok(objects.iter().filter_map(|(_, body)| address_in(body, link)).collect())
     }
@@ -450,9 +459,10 @@ impl Socket {
             let mut batch = Batch::new();
             let mut header = [0; 12];
             header[0] = family;
+            header[4] = RT_TABLE_MAIN;
             batch.push_dump(RTM_GETROUTE, &header, |_| {});
             // A kernel without IPv6 has none.
-            let objects = only(self.exchange(batch)?).ok_or(&[EOPNOTSUPP])?;
+            let objects = only(self.exchange(batch)?).ok_or(&[EOPNOTSUPP, ENOENT])?;
             routes.extend(objects.iter().filter_map(|(_, body)| route_in(body)));
         }
         Ok(routes)

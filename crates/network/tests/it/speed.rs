@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use network::{AddressPool, CreateRequest, NetworkConfig};
+
 use crate::lab::{Daemon, config, devices, on_a_host};
 
 #[test]
@@ -54,5 +56,36 @@ fn many_at_once() {
         }
         daemon.networks.settle();
         assert_eq!((devices("veth").len(), daemon.endpoints_recorded()), (0, 0));
+    });
+}
+
+/// The last network is to cost what the first did, and a daemon that finds them all is to be ready at once.
+#[test]
+#[ignore = "a thousand networks; prints how long each takes"]
+fn a_thousand_networks() {
+    on_a_host(|| {
+        const NETWORKS: usize = 1000;
+        const SOME: u32 = 20;
+        let pool = AddressPool { base: "10.0.0.0/8".parse().unwrap(), size: 24 };
+        let config =
+            || NetworkConfig { default_address_pools: vec![pool], ..config("gt-thousand") };
+        let daemon = Daemon::start(config());
+        let took: Vec<Duration> = (0..NETWORKS)
+            .map(|number| {
+                let start = Instant::now();
+                let name = format!("n{number}");
+                let request = CreateRequest { name, ..CreateRequest::default() };
+                daemon.networks.create(&request).unwrap();
+                start.elapsed()
+            })
+            .collect();
+        let first = took[..SOME as usize].iter().sum::<Duration>() / SOME;
+        let last = took[NETWORKS - SOME as usize..].iter().sum::<Duration>() / SOME;
+        let start = Instant::now();
+        let daemon = daemon.crash_and_start(config());
+        let ready = start.elapsed();
+        println!("create: the first {first:?}, the last {last:?}; ready again after {ready:?}");
+        assert_eq!(daemon.findings(&[]), Vec::<String>::new());
+        assert_eq!(devices("bridge").len(), NETWORKS + 1);
     });
 }
