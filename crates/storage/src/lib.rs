@@ -13,6 +13,7 @@ pub mod check;
 pub mod content;
 mod durable;
 pub mod layer;
+mod quota;
 pub mod snapshot;
 pub mod tar;
 mod trash;
@@ -20,6 +21,7 @@ pub mod volume;
 mod walk;
 mod xattr;
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -27,6 +29,7 @@ use stdx::Result;
 
 pub use check::{Finding, Known, Remedy, Subject};
 pub use layer::Depth;
+use quota::Limited;
 
 /// Everything under one data root.
 pub struct Storage {
@@ -35,6 +38,7 @@ pub struct Storage {
     pub volumes: volume::Local,
     pub volume_plugins: volume::PluginDrivers,
     trash: trash::Trash,
+    quotas: quota::Quotas,
 }
 
 impl Storage {
@@ -43,6 +47,7 @@ impl Storage {
         durable::directory(root)?;
         let durable = durable::Durable::default();
         let trash = trash::Trash::open(root)?;
+        let quotas = quota::Quotas::default();
         let ground = snapshot::Ground {
             state: state.clone(),
             trash: trash.clone(),
@@ -51,9 +56,10 @@ impl Storage {
         Ok(Self {
             content: content::Store::open_with(root, durable)?,
             snapshots: snapshot::open(root, driver, &ground)?,
-            volumes: volume::Local::open(root, &trash)?,
+            volumes: volume::Local::open(root, &trash, &quotas)?,
             volume_plugins: volume::PluginDrivers::default(),
             trash,
+            quotas,
         })
     }
 
@@ -61,6 +67,18 @@ impl Storage {
     pub fn with_plugins(mut self, plugins: Arc<plugin::Plugins>) -> Self {
         self.volume_plugins = volume::PluginDrivers::new(plugins);
         self
+    }
+
+    /// Limits what a new container may write, together. Refused in Docker's words where that cannot be seen to.
+    pub fn limit_container(&self, name: &str, bytes: u64) -> Result<()> {
+        let directories = self.snapshots.writable_directories(name)?;
+        let directories: Vec<_> = directories.iter().map(AsFd::as_fd).collect();
+        match self.quotas.limit(&directories, bytes)? {
+            Limited::Yes => Ok(()),
+            Limited::CannotBe => Err(stdx::Error::invalid(
+                "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
+            )),
+        }
     }
 
     /// Makes a directory of somebody else's below the data root disappear at once; its space is freed by and by. One that

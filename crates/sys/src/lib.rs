@@ -17,6 +17,7 @@ pub mod netlink;
 pub mod ns;
 pub mod overlay;
 pub mod process;
+pub mod quota;
 pub mod sched;
 pub mod seccomp;
 pub mod signal;

@@ -154,7 +154,11 @@ impl Container {
             .images
             .hold(&image.id, record.id.as_str())
             .and_then(|()| rooms.storage.snapshots.prepare(record.id.as_str(), &record.chain))
-            .and_then(|_| rooms.secrets_stay(&record.host_config))
+            .and_then(|()| match plan.writable_size {
+                Some(bytes) => rooms.storage.limit_container(record.id.as_str(), bytes),
+                None => Ok(()),
+            })
+            .and_then(|()| rooms.secrets_stay(&record.host_config))
             .and_then(|()| self.make_mounts(record, plan, foreign))
             .and_then(|()| super::userns::take(record, plan, rooms))
             .and_then(|()| self.save(record.clone()))

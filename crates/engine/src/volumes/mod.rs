@@ -203,7 +203,14 @@ impl Rooms {
         if !(record.options.is_empty() && record.labels.is_empty()) {
             self.store.put(&record)?;
         }
-        let path = self.storage.volumes.create(&name)?;
+        let made = match storage::volume::size(&record.options)? {
+            Some(bytes) => self.storage.volumes.create_limited(&name, bytes),
+            None => self.storage.volumes.create(&name),
+        };
+        let path = made.or_else(|error| {
+            self.take_back_volume(&name)?;
+            Err(error)
+        })?;
         self.volume_event("create", &name, LOCAL);
         Ok((path, true))
     }

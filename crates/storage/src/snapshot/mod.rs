@@ -64,6 +64,11 @@ pub trait Driver: Send + Sync {
     /// when this returns.
     fn prepare(&self, name: &str, parent: &[ChainId]) -> Result<()>;
 
+    /// The directories of a container's own, the outermost first, where the kernel writes to them and to nothing else.
+    fn writable_directories(&self, _name: &str) -> Result<Vec<OwnedFd>> {
+        Ok(Vec::new())
+    }
+
     /// Removes a container's tree; one that is not there is gone already.
     fn remove(&self, name: &str) -> Result<()>;
 

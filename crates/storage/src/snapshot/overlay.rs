@@ -298,7 +298,18 @@ impl Driver for Overlay {
         })
     }
 
+    fn writable_directories(&self, name: &str) -> Result<Vec<OwnedFd>> {
+        let (_, upper) = self.upper(name)?;
+        let gone = || format!("the files of container {name} are gone");
+        let whole = self.containers.directory(name)?.context(gone)?;
+        let work = durable::open_directory(whole.as_fd(), WORK)?;
+        Ok(vec![whole, upper, work])
+    }
+
     fn remove(&self, name: &str) -> Result<()> {
+        if let Some(directory) = self.containers.directory(name)? {
+            crate::quota::give_back(directory.as_fd())?;
+        }
         self.containers.remove(name)
     }
 

@@ -10,7 +10,9 @@ use stdx::{Context, Error, Kind, Result};
 
 use crate::beneath;
 use crate::durable::{self, OnDisk};
+use crate::quota::{self, Limited, Quotas};
 use crate::trash::Trash;
+use crate::volume::options::no_quota;
 use crate::volume::{Driver, Scope, Volume};
 
 const DATA: &str = "_data";
@@ -22,10 +24,11 @@ pub struct Local {
     path: PathBuf,
     directory: OwnedFd,
     trash: Trash,
+    quotas: Quotas,
 }
 
 impl Local {
-    pub(crate) fn open(root: &Path, trash: &Trash) -> Result<Self> {
+    pub(crate) fn open(root: &Path, trash: &Trash, quotas: &Quotas) -> Result<Self> {
         let path = root.join("volumes");
         let directory = durable::directory(&path)?;
         // A volume's data belongs to whom the container says; the way there is for root, and may be passed through.
@@ -36,7 +39,7 @@ impl Local {
                 trash.take(directory.as_fd(), name)?;
             }
         }
-        Ok(Self { path, directory, trash: trash.clone() })
+        Ok(Self { path, directory, trash: trash.clone(), quotas: quotas.clone() })
     }
 
     /// Makes a volume, or finds the one of that name. Returns where its data is.
@@ -47,6 +50,26 @@ impl Local {
         let volume = durable::open_directory(self.directory.as_fd(), name).context(doing)?;
         make(&volume, DATA, 0o755).context(doing)?;
         Ok(self.data(name))
+    }
+
+    /// The same, of a new volume that may hold so many bytes. Refused in Docker's words where that cannot be seen to.
+    pub fn create_limited(&self, name: &str, bytes: u64) -> Result<PathBuf> {
+        let path = self.create(name)?;
+        let limit = || {
+            let volume = durable::open_directory(self.directory.as_fd(), name)?;
+            let data = durable::open_directory(volume.as_fd(), DATA)?;
+            match self.quotas.limit(&[data.as_fd()], bytes)? {
+                Limited::Yes => Ok(()),
+                Limited::CannotBe => Err(no_quota()),
+            }
+        };
+        match limit() {
+            Ok(()) => Ok(path),
+            Err(error) => {
+                self.remove(name)?;
+                Err(error)
+            }
+        }
     }
 
     /// Makes a volume whose data `fill` writes. It has its name when all of it is on disk; until then nobody sees it, and
@@ -110,6 +133,14 @@ impl Local {
     /// Removes a volume with its data; one that is not there is gone already.
     pub fn remove(&self, name: &str) -> Result<()> {
         validate(name)?;
+        if beneath::stat(self.directory.as_fd(), name.as_bytes()).on_disk()?.is_some() {
+            let data = [name.as_bytes(), b"/", DATA.as_bytes()].concat();
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+            // A broken one has no data, and is removed all the same.
+            if let Ok(data) = beneath::open_plain(self.directory.as_fd(), &data, flags) {
+                quota::give_back(data.as_fd())?;
+            }
+        }
         self.trash.take(self.directory.as_fd(), name)
     }
 

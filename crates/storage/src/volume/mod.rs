@@ -13,7 +13,7 @@ use serde_json::Value;
 use stdx::{Context, Result};
 
 pub use local::{Local, validate};
-pub use options::Options;
+pub use options::{Options, size};
 pub use plugin::PluginDriver;
 
 /// In order of calls: a volume is made, containers mount and unmount it, it is removed. Each may be asked again for what

@@ -62,6 +62,16 @@ const WITHOUT_MEANING: [&str; 20] = [
     "strictatime",
 ];
 
+/// What a volume may hold; `None` where that does not matter.
+pub fn size(options: &BTreeMap<String, String>) -> Result<Option<u64>> {
+    let Some(size) = options.get("size") else { return Ok(None) };
+    Ok(u64::try_from(stdx::units::ram_in_bytes(size)?).ok().filter(|size| *size > 0))
+}
+
+pub(super) fn no_quota() -> Error {
+    Error::invalid("quota size requested but no quota support")
+}
+
 impl Options {
     /// Understands the options of a volume; `None` where it stays a directory. In Docker's words where they make no sense.
     pub fn of(options: &BTreeMap<String, String>) -> Result<Option<Self>> {
@@ -70,11 +80,7 @@ impl Options {
             return Err(Error::invalid(format!("invalid option: {other:?}")));
         }
         let get = |key: &str| options.get(key).map(String::as_str).unwrap_or_default();
-        if let Some(size) = options.get("size")
-            && stdx::units::ram_in_bytes(size)? > 0
-        {
-            return Err(Error::invalid("quota size requested but no quota support"));
-        }
+        let size = size(options)?;
         const NEEDS: [(&str, &str); 4] =
             [("device", "type"), ("type", "device"), ("o", "device"), ("o", "type")];
         if let Some((_, missing)) = NEEDS
@@ -85,6 +91,10 @@ impl Options {
         }
         if get("type").is_empty() && get("device").is_empty() {
             return Ok(None);
+        }
+        if size.is_some() {
+            // What is mounted there counts for itself.
+            return Err(no_quota());
         }
         Ok(Some(Self {
             kind: get("type").to_owned(),
@@ -227,12 +237,20 @@ mod tests {
             (&[("type", "tmpfs")], "missing required option: \"device\""),
             (&[("device", "/x")], "missing required option: \"type\""),
             (&[("o", "ro"), ("type", "none")], "missing required option: \"device\""),
-            (&[("size", "1g")], "quota size requested but no quota support"),
+            (
+                &[("size", "1g"), ("type", "tmpfs"), ("device", "tmpfs")],
+                "quota size requested but no quota support",
+            ),
         ] {
             assert_eq!(of(options).unwrap_err().to_string(), words);
         }
         assert_eq!(of(&[]).unwrap(), None);
         assert_eq!(of(&[("size", "0")]).unwrap(), None);
+        assert_eq!(of(&[("size", "1g")]).unwrap(), None);
+        for (given, bytes) in [("0", None), ("1g", Some(1 << 30)), ("10m", Some(10 << 20))] {
+            let options = BTreeMap::from([("size".to_owned(), given.to_owned())]);
+            assert_eq!(size(&options).unwrap(), bytes, "{given}");
+        }
     }
 
     #[test]

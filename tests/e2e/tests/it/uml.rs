@@ -8,6 +8,58 @@ use std::process::{Command, Stdio};
 use testkit::{House, TestImage};
 
 #[test]
+fn volumes_and_layers_stop_at_their_size() {
+    let place = tempfile::Builder::new().prefix("gt-uml-").tempdir().unwrap();
+    let path = |name| place.path().join(name);
+    let disk = path("disk");
+    std::fs::File::create(&disk).unwrap().set_len(128 << 20).unwrap();
+    let mut mkfs = Command::new("/usr/sbin/mkfs.ext4");
+    mkfs.args(["-q", "-O", "quota,project", "-E", "quotatype=prjquota"]).arg(&disk);
+    testkit::house::succeed(mkfs);
+    std::fs::write(path("image.tar"), TestImage::busybox().docker_archive(&["busybox:latest"]))
+        .unwrap();
+    std::fs::write(path("init"), include_str!("uml_quota.sh")).unwrap();
+    std::fs::set_permissions(path("init"), PermissionsExt::from_mode(0o755)).unwrap();
+    let output = Command::new("timeout")
+        .args(["--kill-after=5", "200", "linux.uml", "mem=1G", "root=/dev/root"])
+        .args(["rootfstype=hostfs", "rootflags=/", "ro", "loglevel=1", "con=null"])
+        .arg("con0=null,fd:1")
+        .arg(format!("ubd0={}", disk.display()))
+        .arg(format!("init={}", path("init").display()))
+        .arg("--")
+        .arg(place.path())
+        .arg(House::binary())
+        .env("TMPDIR", "/dev/shm")
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    let output = String::from_utf8_lossy(&output.stdout);
+    let said = said(&output);
+    for (word, expected) in [
+        ("volume", "small"),
+        ("full", "4M"),
+        ("shown", "4096"),
+        ("unlimited", "all"),
+        ("layer", "4M"),
+        ("beside", "all"),
+        ("again", "all"),
+        ("check", "No problems found."),
+    ] {
+        assert_eq!(said.get(word), Some(&expected), "{word}:\n{output}");
+    }
+}
+
+/// What stands behind each word.
+fn said(output: &str) -> BTreeMap<&str, &str> {
+    output
+        .lines()
+        .filter_map(|line| line.trim_end().strip_prefix("@ "))
+        .map(|line| line.split_once(' ').unwrap_or((line, "")))
+        .map(|(word, rest)| (word, rest.trim()))
+        .collect()
+}
+
+#[test]
 fn containers_live_where_control_groups_are_one_tree() {
     let place = tempfile::Builder::new().prefix("gt-uml-").tempdir().unwrap();
     let path = |name| place.path().join(name);
@@ -34,12 +86,7 @@ fn containers_live_where_control_groups_are_one_tree() {
         .output()
         .unwrap();
     let output = String::from_utf8_lossy(&output.stdout);
-    let said: BTreeMap<&str, &str> = output
-        .lines()
-        .filter_map(|line| line.trim_end().strip_prefix("@ "))
-        .map(|line| line.split_once(' ').unwrap_or((line, "")))
-        .map(|(word, rest)| (word, rest.trim()))
-        .collect();
+    let said = said(&output);
 
     for (word, expected) in [
         ("version", "2 cgroupfs overlay2 true false"),

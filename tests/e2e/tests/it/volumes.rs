@@ -281,6 +281,11 @@ fn an_image_is_mounted() {
     house.ok(&["rm", "ca"]);
     house.ok(&["rmi", "mounted"]);
 
+    // Where the file system does not count; where it does, `uml.rs` sees to it.
+    let create = ["volume", "create", "--opt", "size=1g", "limited"];
+    let said = shown(&house.docker(&create).output().expect("docker"));
+    assert!(said.contains("quota size requested but no quota support"), "{said}");
+    assert!(!house.ok(&["volume", "ls", "-q"]).contains("limited"));
     let refused = house.docker(&["create", "--storage-opt", "size=1g", "busybox"]).output();
     let said = shown(&refused.expect("docker"));
     assert!(

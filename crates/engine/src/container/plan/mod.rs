@@ -69,6 +69,8 @@ pub struct Plan {
     pub volumes_from: Vec<VolumesFrom>,
     /// Bytes.
     pub shm_size: i64,
+    /// What may be written beside the image, in bytes.
+    pub writable_size: Option<u64>,
     pub read_only: bool,
     pub privileged: bool,
     pub no_new_privileges: bool,
@@ -272,6 +274,7 @@ impl Plan {
                 .flatten()
                 .map(|text| VolumesFrom::parse(text))
                 .collect::<Result<_>>()?,
+            writable_size: writable_size(host)?,
             shm_size: match host.shm_size {
                 0 => settings.shm_size as i64,
                 size if size < 0 => return Err(Error::invalid("SHM size can not be less than 0")),
@@ -339,6 +342,12 @@ impl Plan {
 }
 
 /// Docker knows these and we do not, yet.
+/// `--storage-opt size=`.
+fn writable_size(host: &HostConfig) -> Result<Option<u64>> {
+    let Some(size) = host.storage_opt.values().next() else { return Ok(None) };
+    Ok(u64::try_from(stdx::units::ram_in_bytes(size)?).ok().filter(|size| *size > 0))
+}
+
 fn refuse_unbuilt(host: &HostConfig) -> Result<()> {
     if host.mounts.iter().any(|mount| mount.r#type == "cluster") {
         let words = "HostConfig.Mounts of type cluster is not supported yet";
@@ -346,12 +355,6 @@ fn refuse_unbuilt(host: &HostConfig) -> Result<()> {
     }
     if let Some(unknown) = host.storage_opt.keys().find(|key| !key.eq_ignore_ascii_case("size")) {
         return Err(Error::invalid(format!("Unknown option {unknown}")));
-    }
-    // No file system that we can tell apart has quotas for directories.
-    if !host.storage_opt.is_empty() {
-        return Err(Error::invalid(
-            "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",
-        ));
     }
     if !matches!(host.isolation.as_str(), "" | "default") {
         return Err(Error::invalid(format!(
