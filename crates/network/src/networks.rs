@@ -138,10 +138,10 @@ impl Networks {
 
     /// What `docker info` calls network plugins: our drivers, and those plugins that have a network.
     pub fn drivers(&self) -> Vec<String> {
-        let ours = ["bridge", "host", "ipvlan", "macvlan", "null"].map(str::to_owned);
+        let ours = ["bridge", "host", "ipvlan", "macvlan", "null", "overlay"].map(str::to_owned);
         let model = self.core.model();
-        let tbefore = model.networks.values().map(|network| network.plugin.clone());
-        let all: BTreeSet<String> = tbefore.filter(|name| !name.is_empty()).chain(ours).collect();
+        let plugins = model.networks.values().map(|network| network.plugin.clone());
+        let all: BTreeSet<String> = plugins.filter(|name| !name.is_empty()).chain(ours).collect();
         all.into_iter().collect()
     }
 

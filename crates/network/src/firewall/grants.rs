@@ -203,3 +203,63 @@ fn read(element: &[u8], ipv6: bool) -> Option<Grant> {
     let name = comment.map(text).unwrap_or_default();
     Some(Grant { from: address(from)?, to: address(to)?, port, name })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::nft::{Ownership, apply_after};
+    use super::super::rules;
+    use super::super::view::{Bridge, Guard, View};
+    use super::*;
+    use crate::records::Mac;
+
+    /// The table is replaced while somebody is told what a name means.
+    #[test]
+    fn what_is_opened_meanwhile_stays_open() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: needs root");
+            return;
+        }
+        let host = std::thread::spawn(|| {
+            sys::ns::unshare(sys::process::CloneFlags::NEWNET).unwrap();
+            let mut socket = Socket::netfilter().unwrap();
+            let bridge = Bridge {
+                name: "gantry0".to_owned(),
+                icc: true,
+                internal: false,
+                ipv4: None,
+                ipv6: None,
+                trusted: Vec::new(),
+            };
+            let guard = Guard {
+                device: "gv0".to_owned(),
+                mac: Mac([2, 0x42, 10, 0, 0, 2]),
+                addresses: vec!["10.0.0.2".parse().unwrap()],
+                allowed: vec!["example.com".parse().unwrap()],
+            };
+            let view = View { bridges: vec![bridge], guards: vec![guard], ..View::default() };
+            let ruleset = rules::render("t", &view);
+            nft::apply(&mut socket, &ruleset, Ownership::Shared).unwrap();
+            let grant = |last: u8| Grant {
+                from: "10.0.0.2".parse().unwrap(),
+                to: Ipv4Addr::new(192, 0, 2, last).into(),
+                port: None,
+                name: "example.com".to_owned(),
+            };
+            let mut opener = Opener::here().unwrap();
+            let good = Duration::from_secs(60);
+            opener.open("t", &[grant(1)], good).unwrap();
+            let mut answers = 2..4;
+            apply_after(&mut socket, &ruleset, Ownership::Shared, || {
+                if let Some(last) = answers.next() {
+                    opener.open("t", &[grant(last)], good).unwrap();
+                }
+            })
+            .unwrap();
+            assert!(answers.is_empty(), "it was tried again after each");
+            for last in 1..4 {
+                assert!(opener.left("t", &grant(last)).unwrap().is_some(), "{last}");
+            }
+        });
+        host.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
+}

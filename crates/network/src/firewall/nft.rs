@@ -27,6 +27,14 @@ pub(super) const NEW_ELEMENT: u16 = SUBSYSTEM | 12;
 pub(super) const GET_ELEMENT: u16 = SUBSYSTEM | 13;
 pub(super) const DELETE_ELEMENT: u16 = SUBSYSTEM | 14;
 
+const GET_GENERATION: u16 = SUBSYSTEM | 16;
+const GENERATION_ID: u16 = 1;
+const BATCH_GENERATION: u16 = 1;
+/// Something was changed since the generation that a transaction is about.
+const ERESTART: i32 = 85;
+/// On a host where somebody changes rules all the time, ours have to come in some day.
+const MOST_RETRIES: usize = 32;
+
 pub(super) const FAMILY_INET: u8 = 1;
 const FAMILY_UNSPEC: u8 = 0;
 
@@ -113,12 +121,60 @@ impl Ownership {
 }
 
 /// Replaces the table by this one, all at once: a packet meets the old rules or the new, never half of them.
+///
+/// What is opened to somebody by an answer while we are at it is not lost: then all is read again.
 pub(super) fn apply(socket: &mut Socket, ruleset: &Ruleset, ownership: Ownership) -> Result<()> {
+    apply_after(socket, ruleset, ownership, || {})
+}
+
+/// As [`apply`], with something that happens each time between what is read and what is written.
+pub(super) fn apply_after(
+    socket: &mut Socket,
+    ruleset: &Ruleset,
+    ownership: Ownership,
+    mut meanwhile: impl FnMut(),
+) -> Result<()> {
+    let failed = || format!("cannot set the firewall table {}", ruleset.table);
+    for _ in 0..MOST_RETRIES {
+        let generation = generation(socket)?;
+        let Some(batch) = replacement(socket, ruleset, ownership, Some(generation))? else {
+            return Ok(());
+        };
+        meanwhile();
+        let replies = socket.exchange(batch)?;
+        // It is refused as a whole, in its first message.
+        if !replies.first().is_some_and(|reply| reply.is_refused_with(ERESTART)) {
+            let mut replies = replies.into_iter();
+            return replies.try_for_each(|reply| reply.ok().map(drop)).context(failed);
+        }
+    }
+    match replacement(socket, ruleset, ownership, None)? {
+        Some(batch) => socket.execute(batch).context(failed),
+        None => Ok(()),
+    }
+}
+
+/// The number that changes with whatever is changed in this network namespace's tables.
+fn generation(socket: &mut Socket) -> Result<u32> {
+    let mut batch = Batch::new();
+    batch.push(GET_GENERATION, 0, &header(FAMILY_UNSPEC, 0), |_| {});
+    let objects = only(socket.exchange(batch)?).ok()?;
+    let told = objects.first().and_then(|(_, body)| be32_of(body.get(4..)?, GENERATION_ID));
+    told.ok_or_else(|| Error::internal("the kernel does not tell the generation of its firewall"))
+}
+
+/// What makes the table be this one; nothing where it is neither there nor wanted.
+fn replacement(
+    socket: &mut Socket,
+    ruleset: &Ruleset,
+    ownership: Ownership,
+    generation: Option<u32>,
+) -> Result<Option<Batch>> {
     let (family, name) = (ruleset.family, &ruleset.table);
     let at = header(encode::family(family), 0);
     let found = table(socket, family, name)?;
     if found.is_none() && ruleset.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     if let Some(found) = &found
         && let Some(owner) = found.owner
@@ -136,39 +192,38 @@ pub(super) fn apply(socket: &mut Socket, ruleset: &Ruleset, ownership: Ownership
             .collect::<Result<Vec<_>>>()?,
         None => Vec::new(),
     };
-    socket
-        .execute(transaction(|batch| {
-            if found.is_some() {
-                batch.push(DELETE_TABLE, 0, &at, |message| {
-                    message.text(TABLE_NAME, name);
+    let batch = transaction_of(generation, |batch| {
+        if found.is_some() {
+            batch.push(DELETE_TABLE, 0, &at, |message| {
+                message.text(TABLE_NAME, name);
+            });
+        }
+        if ruleset.is_empty() {
+            return;
+        }
+        new_table(batch, family, name, ownership);
+        for chain in &ruleset.chains {
+            add_chain(batch, family, name, chain);
+        }
+        for (index, set) in ruleset.sets.iter().enumerate() {
+            add_set(batch, family, name, set, index as u32 + 1);
+            let elements = set.elements.keys().flat_map(encode::element).collect();
+            change_elements(batch, NEW_ELEMENT, (family, name, set.name), elements);
+        }
+        for (set, elements) in kept {
+            change_elements(batch, NEW_ELEMENT, (family, name, set), elements);
+        }
+        for chain in &ruleset.chains {
+            for rule in &chain.rules {
+                batch.push(NEW_RULE, CREATE | APPEND, &at, |message| {
+                    message.text(RULE_TABLE, name);
+                    message.text(RULE_CHAIN, chain.name);
+                    message.nest(RULE_EXPRESSIONS, |list| encode::expressions(list, rule));
                 });
             }
-            if ruleset.is_empty() {
-                return;
-            }
-            new_table(batch, family, name, ownership);
-            for chain in &ruleset.chains {
-                add_chain(batch, family, name, chain);
-            }
-            for (index, set) in ruleset.sets.iter().enumerate() {
-                add_set(batch, family, name, set, index as u32 + 1);
-                let elements = set.elements.keys().flat_map(encode::element).collect();
-                change_elements(batch, NEW_ELEMENT, (family, name, set.name), elements);
-            }
-            for (set, elements) in kept {
-                change_elements(batch, NEW_ELEMENT, (family, name, set), elements);
-            }
-            for chain in &ruleset.chains {
-                for rule in &chain.rules {
-                    batch.push(NEW_RULE, CREATE | APPEND, &at, |message| {
-                        message.text(RULE_TABLE, name);
-                        message.text(RULE_CHAIN, chain.name);
-                        message.nest(RULE_EXPRESSIONS, |list| encode::expressions(list, rule));
-                    });
-                }
-            }
-        }))
-        .context(|| format!("cannot set the firewall table {name}"))
+        }
+    });
+    Ok(Some(batch))
 }
 
 /// Elements that go and come, by the name of their set.
@@ -208,8 +263,17 @@ pub(super) fn change(
 
 /// Wraps messages in the beginning and the end that make them one transaction.
 pub(super) fn transaction(fill: impl FnOnce(&mut Batch)) -> Batch {
+    transaction_of(None, fill)
+}
+
+/// The same, refused by the kernel when anything was changed since this generation.
+fn transaction_of(generation: Option<u32>, fill: impl FnOnce(&mut Batch)) -> Batch {
     let mut batch = Batch::new();
-    batch.push_silent(BATCH_BEGIN, 0, &header(FAMILY_UNSPEC, SUBSYSTEM >> 8), |_| {});
+    batch.push_silent(BATCH_BEGIN, 0, &header(FAMILY_UNSPEC, SUBSYSTEM >> 8), |message| {
+        if let Some(generation) = generation {
+            message.be32(BATCH_GENERATION, generation);
+        }
+    });
     fill(&mut batch);
     batch.push_silent(BATCH_END, 0, &header(FAMILY_UNSPEC, SUBSYSTEM >> 8), |_| {});
     batch

@@ -65,6 +65,10 @@ impl Failure {
 }
 
 impl Reply {
+    pub(crate) fn is_refused_with(&self, errno: i32) -> bool {
+        self.failure.as_ref().is_some_and(|failure| failure.errno == errno)
+    }
+
     pub(crate) fn ok(self) -> Result<Vec<(u16, Vec<u8>)>> {
         match self.failure {
             None => Ok(self.objects),
