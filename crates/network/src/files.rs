@@ -54,13 +54,13 @@ pub fn own_names(hostname: &str, domain: &str) -> String {
     }
 }
 
-/// The text of an `/etc/hosts` with the lines of these names leading to these addresses, and only these. They stand where
-/// they stood; other lines are whoever's wrote them.
+/// The text of an `/etc/hosts` with the lines of these names leading to these addresses, and only these. Lines are known by
+/// their first two names: a third may have changed. They stand where they stood; other lines are whoever's wrote them.
 pub fn point(text: &str, names: &str, addresses: &[IpAddr]) -> String {
     let is_theirs = |line: &&str| {
         let mut words = line.split_whitespace();
         words.next().is_some_and(|ip| ip.parse::<IpAddr>().is_ok())
-            && words.eq(names.split_whitespace())
+            && words.take(2).eq(names.split_whitespace().take(2))
     };
     let lines: Vec<&str> = text.lines().collect();
     let place = lines.iter().position(is_theirs).unwrap_or(lines.len());

@@ -348,9 +348,12 @@ async fn run(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted, (i32, Err
     let never_began = |error: Error| (NEVER_BEGAN, error);
     let (container, wanted) = (&exec.container, &exec.body);
     let record = container.record();
-    let plan = Plan::of(&record.config, &record.host_config, &container.rooms.settings)
+    let mut plan = Plan::of(&record.config, &record.host_config, &container.rooms.settings)
         .and_then(|plan| container.with_identity_of_others(plan))
         .map_err(never_began)?;
+    // Where one of them is down, nothing is told, and nobody is kept out.
+    let linked = container.linked(&record).unwrap_or_default();
+    plan.env.splice(0..0, linked.iter().flat_map(|linked| linked.environment(&record.name)));
     let keys = DetachKeys::parse(Some(&wanted.detach_keys)).map_err(never_began)?;
     let mut request = shim::ExecRequest {
         id: exec.id.clone(),

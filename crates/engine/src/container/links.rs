@@ -80,8 +80,8 @@ impl Container {
             }
             if !child.endpoints.contains_key(BRIDGE) {
                 return Err(Error::internal(format!(
-                    "container {} not attached to default bridge network",
-                    child.id
+                    "Cannot link to /{}, as it does not belong to the default network",
+                    child.name
                 )));
             }
             linked.push(Linked { alias, child });
@@ -261,10 +261,11 @@ fn exposed(child: &Record) -> Vec<(String, u16)> {
     ports
 }
 
-/// The first is the one that is meant when none is named. Numbers that follow each other are told as a range, too.
+/// The lowest is the one that is meant when none is named. Numbers that follow each other are told as a range, too.
 fn of_ports(alias: &str, ip: &str, ports: Vec<(String, u16)>) -> Vec<String> {
     let mut env = Vec::new();
-    if let Some((protocol, number)) = ports.first() {
+    let lowest = ports.iter().min_by_key(|(protocol, number)| (*number, protocol != "tcp"));
+    if let Some((protocol, number)) = lowest {
         env.push(format!("{alias}_PORT={protocol}://{ip}:{number}"));
     }
     let follows = |one: &(String, u16), next: &(String, u16)| {
@@ -325,5 +326,7 @@ mod tests {
         );
         assert_eq!(some("DB_PORT_6382_UDP_PORT"), ["=6382"]);
         assert_eq!(of_ports("DB", "172.17.0.2", Vec::new()), [""; 0]);
+        let ports = vec![("tcp".to_owned(), 80), ("udp".to_owned(), 53)];
+        assert_eq!(of_ports("DB", "172.17.0.2", ports)[0], "DB_PORT=udp://172.17.0.2:53");
     }
 }

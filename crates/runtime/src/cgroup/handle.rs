@@ -93,15 +93,12 @@ impl Handle {
         self.set(&now)
     }
 
-    /// The container's first process is there, or has been.
+    /// The container's first process is there.
     pub(crate) fn moved_in(&mut self) -> Result<()> {
         match self.moving_in.take() {
             Some(MovingIn { _holder: holder, later }) => {
                 drop(holder);
-                match self.set(&later) {
-                    Err(_) if !self.dirs().any(|dir| dir.has("cgroup.procs")) => Ok(()),
-                    set => set,
-                }
+                self.set(&later)
             }
             None => Ok(()),
         }

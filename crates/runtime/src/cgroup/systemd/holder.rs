@@ -14,8 +14,7 @@ use crate::spawn::reap;
 pub(in crate::cgroup) struct Holder {
     pub(super) pid: Pid,
     pidfd: OwnedFd,
-    /// It ends when nobody has this any more: neither we, nor the copies that we make of ourselves meanwhile.
-    _leash: PipeWriter,
+    leash: Option<PipeWriter>,
 }
 
 impl Holder {
@@ -28,7 +27,7 @@ impl Holder {
                 let _late = sys::process::close_all_but(&[read.as_fd()]);
                 wait(read)
             }
-            Fork::Parent { pid, pidfd } => Ok(Self { pid, pidfd, _leash: leash }),
+            Fork::Parent { pid, pidfd } => Ok(Self { pid, pidfd, leash: Some(leash) }),
         }
     }
 }
@@ -40,8 +39,8 @@ fn wait(mut read: PipeReader) -> ! {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        // It cannot be but ours, and nothing keeps it from ending: what fails has happened already.
-        let _dead = sys::signal::send(self.pidfd.as_fd(), 9);
+        self.leash = None;
+        // It has no way not to end.
         let _ended = reap(&self.pidfd);
     }
 }

@@ -170,5 +170,8 @@ fn a_link_is_removed_and_the_container_stays() {
     house.ok(&["network", "create", "apart"]);
     sleeper(&house, "far", &["--network", "apart"]);
     let words = refused(&["run", "--rm", "--link", "far:near", "busybox", "true"]);
-    assert!(words.contains("not attached to default bridge network"), "{words}");
+    assert!(
+        words.contains("Cannot link to /far, as it does not belong to the default network"),
+        "{words}"
+    );
 }
