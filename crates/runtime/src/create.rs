@@ -196,13 +196,18 @@ pub fn create(create: Create) -> Result<Created> {
         Ok(birth) => birth,
         Err(error) => return Err(undone(error, cgroup.destroy())),
     };
+    // Into a group of version 2 it is born; others it joins by itself, on its way.
+    let moved_in = match cgroup.v2_dir().is_some() {
+        true => cgroup.moved_in(),
+        false => Ok(()),
+    };
     let state = State { pid: Some(birth.pid.as_raw_nonzero().get()), ..state };
     let hooks = create.spec.hooks.clone().unwrap_or_default();
     let outside = match namespaces.joins(NamespaceType::User) {
         true => birth.set_oom_score(&plan),
         false => Ok(()),
     };
-    let brought_up = outside.and_then(|()| {
+    let brought_up = moved_in.and(outside).and_then(|()| {
         birth.bring_up(mapping.as_ref(), &plan, &hooks, &state, linux.seccomp.as_ref())
     });
     let brought_up = brought_up.and_then(|brought| cgroup.moved_in().map(|()| brought));

@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -164,6 +165,7 @@ impl House {
             .args(["--bridge", &self.bridge(), "--bip", &format!("{}/24", self.gateway())])
             .args(["--default-address-pool", &format!("base={}/24,size=28", self.pool())])
             .args(["--cgroup-parent", &self.cgroup_parent()])
+            .args(firewall())
             .args(&self.flags)
             .env("NOTIFY_SOCKET", &notify)
             .stdin(Stdio::null())
@@ -379,6 +381,19 @@ impl House {
             quiet("nft", &["delete", "table", family, &format!("gantry-{}", self.bridge())]);
         }
     }
+}
+
+/// Flags for a daemon, ours or Docker's, on a kernel without the tables that ours needs: there nobody filters.
+pub fn firewall() -> &'static [&'static str] {
+    static FLAGS: OnceLock<&[&str]> = OnceLock::new();
+    FLAGS.get_or_init(|| {
+        let mut tried = Command::new("unshare");
+        tried.args(["--net", "nft", "add", "table", "inet", "tried"]).stderr(Stdio::null());
+        match tried.status().is_ok_and(|status| status.success()) {
+            true => &[],
+            false => &["--iptables=false", "--ip6tables=false"],
+        }
+    })
 }
 
 /// A parent for cgroups as the host's usual driver wants it: a directory, or a slice of systemd's.

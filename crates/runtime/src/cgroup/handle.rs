@@ -93,12 +93,15 @@ impl Handle {
         self.set(&now)
     }
 
-    /// The container's first process is there.
+    /// The container's first process is there, or has been.
     pub(crate) fn moved_in(&mut self) -> Result<()> {
         match self.moving_in.take() {
             Some(MovingIn { _holder: holder, later }) => {
                 drop(holder);
-                self.set(&later)
+                match self.set(&later) {
+                    Err(_) if !self.dirs().any(|dir| dir.has("cgroup.procs")) => Ok(()),
+                    set => set,
+                }
             }
             None => Ok(()),
         }

@@ -44,6 +44,7 @@ mod sdk;
 mod secrets;
 mod slow_clients;
 mod streams;
+mod systemd;
 mod transcript;
 mod uml;
 mod userns;

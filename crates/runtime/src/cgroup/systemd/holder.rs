@@ -14,7 +14,8 @@ use crate::spawn::reap;
 pub(in crate::cgroup) struct Holder {
     pub(super) pid: Pid,
     pidfd: OwnedFd,
-    leash: Option<PipeWriter>,
+    /// It ends when nobody has this any more: neither we, nor the copies that we make of ourselves meanwhile.
+    _leash: PipeWriter,
 }
 
 impl Holder {
@@ -27,7 +28,7 @@ impl Holder {
                 let _late = sys::process::close_all_but(&[read.as_fd()]);
                 wait(read)
             }
-            Fork::Parent { pid, pidfd } => Ok(Self { pid, pidfd, leash: Some(leash) }),
+            Fork::Parent { pid, pidfd } => Ok(Self { pid, pidfd, _leash: leash }),
         }
     }
 }
@@ -39,8 +40,8 @@ fn wait(mut read: PipeReader) -> ! {
 
 impl Drop for Holder {
     fn drop(&mut self) {
-        self.leash = None;
-        // It has no way not to end.
+        // It cannot be but ours, and nothing keeps it from ending: what fails has happened already.
+        let _dead = sys::signal::send(self.pidfd.as_fd(), 9);
         let _ended = reap(&self.pidfd);
     }
 }
