@@ -17,6 +17,8 @@ use crate::store::failed;
 
 /// Events kept in memory for listeners.
 const RING: usize = 8192;
+/// The most that are kept because they are not on disk yet.
+const UNSAVED: usize = 8 * RING;
 /// Events kept on disk for `--since`.
 const KEPT: i64 = 20_000;
 /// Bytes of attributes that an event carries. Labels come with images, and an image may bring megabytes of them.
@@ -100,7 +102,7 @@ impl Journal {
     /// Continues the journal in `store`.
     pub fn open(store: &Store) -> Result<Self> {
         let last: i64 = store
-            .lock()
+            .reader()
             .query_row("SELECT coalesce(max(sequence), 0) FROM events", [], |row| row.get(0))
             .map_err(failed)?;
         let last = last as u64;
@@ -129,8 +131,17 @@ impl Journal {
                 actor: actor.bounded(),
             });
             ring.next += 1;
-            if ring.events.len() == RING {
-                ring.events.pop_front();
+            // What is not on disk yet waits for that, on a disk that answers.
+            let oldest = ring.events.front().map_or(0, |oldest| oldest.sequence);
+            let waits = oldest > ring.saved && ring.events.len() < UNSAVED;
+            if ring.events.len() >= RING && !waits {
+                let spare = ring.events.len() + 1 - RING;
+                let spare = if oldest > ring.saved {
+                    1
+                } else {
+                    spare.min((ring.saved + 1 - oldest) as usize)
+                };
+                ring.events.drain(..spare);
             }
             ring.events.push_back(Arc::clone(&event));
             event
@@ -151,54 +162,64 @@ impl Journal {
     /// Writes what was appended since the last call to disk, in one transaction. The daemon calls it once in a while
     /// and when it ends: events are a convenience, not a promise worth an fsync each.
     pub fn save(&self) -> Result<()> {
-        // The store first: whoever finds nothing to save here may rely on it that everything is on disk.
-        let mut connection = self.store.lock();
-        let pending: Vec<Arc<Event>> = {
+        if self.last() == self.ring().saved {
+            return Ok(());
+        }
+        let saved = self.store.transaction(|transaction| {
+            // With the store held: of two who save, the second finds nothing.
             let ring = self.ring();
-            ring.events.iter().filter(|event| event.sequence > ring.saved).cloned().collect()
-        };
-        let Some(last) = pending.last().map(|event| event.sequence) else { return Ok(()) };
-        let transaction = connection.transaction().map_err(failed)?;
-        for event in &pending {
-            let value = serde_json::to_vec(&**event).unwrap_or_default();
-            transaction
+            let pending = ring.events.iter().filter(|event| event.sequence > ring.saved);
+            let pending: Vec<Arc<Event>> = pending.cloned().collect();
+            drop(ring);
+            let mut insert = transaction
+                .inner
                 .prepare_cached(
                     "INSERT OR REPLACE INTO events (sequence, nanos, value) VALUES (?1, ?2, ?3)",
                 )
-                .and_then(|mut insert| {
-                    insert.execute(params![
-                        event.sequence as i64,
-                        event.at.unix_nanos() as i64,
-                        value
-                    ])
-                })
                 .map_err(failed)?;
+            transaction.adds.set(true);
+            for event in &pending {
+                let value = serde_json::to_vec(&**event).unwrap_or_default();
+                let at = event.at.unix_nanos() as i64;
+                insert.execute(params![event.sequence as i64, at, value]).map_err(failed)?;
+            }
+            transaction
+                .inner
+                .execute(
+                    "DELETE FROM events WHERE sequence <= (SELECT max(sequence) FROM events) - ?1",
+                    params![KEPT],
+                )
+                .map_err(failed)?;
+            Ok(pending.last().map(|event| event.sequence))
+        })?;
+        if let Some(last) = saved {
+            let mut ring = self.ring();
+            ring.saved = ring.saved.max(last);
         }
-        transaction
-            .execute(
-                "DELETE FROM events WHERE sequence <= (SELECT max(sequence) FROM events) - ?1",
-                params![KEPT],
-            )
-            .map_err(failed)?;
-        transaction.commit().map_err(failed)?;
-        self.ring().saved = last;
         Ok(())
     }
 
     /// All kept events at or after `since`, and a subscription that continues right behind them.
     pub fn replay(&self, since: Timestamp) -> Result<(Vec<Arc<Event>>, Subscription)> {
-        // In this order: what is appended in between is on disk and before the subscription, or behind it.
         let subscription = self.subscribe();
-        self.save()?;
-        let connection = self.store.lock();
+        // What is not on disk yet is in memory; nobody who asks waits until it is written.
+        let (saved, recent): (u64, Vec<Arc<Event>>) = {
+            let ring = self.ring();
+            let recent = |event: &&Arc<Event>| {
+                (ring.saved + 1..subscription.next).contains(&event.sequence) && event.at >= since
+            };
+            (ring.saved, ring.events.iter().filter(recent).cloned().collect())
+        };
+        let connection = self.store.reader();
         let mut statement = connection
             .prepare_cached(
-                "SELECT value FROM events WHERE nanos >= ?1 AND sequence < ?2 ORDER BY sequence",
+                "SELECT value FROM events WHERE nanos >= ?1 AND sequence <= ?2 ORDER BY sequence",
             )
             .map_err(failed)?;
         let since = i64::try_from(since.unix_nanos()).unwrap_or(i64::MIN);
+        let last = saved.min(subscription.next - 1) as i64;
         let rows = statement
-            .query_map(params![since, subscription.next as i64], |row| row.get::<_, Vec<u8>>(0))
+            .query_map(params![since, last], |row| row.get::<_, Vec<u8>>(0))
             .map_err(failed)?;
         let mut events = Vec::new();
         for row in rows {
@@ -206,6 +227,7 @@ impl Journal {
                 events.push(Arc::new(event));
             }
         }
+        events.extend(recent);
         drop(statement);
         drop(connection);
         Ok((events, subscription))
@@ -322,10 +344,26 @@ mod tests {
     }
 
     #[test]
+    fn what_is_not_on_disk_is_not_forgotten() {
+        let journal = Journal::open(&Store::in_memory()).unwrap();
+        for _ in 0..2 * RING {
+            journal.append(EventKind::Container, "create", actor());
+        }
+        assert_eq!(journal.replay(Timestamp::NEVER).unwrap().0.len(), 2 * RING);
+        journal.save().unwrap();
+        journal.append(EventKind::Container, "start", actor());
+        assert_eq!(journal.ring().events.len(), RING);
+        assert_eq!(journal.replay(Timestamp::NEVER).unwrap().0.len(), 2 * RING + 1);
+    }
+
+    #[test]
     fn a_slow_listener_is_told_what_it_missed() {
         let journal = Journal::open(&Store::in_memory()).unwrap();
         let mut slow = journal.subscribe();
-        for _ in 0..RING + 5 {
+        for number in 0..RING + 5 {
+            if number == RING {
+                journal.save().unwrap();
+            }
             journal.append(EventKind::Container, "create", actor());
         }
         let (missed, events) = slow.take();

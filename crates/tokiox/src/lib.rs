@@ -19,6 +19,16 @@ pub async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'stat
     }
 }
 
+/// Runs a short function that may wait on a disk, here. Others of this thread go on on another one: a disk that does not
+/// answer stops whoever asked it, and nobody else.
+pub fn waiting<T>(work: impl FnOnce() -> T) -> T {
+    use tokio::runtime::{Handle, RuntimeFlavor};
+    match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+        Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(work),
+        _ => work(),
+    }
+}
+
 /// Runs work to its end even if the caller goes away: a handler is dropped when its client hangs up, and a transition
 /// once begun must still reach the place where it gives everything back.
 pub async fn to_the_end<T: Send + 'static>(
