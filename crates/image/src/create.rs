@@ -145,7 +145,7 @@ impl Images {
             parent,
             last_tagged: Timestamp::NEVER,
         };
-        let mut catalog = self.catalog();
+        let mut catalog = self.change();
         let changes = registration(&catalog, record, config);
         self.commit(&mut catalog, changes)?;
         if let Some(reference) = &reference {

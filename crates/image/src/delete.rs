@@ -33,7 +33,7 @@ impl Images {
         name: &str,
         options: RemoveOptions,
     ) -> Result<Vec<DeleteItem>> {
-        let mut catalog = self.catalog();
+        let mut catalog = self.change();
         let removal = plan(&catalog, name, options)?;
         self.commit(&mut catalog, removal.changes)?;
         drop(catalog);

@@ -10,7 +10,7 @@ use crate::catalog::{Catalog, Entry};
 impl Images {
     /// The steps of an image, with the sizes of their layers.
     pub fn history(&self, name: &str) -> Result<Vec<HistoryItem>> {
-        let catalog = self.catalog().clone();
+        let catalog = self.catalog();
         let entry = catalog.resolve(name)?;
         steps(&catalog, entry)
     }

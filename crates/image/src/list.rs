@@ -119,13 +119,13 @@ fn moment(text: &str) -> Result<Timestamp> {
 impl Images {
     /// The images that `options` ask for, the youngest first.
     pub fn list(&self, options: &ListOptions) -> Result<Vec<Summary>> {
-        let catalog = self.catalog().clone();
+        let catalog = self.catalog();
         select(&catalog, options)
     }
 
     /// What images take on disk, for `docker system df`: each layer counted once.
     pub async fn usage(&self) -> Result<api::system::Usage<Summary>> {
-        let catalog = self.catalog().clone();
+        let catalog = self.catalog();
         let options = ListOptions { all: true, shared_size: true, ..ListOptions::default() };
         let mut items = select(&catalog, &options)?;
         let mut active = BTreeSet::new();

@@ -156,7 +156,7 @@ impl Loader<'_> {
                 storage.content.put(bytes)?;
             }
         }
-        let mut catalog = self.images.catalog();
+        let mut catalog = self.images.change();
         let mut changes = Vec::new();
         let mut moved = Vec::new();
         // A scratch copy, because a later image may take a name from an earlier one.

@@ -20,7 +20,7 @@ impl Images {
     }
 
     fn prune_blocking(&self, filters: &Filters) -> Result<PruneReport> {
-        let before = self.catalog().clone();
+        let before = self.catalog();
         let mut report = PruneReport::default();
         for name in candidates(&before, filters) {
             match self.remove_blocking(&name, RemoveOptions::default()) {

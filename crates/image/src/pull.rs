@@ -380,7 +380,7 @@ impl Pull {
             for document in documents.iter().chain([&raw]) {
                 images.room.storage.content.put(document)?;
             }
-            let mut catalog = images.catalog();
+            let mut catalog = images.change();
             let record = ImageRecord {
                 id: Digest::of(&raw),
                 layers,

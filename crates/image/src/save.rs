@@ -41,7 +41,7 @@ impl Images {
     /// Starts an archive of these images. A name without a tag means all tags of its repository, an ID means the image
     /// without a name. Fails before there is a stream when one of them is not here.
     pub async fn save(&self, names: Vec<String>) -> Result<Archive> {
-        let catalog = self.catalog().clone();
+        let catalog = self.catalog();
         let lease = self.lease();
         let chosen = choose(&catalog, &names)?;
         for one in &chosen {

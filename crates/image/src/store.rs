@@ -36,7 +36,9 @@ pub(crate) struct Room {
     pub(crate) downloads: Semaphore,
     pub(crate) pins: Arc<Pins>,
     journal: Journal,
-    catalog: Mutex<Catalog>,
+    catalog: Mutex<Arc<Catalog>>,
+    /// Held by who changes it, while that is written down.
+    turn: Mutex<()>,
 }
 
 /// An image as others see it: a picture of the moment it was asked for.
@@ -130,7 +132,8 @@ impl Images {
             downloads,
             pins: Arc::default(),
             journal: journal.clone(),
-            catalog: Mutex::new(catalog),
+            catalog: Mutex::new(Arc::new(catalog)),
+            turn: Mutex::default(),
         };
         Ok(Self { room: Arc::new(room) })
     }
@@ -165,7 +168,7 @@ impl Images {
         if target.digest().is_some() {
             return Err(Error::invalid("refusing to create a tag with a digest reference"));
         }
-        let mut catalog = self.catalog();
+        let mut catalog = self.change();
         let id = catalog.resolve(source)?.record.id.clone();
         let target = target.with_default_tag();
         let changes = tagging(&catalog, &id, &target)?;
@@ -177,7 +180,7 @@ impl Images {
 
     /// A container needs the image from now on: it cannot be removed without force, and its layers not at all.
     pub fn hold(&self, image: &Digest, holder: &str) -> Result<()> {
-        let mut catalog = self.catalog();
+        let mut catalog = self.change();
         let entry = catalog
             .images
             .get(image)
@@ -189,14 +192,14 @@ impl Images {
 
     /// Whether the holder runs decides how an image refuses to be removed. Not written down: whoever recovers says it again.
     pub fn set_running(&self, holder: &str, running: bool) {
-        if let Some(hold) = self.catalog().hold_mut(holder) {
+        if let Some(hold) = Arc::make_mut(&mut self.catalog_now()).hold_mut(holder) {
             hold.running = running;
         }
     }
 
     /// The holder is gone. Layers that only it needed go with it.
     pub fn drop_hold(&self, image: &Digest, holder: &str) -> Result<()> {
-        let mut catalog = self.catalog();
+        let mut catalog = self.change();
         let Some(hold) = catalog.hold(holder).filter(|hold| hold.record.image == *image).cloned()
         else {
             return Ok(());
@@ -225,8 +228,19 @@ impl Images {
             .collect()
     }
 
-    pub(crate) fn catalog(&self) -> MutexGuard<'_, Catalog> {
+    /// The catalog as it is now. Nobody who looks waits for somebody who writes.
+    pub(crate) fn catalog(&self) -> Arc<Catalog> {
+        Arc::clone(&self.catalog_now())
+    }
+
+    fn catalog_now(&self) -> MutexGuard<'_, Arc<Catalog>> {
         self.room.catalog.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The catalog for somebody who decides by it what it shall be next: one at a time.
+    pub(crate) fn change(&self) -> Changing<'_> {
+        let turn = self.room.turn.lock().unwrap_or_else(PoisonError::into_inner);
+        Changing { _turn: turn, catalog: self.catalog() }
     }
 
     pub(crate) fn lease(&self) -> Lease {
@@ -234,7 +248,7 @@ impl Images {
     }
 
     /// The only way the catalog changes: all of it is recorded, then all of it is so.
-    pub(crate) fn commit(&self, catalog: &mut Catalog, changes: Vec<Change>) -> Result<()> {
+    pub(crate) fn commit(&self, catalog: &mut Changing<'_>, changes: Vec<Change>) -> Result<()> {
         self.room.state.transaction(|tx| {
             for change in &changes {
                 match change {
@@ -250,9 +264,14 @@ impl Images {
             }
             Ok(())
         })?;
+        // Of who changes it there is one: it is copied only if somebody looks just now.
+        catalog.catalog = Arc::default();
+        let mut now = self.catalog_now();
+        let changed = Arc::make_mut(&mut now);
         for change in changes {
-            catalog.apply(change);
+            changed.apply(change);
         }
+        catalog.catalog = Arc::clone(&now);
         Ok(())
     }
 
@@ -283,6 +302,20 @@ impl Images {
     ) {
         let actor = Actor { id: String::new(), attributes: attributes.into_iter().collect() };
         self.room.journal.append(EventKind::Image, action, actor);
+    }
+}
+
+/// The right to change the catalog, and how it is until then.
+pub(crate) struct Changing<'a> {
+    _turn: MutexGuard<'a, ()>,
+    catalog: Arc<Catalog>,
+}
+
+impl std::ops::Deref for Changing<'_> {
+    type Target = Catalog;
+
+    fn deref(&self) -> &Catalog {
+        &self.catalog
     }
 }
 

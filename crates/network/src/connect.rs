@@ -85,8 +85,8 @@ impl Networks {
 
     /// A container is called otherwise from now on, by others on its networks, too.
     pub fn rename(&self, container: &Id, old: &str, new: &str) -> Result<()> {
-        let mut model = self.core.model();
-        let renamed = model.of(container).into_iter().map(|endpoint| {
+        let _turn = self.core.turn();
+        let renamed = self.core.model().of(container).into_iter().map(|endpoint| {
             let mut endpoint = Endpoint::clone(&endpoint);
             new.clone_into(&mut endpoint.container_name);
             if let Some(first) = endpoint.dns_names.iter_mut().find(|name| *name == old) {
@@ -96,6 +96,7 @@ impl Networks {
         });
         let renamed: Vec<_> = renamed.collect();
         self.core.store.transaction(|tx| renamed.iter().try_for_each(|one| tx.put(&**one)))?;
+        let mut model = self.core.model();
         for endpoint in renamed {
             model.endpoints.insert(endpoint.endpoint_id.clone(), endpoint);
         }
@@ -110,7 +111,8 @@ impl Core {
         name: &str,
         wish: &EndpointRequest,
     ) -> Result<(Arc<Network>, Arc<Endpoint>)> {
-        let mut model = self.model();
+        let _turn = self.turn();
+        let model = self.model();
         let others = model.of(container);
         let endpoint = Arc::new(model.plan(container, name, wish, &others)?);
         let network = model.network(&endpoint.network_id)?;
@@ -119,8 +121,9 @@ impl Core {
                 "cannot connect container to host network - container must be created in host network mode",
             ));
         }
+        drop(model);
         self.store.put(&*endpoint)?;
-        model.endpoints.insert(endpoint.endpoint_id.clone(), Arc::clone(&endpoint));
+        self.model().endpoints.insert(endpoint.endpoint_id.clone(), Arc::clone(&endpoint));
         Ok((network, endpoint))
     }
 

@@ -68,6 +68,8 @@ pub(crate) struct Core {
     /// Somebody looks after containers that are kept apart.
     pub(crate) keeping_apart: AtomicBool,
     model: Mutex<Model>,
+    /// Held by who changes the model and the records: nobody who looks waits until that is written down.
+    turn: Mutex<()>,
 }
 
 /// The records, in memory for readers. Written to the store first.
@@ -117,6 +119,7 @@ impl Networks {
             store: store.clone(),
             journal: journal.clone(),
             model: Mutex::new(model),
+            turn: Mutex::default(),
             config,
             host,
         });
@@ -208,7 +211,8 @@ impl Networks {
             })
             .transpose()?;
         let planned = || {
-            let mut model = core.model();
+            let _turn = core.turn();
+            let model = core.model();
             let around = Surroundings {
                 plugin,
                 pools: pools.as_ref(),
@@ -219,8 +223,9 @@ impl Networks {
                 default_options: &core.config.default_network_options,
             };
             let network = Arc::new(create::plan(request, &around)?);
+            drop(model);
             core.store.put(&*network)?;
-            model.networks.insert(network.id.clone(), Arc::clone(&network));
+            core.model().networks.insert(network.id.clone(), Arc::clone(&network));
             Ok(network)
         };
         let network = planned().inspect_err(|_: &Error| {
@@ -420,6 +425,11 @@ impl Core {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// From a look at the model to what is decided by it standing there: one at a time.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn firewall(&self) -> MutexGuard<'_, Firewall> {
         self.firewall.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -442,7 +452,8 @@ impl Core {
 
     /// Gives each endpoint its identity and address, and writes that down.
     fn take(&self, request: &AttachRequest) -> Result<Vec<Arc<Endpoint>>> {
-        let mut model = self.model();
+        let _turn = self.turn();
+        let model = self.model();
         let mut endpoints: Vec<Arc<Endpoint>> = Vec::with_capacity(request.networks.len());
         for wish in &request.networks {
             let mut endpoint = model.plan(&request.container, &request.name, wish, &endpoints)?;
@@ -461,9 +472,11 @@ impl Core {
             ));
         }
         let shadows = model.departing(|other| other.container == request.container);
+        drop(model);
         self.store.transaction(|tx| {
             shadows.iter().chain(endpoints.iter().map(|one| &**one)).try_for_each(|one| tx.put(one))
         })?;
+        let mut model = self.model();
         shadows.into_iter().for_each(|shadow| model.remember(shadow));
         for endpoint in &endpoints {
             model.endpoints.insert(endpoint.endpoint_id.clone(), Arc::clone(endpoint));
@@ -525,13 +538,14 @@ impl Core {
 
     /// Writes down what has become of an endpoint, and that who had its ports before has them no more.
     pub(crate) fn rewrite(&self, endpoint: &Endpoint) -> Result<()> {
-        let mut model = self.model();
+        let _turn = self.turn();
         let meets = |other: &Endpoint| {
             other.endpoint_id != endpoint.endpoint_id && attend::meet(other, endpoint)
         };
-        let before = model.departing(meets);
+        let before = self.model().departing(meets);
         self.store
             .transaction(|tx| before.iter().chain([endpoint]).try_for_each(|one| tx.put(one)))?;
+        let mut model = self.model();
         before.into_iter().chain([endpoint.clone()]).for_each(|one| model.remember(one));
         Ok(())
     }
@@ -558,10 +572,11 @@ impl Core {
         self.shut(&present)?;
         self.forget_flows_of(&heard_of);
         {
-            let mut model = self.model();
+            let _turn = self.turn();
             self.store.transaction(|tx| {
                 ids.iter().try_for_each(|id| tx.delete::<Endpoint>(id.as_str()))
             })?;
+            let mut model = self.model();
             for id in ids {
                 model.endpoints.remove(id);
                 model.leaving.remove(id);
@@ -588,6 +603,7 @@ impl Core {
     /// Takes a network out of the kernel and the records.
     fn forget(&self, network: &Arc<Network>) -> Result<()> {
         let others: Vec<_> = {
+            let _turn = self.turn();
             let mut model = self.model();
             if model.endpoints.values().any(|endpoint| endpoint.network_id == network.id) {
                 return Err(Error::forbidden(format!(
