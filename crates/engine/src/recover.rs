@@ -182,6 +182,11 @@ impl Container {
             let _gate = self.cell.gate.lock().await;
             return self.finish_removal().await;
         }
+        // What kept the daemon before from removing it may have passed.
+        if self.record().state.phase == Phase::Dead {
+            let _gate = self.cell.gate.lock().await;
+            return self.remove_held(self.record().removes_volumes).await;
+        }
         match self.found().await? {
             Found::Silent => {
                 tracing::warn!(container = %self.id(), "shim unresponsive");

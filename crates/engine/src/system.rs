@@ -72,6 +72,12 @@ impl System {
         self.rooms().settings.experimental
     }
 
+    /// Refuses when the disk has failed to keep what was written, and only reading is left.
+    pub fn healthy(&self) -> Result<()> {
+        self.rooms().store.writable()?;
+        self.rooms().storage.writable()
+    }
+
     pub fn version(&self) -> Version {
         let start = Instant::now();
         let version = self.version_now();
@@ -128,7 +134,8 @@ impl System {
         let support = runtime::cgroup::Support::below(&settings.cgroup_parent)?;
         let v2 = support.mode == runtime::cgroup::Mode::V2;
         let ipv4_forwarding = read("/proc/sys/net/ipv4/ip_forward").trim() == "1";
-        let warnings = crate::warnings::warnings(&support, ipv4_forwarding);
+        let mut warnings = crate::warnings::warnings(&support, ipv4_forwarding);
+        warnings.extend(self.healthy().err().map(|error| format!("WARNING: {error}")));
         let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         let mut runtimes: BTreeMap<String, Runtime> = settings
             .runtimes

@@ -175,7 +175,7 @@ async fn serve(
     })?;
     let system = System::new(&containers, identity);
     containers.recover().await?;
-    let chores = tokio::spawn(chores(journal.clone(), Arc::clone(&storage)));
+    let chores = tokio::spawn(chores(store.clone(), journal.clone(), Arc::clone(&storage)));
     let logs = tokio::spawn(containers.clone().keep_log_budget());
     welcome(&config.data_root, &images).await;
     let authorization = match config.authorization_plugins.as_slice() {
@@ -455,23 +455,29 @@ fn cidr<T: FromStr>(text: &Option<String>, flag: &str) -> Result<Option<T>> {
         .map_err(|_| Error::invalid(format!("invalid CIDR address for --{flag}: {text}")))
 }
 
-/// Work that nobody waits for.
-async fn chores(journal: Journal, storage: Arc<Storage>) {
+/// Work that nobody waits for. One that fails does not keep the others: on a full disk nothing can be written, and the
+/// trash must go.
+async fn chores(store: Store, journal: Journal, storage: Arc<Storage>) {
     let mut known = journal.last();
+    let mut said = String::new();
     loop {
         let last = journal.last();
         let quiet = std::mem::replace(&mut known, last) == last;
-        let (journal, storage) = (journal.clone(), Arc::clone(&storage));
+        let (store, journal, storage) = (store.clone(), journal.clone(), Arc::clone(&storage));
         let outcome = tokiox::blocking(move || {
             if quiet {
                 rest();
             }
-            journal.save().and_then(|()| storage.reap())
+            let (saved, reaped) = (journal.save(), storage.reap());
+            store.keep_room();
+            saved.and(reaped)
         })
         .await;
-        if let Err(error) = outcome {
-            tracing::warn!(error = %error.chain(), "a chore failed");
+        let trouble = outcome.err().map(|error| error.chain()).unwrap_or_default();
+        if trouble != said && !trouble.is_empty() {
+            tracing::warn!(error = %trouble, "a chore failed");
         }
+        said = trouble;
         tokio::time::sleep(CHORES).await;
     }
 }

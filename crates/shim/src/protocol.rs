@@ -447,7 +447,7 @@ mod tests {
     }
 
     #[test]
-    fn a_later_version_is_tolerated() {
+    fn f18_a_later_version_is_tolerated() {
         let mut decoder = Decoder::new();
         decoder.feed(&frame(&serde_json::json!({"exec_exit": {"id": "x", "code": 1, "at": "2026-01-01T00:00:00Z", "core": 1}})).unwrap());
         decoder.feed(&frame(&serde_json::json!("checkpointed")).unwrap());

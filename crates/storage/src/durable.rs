@@ -117,6 +117,11 @@ pub(crate) fn disk_error(errno: Errno) -> Error {
     }
 }
 
+/// Whether there is no room left, which may pass.
+pub(crate) fn is_full(error: &Error) -> bool {
+    [Errno::NOSPC, Errno::DQUOT].iter().any(|full| error.errno() == Some(full.raw_os_error()))
+}
+
 /// Turns the kernel's answers into ours by [`disk_error`].
 pub(crate) trait OnDisk<T> {
     fn on_disk(self) -> Result<T>;

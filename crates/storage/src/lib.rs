@@ -39,6 +39,7 @@ pub struct Storage {
     pub volume_plugins: volume::PluginDrivers,
     trash: trash::Trash,
     quotas: quota::Quotas,
+    durable: durable::Durable,
 }
 
 impl Storage {
@@ -54,13 +55,19 @@ impl Storage {
             durable: durable.clone(),
         };
         Ok(Self {
-            content: content::Store::open_with(root, durable)?,
+            content: content::Store::open_with(root, durable.clone())?,
             snapshots: snapshot::open(root, driver, &ground)?,
             volumes: volume::Local::open(root, &trash, &quotas)?,
             volume_plugins: volume::PluginDrivers::default(),
             trash,
             quotas,
+            durable,
         })
+    }
+
+    /// Refuses when the disk has failed to keep what was written: nothing new is taken until the daemon starts again.
+    pub fn writable(&self) -> Result<()> {
+        self.durable.writable()
     }
 
     /// The same, with volumes that plugins have.

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::io::Errno;
 use stdx::{Context, Id, Result};
 
 use crate::beneath;
@@ -22,9 +23,8 @@ impl Trash {
 
     /// Moves `name` out of `from`. Nothing of that name is fine: it is gone already.
     pub(crate) fn take(&self, from: BorrowedFd<'_>, name: &str) -> Result<()> {
-        let grave = Id::random();
-        match rustix::fs::renameat(from, name, &*self.directory, grave.as_str()) {
-            Ok(()) | Err(rustix::io::Errno::NOENT) => Ok(()),
+        match self.bury(from, Path::new(name)) {
+            Ok(()) | Err(Errno::NOENT) => Ok(()),
             Err(errno) => {
                 Err(errno).on_disk().context(|| format!("cannot move {name} to the trash"))
             }
@@ -33,11 +33,9 @@ impl Trash {
 
     /// As [`Trash::take`], of a path. What lies on another file system cannot wait here and is removed now.
     pub(crate) fn take_path(&self, path: &Path) -> Result<()> {
-        let grave = Id::random();
-        let moved = rustix::fs::renameat(rustix::fs::CWD, path, &*self.directory, grave.as_str());
-        let gone = match moved {
+        let gone = match self.bury(rustix::fs::CWD, path) {
             Ok(()) => return Ok(()),
-            Err(rustix::io::Errno::XDEV) => std::fs::remove_dir_all(path),
+            Err(Errno::XDEV) => std::fs::remove_dir_all(path),
             Err(errno) => Err(errno.into()),
         };
         match gone {
@@ -45,6 +43,16 @@ impl Trash {
                 Err(error).context(|| format!("cannot remove {}", path.display()))
             }
             _ => Ok(()),
+        }
+    }
+
+    /// On a full disk there may be no room for one more name, until those that lie here have gone.
+    fn bury(&self, from: BorrowedFd<'_>, path: &Path) -> Result<(), Errno> {
+        let grave = Id::random();
+        let bury = || rustix::fs::renameat(from, path, &*self.directory, grave.as_str());
+        match bury() {
+            Err(Errno::NOSPC | Errno::DQUOT) if self.reap().is_ok_and(|freed| freed > 0) => bury(),
+            outcome => outcome,
         }
     }
 

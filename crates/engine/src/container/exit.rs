@@ -51,7 +51,26 @@ impl Container {
             if !self.record().state.phase.is_up() {
                 return;
             }
+            if self.rooms.store.writable().is_err() {
+                return self.only_show(&exit).await;
+            }
             tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Tells of an exit that this daemon cannot write down any more. The shim keeps the record of it, and everything stays
+    /// held, until the next daemon finds both.
+    async fn only_show(&self, exit: &Exit) {
+        let _gate = self.cell.gate.lock().await;
+        let event = Event::Exited {
+            code: exit.code,
+            at: exit.at,
+            oom_killed: exit.oom_killed,
+            error: exit.reason.clone().unwrap_or_default(),
+        };
+        if let Ok(record) = self.after(event) {
+            self.show(record);
+            self.execs_ended();
         }
     }
 

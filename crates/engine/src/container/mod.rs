@@ -143,9 +143,7 @@ impl Container {
         if self.record().gone {
             return Err(Error::not_found(format!("No such container: {}", self.cell.id)));
         }
-        self.rooms
-            .store
-            .put(&record)
+        tokiox::waiting(|| self.rooms.store.put(&record))
             .context(|| format!("cannot write down container {}", self.cell.id.short()))?;
         self.cell.now.send_replace(Arc::new(record));
         Ok(())

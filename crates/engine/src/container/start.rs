@@ -76,7 +76,7 @@ impl Container {
             leaving.await.unwrap_or_default();
         }
         // Held until it is known that it runs: who comes next finds the volume with it.
-        let _one_after_the_other = match self.has_volumes_in_memory()? {
+        let _one_after_the_other = match tokiox::waiting(|| self.has_volumes_in_memory())? {
             true => Some(self.rooms.volumes_in_memory.lock().await),
             false => None,
         };
@@ -122,7 +122,7 @@ impl Container {
             self.after(Event::Started { pid: launched.pid, at: launched.started_at })?;
         record.stopped_by_hand = false;
         record.endpoints = endpoints;
-        self.rooms.tell_mountpoints(&record.id, &mut record.mounts)?;
+        tokiox::waiting(|| self.rooms.tell_mountpoints(&record.id, &mut record.mounts))?;
         record.ports = ports;
         if self.record().state.phase != Phase::Restarting {
             record.restart_count = 0;

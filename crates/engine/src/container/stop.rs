@@ -11,7 +11,9 @@ use super::{Container, signal};
 /// Seconds between asking and insisting, when nobody says.
 const GRACE: i64 = 10;
 /// How long a killed process may take to die before we say so instead of waiting on.
-pub(super) const DEATH: Duration = Duration::from_secs(10);
+pub(super) const DEATH: Duration = Duration::from_secs(5);
+
+const STUCK: &str = "its first process is stuck in the kernel";
 
 impl Container {
     /// Stops the container with `wanted` or its stop signal, and kills it `timeout` seconds later (negative: never).
@@ -96,14 +98,28 @@ impl Container {
         // The shim of a container that has just ended may be gone already: what counts is the record.
         let killed = self.with_shim(|shim| shim.kill(9, shim::Whom::All)).await;
         let down = records.wait_for(|record| !record.state.phase.is_up());
-        match (tokio::time::timeout(DEATH, down).await, killed) {
-            (Ok(_), _) => Ok(()),
-            (Err(_), Err(error)) => Err(error),
-            (Err(_), Ok(())) => Err(Error::internal(format!(
-                "container {} did not die {} seconds after SIGKILL: it is stuck in the kernel",
-                self.cell.id,
-                DEATH.as_secs()
-            ))),
+        let died = tokio::time::timeout(DEATH, down).await.is_ok();
+        match (died, killed) {
+            (true, _) => Ok(()),
+            (false, Err(error)) => Err(error),
+            (false, Ok(())) => {
+                self.cannot_die().await;
+                // Docker's words for it are the middle ones.
+                Err(Error::internal(format!(
+                    "container {} is unkillable: tried to kill container, but did not receive an exit event: {STUCK}",
+                    self.cell.id,
+                )))
+            }
+        }
+    }
+
+    /// Says where everybody looks that a process stays alive whatever it is sent; its end, if it comes, says otherwise.
+    async fn cannot_die(&self) {
+        let _gate = self.cell.gate.lock().await;
+        let mut record = Record::clone(&self.record());
+        if record.state.phase.is_up() {
+            record.state.error = format!("unkillable: {STUCK}");
+            self.show(record);
         }
     }
 
@@ -118,7 +134,15 @@ impl Container {
             return Ok(());
         }
         record.stopped_by_hand = true;
-        self.save(record)
+        match self.save(record.clone()) {
+            // A disk that has failed keeps nobody from ending what runs on it.
+            Err(error) if self.rooms.store.writable().is_err() => {
+                tracing::warn!(container = %record.id, error = %error.chain(), "not written down: it shall stay down");
+                self.show(record);
+                Ok(())
+            }
+            outcome => outcome,
+        }
     }
 
     pub(crate) fn stop_signal(&self) -> i32 {

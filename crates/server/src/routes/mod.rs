@@ -32,7 +32,7 @@ pub struct Rooms {
 /// All routes, without the version in front.
 pub fn router(rooms: Rooms) -> Router {
     let Rooms { containers, system, images, networks, journal } = rooms;
-    without_rooms(&journal)
+    common(&journal, Some(system.clone()))
         .merge(checkpoints::routes(containers.clone(), &system))
         .merge(system::routes(system))
         .merge(containers::routes(containers.clone()))
@@ -48,8 +48,12 @@ pub fn router(rooms: Rooms) -> Router {
 
 /// What can be answered when nothing but the journal is open.
 pub fn without_rooms(journal: &state::Journal) -> Router {
+    common(journal, None)
+}
+
+fn common(journal: &state::Journal, system: Option<engine::System>) -> Router {
     Router::new()
-        .merge(ping::routes())
+        .merge(ping::routes(system))
         .merge(events::routes(journal))
         .merge(unsupported::routes())
         .fallback(async || error::page_not_found())

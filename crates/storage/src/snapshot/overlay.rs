@@ -44,6 +44,7 @@ pub struct Overlay {
 impl Overlay {
     pub(crate) fn open(root: &Path, ground: &Ground) -> Result<Self> {
         let root = root.join("overlay2");
+        let kept = root.join("layers").exists();
         durable::directory(&root)?;
         durable::directory(&root.join("empty"))?;
         let empty = ["empty/0", "empty/1"].map(|name| root.join(name));
@@ -57,7 +58,15 @@ impl Overlay {
             empty,
             settling: Mutex::default(),
         };
-        driver.probe().context(|| format!("overlayfs does not work on {}", root.display()))?;
+        match driver.probe() {
+            // A full disk proves nothing; it has worked before, and what it holds wants to be looked at and removed.
+            Err(error) if kept && durable::is_full(&error) => {
+                tracing::warn!(error = %error.chain(), "the disk is full");
+            }
+            outcome => {
+                outcome.context(|| format!("overlayfs does not work on {}", root.display()))?
+            }
+        }
         Ok(driver)
     }
 
