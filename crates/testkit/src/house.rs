@@ -22,6 +22,8 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// A running daemon and everything it owns.
 pub struct House {
     dir: tempfile::TempDir,
+    /// Where its data lies, if not beside everything else.
+    data: Option<PathBuf>,
     /// In memory, as `/run` is.
     run: tempfile::TempDir,
     /// Number of the subnet, which nobody else has as long as this lock is held.
@@ -70,13 +72,22 @@ impl House {
         Self::build(flags, wrapper)
     }
 
+    /// Starts a daemon whose data lies in a directory that somebody else keeps.
+    pub fn on(data: &Path, flags: &[&str], wrapper: &[&str]) -> Self {
+        Self::build_on(Some(data.to_owned()), flags, wrapper)
+    }
+
     fn build(flags: &[&str], wrapper: &[&str]) -> Self {
+        Self::build_on(None, flags, wrapper)
+    }
+
+    fn build_on(data: Option<PathBuf>, flags: &[&str], wrapper: &[&str]) -> Self {
         let dir = tempfile::Builder::new().prefix("gt-").tempdir().expect("a place for a test");
         let run = run_dir("gt-");
         let (subnet, lock) = reserve();
         let [flags, wrapper] =
             [flags, wrapper].map(|words| words.iter().map(|&word| word.to_owned()).collect());
-        let mut house = Self { dir, run, subnet, _lock: lock, daemon: None, flags, wrapper };
+        let mut house = Self { dir, data, run, subnet, _lock: lock, daemon: None, flags, wrapper };
         // A test that was killed could not tidy up.
         house.sweep();
         house.start();
@@ -107,7 +118,7 @@ impl House {
     }
 
     pub fn data_root(&self) -> PathBuf {
-        self.path("data")
+        self.data.clone().unwrap_or_else(|| self.path("data"))
     }
 
     pub fn exec_root(&self) -> PathBuf {
@@ -190,6 +201,16 @@ impl House {
         let mut daemon = self.daemon.take().expect("the daemon runs");
         daemon.kill().expect("a living daemon can be killed");
         daemon.wait().expect("a killed daemon can be waited for");
+    }
+
+    /// Whether it lives still; one that ended by itself is forgotten.
+    pub fn lives(&mut self) -> bool {
+        let daemon = self.daemon.as_mut().expect("the daemon was started");
+        let lives = daemon.try_wait().expect("it is a child of ours").is_none();
+        if !lives {
+            self.daemon = None;
+        }
+        lives
     }
 
     /// SIGTERM, and wait.

@@ -4,6 +4,7 @@
 
 pub mod client;
 pub mod debian;
+pub mod disk;
 pub mod house;
 pub mod images;
 pub mod netns;
@@ -12,6 +13,7 @@ pub mod python;
 pub mod registry;
 pub mod terminal;
 
+pub use disk::Disk;
 pub use house::House;
 pub use images::TestImage;
 pub use netns::Netns;

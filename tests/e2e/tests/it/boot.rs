@@ -43,7 +43,7 @@ fn is_up(house: &House, name: &str) -> bool {
 
 /// F19.
 #[test]
-fn who_needs_others_comes_up_after_them() {
+fn f19_who_needs_others_comes_up_after_them() {
     let mut house = house();
     let here = tempfile::tempdir().expect("a place");
     let ready = here.path().join("ready");

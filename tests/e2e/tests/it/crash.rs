@@ -56,7 +56,7 @@ fn length(path: &Path) -> u64 {
 }
 
 #[test]
-fn thirty_containers_do_not_notice() {
+fn f1_thirty_containers_do_not_notice() {
     let mut house = house();
     let chat = "i=0; while :; do echo $i; i=$((i+1)); usleep 20000; done";
     let gate = house.path("gate");
@@ -225,7 +225,7 @@ fn load(client: &Client, ledger: &Ledger, worker: usize, round: usize, stop: &At
 }
 
 #[test]
-fn fifty_random_moments() {
+fn f2_fifty_random_moments() {
     let mut house = house();
     let mut seed = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
@@ -284,7 +284,7 @@ fn fifty_random_moments() {
 
 /// F3: a shim that is killed takes its container with it, and nobody else; nothing of it stays behind.
 #[test]
-fn a_killed_shim_is_an_exit() {
+fn f3_a_killed_shim_is_an_exit() {
     let house = house();
     let bystander = |house: &House| inspect(house, "other")["State"].clone();
     start(&house, "other", json!({"HostConfig": {"NetworkMode": "none"}}), "exec sleep 3600");

@@ -94,7 +94,7 @@ fn one_daemon_for_one_data_root() {
 
 /// An upgrade is a restart: SIGTERM, and another daemon.
 #[test]
-fn its_end_is_nobody_elses() {
+fn f18_its_end_is_nobody_elses() {
     let mut house = house();
     house.ok(&["run", "-d", "--name", "ca", "busybox", "sleep", "600"]);
     house.ok(&["run", "-d", "--name", "cb", "--restart", "always", "busybox", "sleep", "600"]);
@@ -136,7 +136,7 @@ fn copying_does_when_overlayfs_does_not() {
 
 /// L4: who asks for output and does not read it slows nobody but himself.
 #[test]
-fn a_stalled_client_slows_nobody() {
+fn l4_a_stalled_client_slows_nobody() {
     let house = house();
     let megabytes = 32;
     let script = format!(

@@ -12,6 +12,7 @@ mod distribution;
 mod doctor;
 mod egress;
 mod escapes;
+mod faults;
 mod firewalld;
 mod flags;
 mod foreign;

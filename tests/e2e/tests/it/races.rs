@@ -11,6 +11,7 @@ use testkit::client::Client;
 use testkit::house::PATIENCE;
 
 use crate::containers::house;
+use crate::faults::Tracer;
 
 fn create(house: &House, name: &str, host: Value, script: &str) {
     let mut host = host;
@@ -266,15 +267,12 @@ fn an_exit_waits_for_the_disk() {
     until("a trap", || {
         house.docker(&["exec", "ca", "ls", "/ready"]).output().is_ok_and(|o| o.status.success())
     });
-    let store = state::Store::open(&house.data_root().join("state.db")).expect("the records");
-    let held = store.transaction(|_| {
-        let pid = inspect(&house.client_of_api(), "ca")["State"]["Pid"].as_i64().expect("a pid");
-        let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("it runs");
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
-        until("the daemon cannot write", || house.log().contains("cannot finish an exit"));
-        Ok(())
-    });
-    held.expect("a transaction");
+    let full = Tracer::attach(&house, "pwrite64:error=ENOSPC");
+    let pid = inspect(&house.client_of_api(), "ca")["State"]["Pid"].as_i64().expect("a pid");
+    let pid = Pid::from_raw(i32::try_from(pid).expect("a pid")).expect("it runs");
+    rustix::process::kill_process(pid, rustix::process::Signal::TERM).expect("it runs");
+    until("the daemon cannot write", || house.log().contains("cannot finish an exit"));
+    drop(full);
     assert_eq!(house.ok(&["wait", "ca"]), "5\n");
     house.ok(&["rm", "ca"]);
 }

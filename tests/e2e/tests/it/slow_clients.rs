@@ -78,7 +78,7 @@ fn shim_of(house: &House, name: &str) -> String {
 }
 
 #[test]
-fn sixty_four_that_stand_still() {
+fn l4_sixty_four_that_stand_still() {
     let house = house();
     speaker(&house, "speaker", 8);
     let mut clients = stalled(&house, "speaker");
@@ -106,11 +106,11 @@ fn sixty_four_that_stand_still() {
     assert!(log.windows(4).any(|window| window == b"end\n"), "{}", log.len());
 }
 
-/// The whole of it, which takes minutes: `cargo nextest run -p e2e --run-ignored all --no-capture full_size`, with a release
+/// The whole of it, which takes minutes: `cargo nextest run -p e2e --run-ignored all --no-capture l4_full_size`, with a release
 /// binary in `GANTRY`, on a machine that does nothing else. `GIB` says how much, 10 where it says nothing.
 #[test]
 #[ignore = "minutes, and only worth something on a quiet machine"]
-fn full_size() {
+fn l4_full_size() {
     #[allow(clippy::disallowed_methods, reason = "tests are told by their environment what to do")]
     let gib: u32 = std::env::var("GIB").ok().and_then(|text| text.parse().ok()).unwrap_or(10);
     let house = house();

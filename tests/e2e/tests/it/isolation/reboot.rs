@@ -77,7 +77,7 @@ fn forget_devices() {
 }
 
 #[test]
-fn nothing_opens_while_all_comes_back() {
+fn f19_nothing_opens_while_all_comes_back() {
     on_a_host(|| {
         let mut stage = Stage::around();
         let mut house = House::new();
