@@ -28,6 +28,11 @@ impl Failure {
         Self { status, message: None, kind: None }
     }
 
+    /// Whoever read what we print has left: what a shell reports for a program that died of SIGPIPE, as Docker's does.
+    pub(crate) fn unheard() -> Self {
+        Self::quiet(141)
+    }
+
     pub(crate) fn text(&self) -> &str {
         self.message.as_deref().unwrap_or_default()
     }

@@ -67,10 +67,9 @@ fn eprint_quietly(text: &str) {
     io::stderr().write_all(text.as_bytes()).unwrap_or_default();
 }
 
-/// 141 is what a shell reports for a program that died of SIGPIPE, as Docker's does.
 fn gone(err: &io::Error) -> Failure {
     match err.kind() {
-        io::ErrorKind::BrokenPipe => Failure::quiet(141),
+        io::ErrorKind::BrokenPipe => Failure::unheard(),
         _ => Failure::new(1, format!("write /dev/stdout: {err}")),
     }
 }

@@ -27,6 +27,8 @@ pub(crate) enum Ended {
     Closed,
     /// The user typed the detach keys.
     Detached,
+    /// Whoever read what we print has left.
+    Unheard,
 }
 
 const CHUNK: usize = 32 << 10;
@@ -63,20 +65,20 @@ pub(crate) async fn hold(connection: Hijacked, wanted: &Wanted) -> Result<Ended>
     if !(wanted.stdout || wanted.stderr) {
         return Ok(tokio::select! {
             ended = &mut input => ended,
-            result = &mut output => result.map(|()| Ended::Closed)?,
+            result = &mut output => result?,
         });
     }
     tokio::select! {
-        result = &mut output => result.map(|()| Ended::Closed),
+        result = &mut output => result,
         ended = &mut input => match ended {
-            Ended::Detached => Ok(Ended::Detached),
-            Ended::Closed => output.await.map(|()| Ended::Closed),
+            Ended::Closed => output.await,
+            ended => Ok(ended),
         },
     }
 }
 
 /// Copies what the container says to our own standard output and error.
-async fn output(mut reader: impl tokio::io::AsyncRead + Unpin, wanted: &Wanted) -> Result<()> {
+async fn output(mut reader: impl tokio::io::AsyncRead + Unpin, wanted: &Wanted) -> Result<Ended> {
     let mut stdout = tokio::io::stdout();
     let mut stderr = tokio::io::stderr();
     let mut splitter = Splitter::new(wanted.tty);
@@ -84,7 +86,7 @@ async fn output(mut reader: impl tokio::io::AsyncRead + Unpin, wanted: &Wanted) 
     loop {
         let count = reader.read(&mut buffer).await.map_err(Error::from)?;
         if count == 0 {
-            return Ok(());
+            return Ok(Ended::Closed);
         }
         // Lines of one stream that arrived together leave together.
         let mut pieces: Vec<(Stream, Vec<u8>)> = Vec::new();
@@ -100,7 +102,10 @@ async fn output(mut reader: impl tokio::io::AsyncRead + Unpin, wanted: &Wanted) 
                 Stream::Stderr => write_all(&mut stderr, &bytes).await,
                 _ => write_all(&mut stdout, &bytes).await,
             };
-            written.map_err(Error::from)?;
+            match written {
+                Err(err) if err.kind() == io::ErrorKind::BrokenPipe => return Ok(Ended::Unheard),
+                written => written.map_err(Error::from)?,
+            }
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::process::Stdio;
 use std::time::Instant;
 
 use serde_json::json;
@@ -117,5 +118,29 @@ fn clients_that_are_gone_are_forgotten() {
         let mut rest = Vec::new();
         let mut silent = silent;
         silent.read_to_end(&mut rest).expect("it hears of the end");
+    }
+}
+
+/// As Docker's command, which dies of SIGPIPE: `exec ... | head` ends without a word.
+#[test]
+fn a_reader_who_leaves_is_no_reason_to_complain() {
+    let house = house();
+    house.ok(&["run", "-d", "--name", "ca", "--network", "none", "busybox", "yes"]);
+    for line in
+        [&["exec", "ca", "yes"][..], &["attach", "--sig-proxy=false", "ca"], &["logs", "-f", "ca"]]
+    {
+        let mut child = house
+            .gantry(line)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("our command");
+        let mut first = [0; 2];
+        child.stdout.take().expect("piped").read_exact(&mut first).expect("a line");
+        assert_eq!(&first, b"y\n", "{line:?}");
+        let ended = child.wait_with_output().expect("it ends");
+        assert_eq!(String::from_utf8_lossy(&ended.stderr), "", "{line:?}");
+        assert_eq!(ended.status.code(), Some(141), "{line:?}");
     }
 }

@@ -53,6 +53,7 @@ async fn run(call: &Call<'_>) -> Result {
     let held = async {
         match streams::hold(connection, &wanted).await? {
             Ended::Detached => Err(Failure::words("read escape sequence")),
+            Ended::Unheard => Err(Failure::unheard()),
             Ended::Closed => Ok(wait_for(exit).await?),
         }
     };

@@ -83,6 +83,7 @@ async fn run(call: &Call<'_>) -> Result {
     };
     match ended {
         Ended::Detached => Ok(()),
+        Ended::Unheard => Err(Failure::unheard()),
         Ended::Closed => status(client, &path).await,
     }
 }

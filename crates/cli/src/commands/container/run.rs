@@ -70,11 +70,14 @@ pub(super) enum Outcome {
     NotStarted(Error),
     /// The streams or the wait broke off.
     Lost(Error),
+    /// Nobody reads what it says.
+    Unheard,
 }
 
 fn finish(call: &Call<'_>, outcome: Outcome) -> Result {
     match outcome {
         Outcome::Detached => Ok(()),
+        Outcome::Unheard => Err(Failure::unheard()),
         Outcome::Exited(exit) => exit_status(call, &exit),
         Outcome::NotAttached(err) | Outcome::Lost(err) => Err(with_help(call, &err.chain(), 125)),
         Outcome::NotStarted(err) => Err(start_failure(call, &err)),
@@ -122,6 +125,7 @@ pub(super) async fn foreground(
     let held = async {
         match streams::hold(connection, wanted).await {
             Ok(Ended::Detached) => Outcome::Detached,
+            Ok(Ended::Unheard) => Outcome::Unheard,
             Ok(Ended::Closed) => wait_for(exit).await.map_or_else(Outcome::Lost, Outcome::Exited),
             Err(err) => Outcome::Lost(err),
         }

@@ -80,6 +80,7 @@ async fn attached(call: &Call<'_>) -> Result {
     let id = container.str_at("Id");
     match foreground(client, id, &wanted, forwards, removed, detach_setting(call)).await {
         Outcome::Detached => Ok(()),
+        Outcome::Unheard => Err(Failure::unheard()),
         Outcome::Exited(exit) => exit_status(call, &exit),
         Outcome::NotAttached(err) | Outcome::NotStarted(err) | Outcome::Lost(err) => {
             Err(err.into())
