@@ -63,7 +63,8 @@ fn say(lines: &[Line<'_>], socket: &Path, client: &Path) -> Vec<String> {
 }
 
 /// Without what no two engines have in common: identifiers, dates, MAC addresses, ephemeral ports, the order of fields, and
-/// those that only one version of the API has. A pool gives its subnets in an order of its own.
+/// those that only one version of the API has. A pool gives its subnets in an order of its own, and dockerd has a container's
+/// links in none.
 fn normal(said: &str) -> String {
     if let Ok(document) = serde_json::from_str::<Value>(said) {
         let text = serde_json::to_string_pretty(&plain(document)).expect("it was JSON before");
@@ -78,7 +79,14 @@ fn normal(said: &str) -> String {
 
 fn plain(document: Value) -> Value {
     match document {
-        Value::Array(items) => items.into_iter().map(plain).collect(),
+        Value::Array(items) => {
+            let mut items: Vec<Value> = items.into_iter().map(plain).collect();
+            let is_link = |item: &Value| item.as_str().is_some_and(|text| text.contains(":/"));
+            if items.iter().all(is_link) {
+                items.sort_by_key(Value::to_string);
+            }
+            items.into()
+        }
         Value::Object(fields) => {
             let kept = fields
                 .into_iter()
