@@ -433,7 +433,7 @@ mod tests {
         // On a disk that has none to give, the last is not for what is new.
         store.shared.spare.store(0, Ordering::Relaxed);
         store.shared.tight.store(true, Ordering::Relaxed);
-        let large = Cat { name: "x".repeat(100 << 10), lives: 1 };
+        let large = Cat { name: "x".repeat(50 << 10), lives: 1 };
         let full = (0..20)
             .find(|n| store.put(&Cat { name: format!("{n}{}", large.name), lives: 1 }).is_err());
         assert!(full.is_some_and(|full| full > 2), "{full:?}");

@@ -155,11 +155,29 @@ impl Container {
     /// Before anybody hears of the end: what others may want to have next.
     async fn withdraw(&self, record: &Record) {
         let named = |network: &String| !matches!(network.as_str(), "bridge" | "host" | "none");
-        if record.ports.is_empty() && !record.endpoints.keys().any(named) {
+        let known = !record.ports.is_empty() || record.endpoints.keys().any(named);
+        let foreign = record.mounts.iter().any(super::volumes::is_foreign);
+        if !known && !foreign {
             return;
         }
         let this = self.clone();
-        tokiox::blocking(move || this.rooms.networks.withdraw(&this.cell.id)).await;
+        tokiox::blocking(move || {
+            if known {
+                this.rooms.networks.withdraw(&this.cell.id);
+            }
+            if foreign {
+                this.unmount_foreign();
+            }
+        })
+        .await;
+    }
+
+    /// Tells plugins that this container uses their volumes no more. Those that were told are not told again.
+    fn unmount_foreign(&self) {
+        let id = &self.cell.id;
+        if let Err(error) = self.rooms.unmount_foreign(id) {
+            tracing::warn!(container = %id, error = %error.chain(), "cannot give volumes back");
+        }
     }
 
     fn what_next(&self, record: &Record) -> Next {
@@ -227,10 +245,8 @@ impl Container {
                 tracing::warn!(container = %id, error = %error.chain(), "cannot take the network back");
             }
         }
-        if self.record().mounts.iter().any(super::volumes::is_foreign)
-            && let Err(error) = self.rooms.unmount_foreign(id)
-        {
-            tracing::warn!(container = %id, error = %error.chain(), "cannot give volumes back");
+        if self.record().mounts.iter().any(super::volumes::is_foreign) {
+            self.unmount_foreign();
         }
         let dir = self.rooms.exec_dir(id);
         let mut leaving = None;
