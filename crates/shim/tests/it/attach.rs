@@ -98,13 +98,16 @@ fn a_client_that_stands_still_harms_nobody() {
 fn an_attached_client_that_vanishes_harms_nobody() {
     let Some(house) = House::open() else { return };
     let container = house.launch(house.shell("while sleep 0.01; do echo x; done"));
+    let descriptors =
+        || std::fs::read_dir(format!("/proc/{}/fd", container.shim_pid)).unwrap().count();
+    let before = descriptors();
     for _ in 0..200 {
         let (mut client, theirs) = stream();
         container.client.attach(ALL, &theirs).unwrap();
         drop(theirs);
         client.until("x\n");
     }
-    let descriptors =
-        std::fs::read_dir(format!("/proc/{}/fd", container.shim_pid)).unwrap().count();
-    assert!(descriptors < 24, "{descriptors} descriptors are open");
+    // The last of them are missed when there is something to tell them.
+    let after = descriptors();
+    assert!(after < before + 8, "{before} descriptors were open, {after} are");
 }

@@ -134,15 +134,7 @@ impl Person {
     /// The daemon ends, and with it, since nothing else needs them, everybody who belongs to the user.
     fn leave(mut self) {
         drop(self.house.take());
-        let end = Instant::now() + PATIENCE;
-        while let Some(pid) = processes(self.uid).first() {
-            let Ok(process) = pidfd_open(*pid, PidfdFlags::empty()) else { continue };
-            let left = end.saturating_duration_since(Instant::now());
-            let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: 0 };
-            let mut dead = [PollFd::new(&process, PollFlags::IN)];
-            let count = poll(&mut dead, Some(&left)).expect("it can be waited for");
-            assert!(count > 0, "left behind: {}", command_of(*pid));
-        }
+        all_end(self.uid);
     }
 }
 
@@ -174,6 +166,19 @@ fn wrapper(lab: &Lab, uid: u32, environment: &[&str]) -> Vec<String> {
 
 fn words(list: &[String]) -> Vec<&str> {
     list.iter().map(String::as_str).collect()
+}
+
+/// Waits until a user has no process any more.
+fn all_end(uid: u32) {
+    let end = Instant::now() + PATIENCE;
+    while let Some(pid) = processes(uid).first() {
+        let Ok(process) = pidfd_open(*pid, PidfdFlags::empty()) else { continue };
+        let left = end.saturating_duration_since(Instant::now());
+        let left = Timespec { tv_sec: left.as_secs() as i64, tv_nsec: 0 };
+        let mut dead = [PollFd::new(&process, PollFlags::IN)];
+        let count = poll(&mut dead, Some(&left)).expect("it can be waited for");
+        assert!(count > 0, "left behind: {}", command_of(*pid));
+    }
 }
 
 /// The user's processes, those of his containers' users too.
@@ -434,6 +439,6 @@ fn what_is_missing_is_said_in_one_sentence() {
         assert!(!output.status.success());
         let said = shown(&output);
         assert!(said.contains(words), "{said}");
-        assert_eq!(processes(uid), [], "{environment}");
+        all_end(uid);
     }
 }
