@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use testkit::{House, TestImage};
@@ -10,30 +11,15 @@ use testkit::{House, TestImage};
 #[test]
 fn volumes_and_layers_stop_at_their_size() {
     let place = tempfile::Builder::new().prefix("gt-uml-").tempdir().unwrap();
-    let path = |name| place.path().join(name);
-    let disk = path("disk");
+    let disk = place.path().join("disk");
     std::fs::File::create(&disk).unwrap().set_len(128 << 20).unwrap();
     let mut mkfs = Command::new("/usr/sbin/mkfs.ext4");
     mkfs.args(["-q", "-O", "quota,project", "-E", "quotatype=prjquota"]).arg(&disk);
     testkit::house::succeed(mkfs);
-    std::fs::write(path("image.tar"), TestImage::busybox().docker_archive(&["busybox:latest"]))
-        .unwrap();
-    std::fs::write(path("init"), include_str!("uml_quota.sh")).unwrap();
-    std::fs::set_permissions(path("init"), PermissionsExt::from_mode(0o755)).unwrap();
-    let output = Command::new("timeout")
-        .args(["--kill-after=5", "200", "linux.uml", "mem=1G", "root=/dev/root"])
-        .args(["rootfstype=hostfs", "rootflags=/", "ro", "loglevel=1", "con=null"])
-        .arg("con0=null,fd:1")
-        .arg(format!("ubd0={}", disk.display()))
-        .arg(format!("init={}", path("init").display()))
-        .arg("--")
-        .arg(place.path())
-        .arg(House::binary())
-        .env("TMPDIR", "/dev/shm")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let output = String::from_utf8_lossy(&output.stdout);
+    let image = TestImage::busybox().docker_archive(&["busybox:latest"]);
+    std::fs::write(place.path().join("image.tar"), image).unwrap();
+    let disk = format!("ubd0={}", disk.display());
+    let output = boot(place.path(), include_str!("uml_quota.sh"), &[&disk]);
     let said = said(&output);
     for (word, expected) in [
         ("volume", "small"),
@@ -49,6 +35,27 @@ fn volumes_and_layers_stop_at_their_size() {
     }
 }
 
+/// Runs `init` as the first process of a kernel of its own, whose root is the host's, and answers what it prints.
+fn boot(place: &Path, init: &str, devices: &[&str]) -> String {
+    let path = place.join("init");
+    std::fs::write(&path, init).expect("a file");
+    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).expect("our file");
+    let output = Command::new("timeout")
+        .args(["--kill-after=5", "200", "linux.uml", "mem=1G", "root=/dev/root"])
+        .args(["rootfstype=hostfs", "rootflags=/", "ro", "loglevel=1", "con=null"])
+        .arg("con0=null,fd:1")
+        .args(devices)
+        .arg(format!("init={}", path.display()))
+        .arg("--")
+        .arg(place)
+        .arg(House::binary())
+        .env("TMPDIR", "/dev/shm")
+        .stdin(Stdio::null())
+        .output()
+        .expect("timeout can be executed");
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
 /// What stands behind each word.
 fn said(output: &str) -> BTreeMap<&str, &str> {
     output
@@ -62,30 +69,9 @@ fn said(output: &str) -> BTreeMap<&str, &str> {
 #[test]
 fn containers_live_where_control_groups_are_one_tree() {
     let place = tempfile::Builder::new().prefix("gt-uml-").tempdir().unwrap();
-    let path = |name| place.path().join(name);
-    std::fs::write(path("image.tar"), TestImage::busybox().docker_archive(&["busybox:latest"]))
-        .unwrap();
-    std::fs::write(path("init"), include_str!("uml.sh")).unwrap();
-    std::fs::set_permissions(path("init"), PermissionsExt::from_mode(0o755)).unwrap();
-    let output = Command::new("timeout")
-        .args(["--kill-after=5", "200", "linux.uml", "mem=1G", "root=/dev/root"])
-        .args([
-            "rootfstype=hostfs",
-            "rootflags=/",
-            "ro",
-            "loglevel=1",
-            "con=null",
-            "con0=null,fd:1",
-        ])
-        .arg(format!("init={}", path("init").display()))
-        .arg("--")
-        .arg(place.path())
-        .arg(House::binary())
-        .env("TMPDIR", "/dev/shm")
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let output = String::from_utf8_lossy(&output.stdout);
+    let image = TestImage::busybox().docker_archive(&["busybox:latest"]);
+    std::fs::write(place.path().join("image.tar"), image).unwrap();
+    let output = boot(place.path(), include_str!("uml.sh"), &[]);
     let said = said(&output);
 
     for (word, expected) in [
