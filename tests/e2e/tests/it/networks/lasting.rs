@@ -41,6 +41,26 @@ fn held(netns: &Netns, house: &House) -> BTreeMap<&'static str, usize> {
     ])
 }
 
+/// What a process's descriptors are of.
+fn open_files(pid: u32) -> Vec<String> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let links = entries.filter_map(|entry| fs::read_link(entry.path()).ok());
+    let mut links: Vec<_> = links.map(|link| link.display().to_string()).collect();
+    links.sort();
+    links
+}
+
+/// Waits until the namespaces that are made in advance are there: the last life may have taken one.
+fn ready(house: &House) {
+    let end = Instant::now() + PATIENCE;
+    let namespaces =
+        || open_files(house.pid()).iter().filter(|link| link.starts_with("net:")).count();
+    while namespaces() < 4 {
+        assert!(Instant::now() < end, "the daemon has {:?}", open_files(house.pid()));
+        std::thread::yield_now();
+    }
+}
+
 /// Resident memory of the daemon and netd, in KiB.
 fn memory(house: &House) -> u64 {
     let pids = [Some(house.pid()), network::netd::pid(&house.exec_root())];
@@ -61,7 +81,11 @@ fn settle(netns: &Netns, house: &House, before: &BTreeMap<&'static str, usize>) 
         if more.is_empty() {
             return;
         }
-        assert!(Instant::now() < end, "left behind: {more:?}, before: {before:?}");
+        assert!(
+            Instant::now() < end,
+            "left behind: {more:?}, before: {before:?}; the daemon has {:?}",
+            open_files(house.pid())
+        );
         std::thread::yield_now();
     }
 }
@@ -103,6 +127,7 @@ fn nothing_is_left_of(rounds: u32) {
     sleeper(&house, "web", &["--network", "stay", "-p", "18080:80"]);
     // What is kept ready and cached is there from the first lives on.
     lives(&house.client_of_api(), 9, 10);
+    ready(&house);
     let before = held(&netns, &house);
     let mut resident = vec![memory(&house)];
     for _ in 0..2 {
@@ -172,6 +197,7 @@ fn connected_and_disconnected_for(time: Duration) {
         })
     };
     all(Instant::now());
+    ready(&house);
     let before = held(&netns, &house);
     let memory_before = memory(&house);
     let turns = all(Instant::now() + time);
