@@ -35,7 +35,6 @@ pub(super) fn hook(hook: Hook) -> (&'static str, u32, i32) {
     const OUTPUT: u32 = 3;
     const POSTROUTING: u32 = 4;
     match hook {
-        Hook::PreroutingRaw => ("filter", PREROUTING, -300),
         Hook::PreroutingMangle => ("filter", PREROUTING, -150),
         Hook::PreroutingNat => ("nat", PREROUTING, -100),
         Hook::OutputNat => ("nat", OUTPUT, -100),
@@ -251,9 +250,9 @@ fn term_of(list: &mut Attributes, term: &Term, family: &mut Option<Ip>) {
             meta(list, META_IIFNAME, REGISTER_1);
             lookup(list, set, Is::Yes, None);
         }
-        Term::OutputIn(set) => {
+        Term::OutputIn(is, set) => {
             meta(list, META_OIFNAME, REGISTER_1);
-            lookup(list, set, Is::Yes, None);
+            lookup(list, set, *is, None);
         }
         Term::PairIn(set) => {
             meta(list, META_IIFNAME, REGISTER_1);

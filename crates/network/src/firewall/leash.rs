@@ -12,7 +12,7 @@ use ipnet::IpNet;
 
 use super::rules::{FAMILIES, HOME};
 use super::ruleset::{
-    Chain, Connection, Element, Family, Field, Filled, Hook, Ip, Rule, Ruleset, Set, Term, Value,
+    Chain, Element, Family, Field, Filled, Hook, Ip, Rule, Ruleset, Set, Term, Value,
 };
 use super::view::{Guard, View};
 use crate::egress::{Allowed, Whom};
@@ -49,11 +49,11 @@ pub(super) fn judge(ruleset: &mut Ruleset) {
         (NAMED_PORT[1], &[Ipv6, Ipv6, Protocol, Port], ByAnswers),
     ];
     ruleset.sets.extend(sets.map(|(name, key, filled)| set(name, key, filled)));
-    let spoof = ruleset.chains.iter_mut().find(|chain| chain.hook == Some(Hook::PreroutingMangle));
+    let guard = ruleset.chains.iter_mut().find(|chain| chain.hook == Some(Hook::PreroutingMangle));
     let begin = FAMILIES.map(|(index, ip)| {
         Rule(vec![Term::SourceIn(ip, LEASHED[index]), Term::Goto(OUTWARD[index])])
     });
-    spoof.expect("there is one").rules.extend(begin);
+    guard.expect("there is one").rules.extend(begin);
     ruleset
         .chains
         .extend(FAMILIES.map(|(index, ip)| chain(OUTWARD[index], None, outward(index, ip))));
@@ -61,7 +61,6 @@ pub(super) fn judge(ruleset: &mut Ruleset) {
 
 fn outward(index: usize, ip: Ip) -> Vec<Vec<Term>> {
     let mut rules = vec![
-        vec![Term::Connection(Connection::Established), Term::Accept],
         vec![Term::PathIn(ip, ALLOWED[index]), Term::Accept],
         vec![Term::PathPortIn(ip, ALLOWED_PORT[index]), Term::Accept],
     ];

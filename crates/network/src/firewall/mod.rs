@@ -87,7 +87,7 @@ impl Told {
         let something = |view: &View| !(view.bridges.is_empty() && view.overlays.is_empty());
         something(&self.view)
             && something(view)
-            && self.view.choices == view.choices
+            && rules::Kinds::of(&self.view) == rules::Kinds::of(view)
             && self.view.guards == view.guards
     }
 }

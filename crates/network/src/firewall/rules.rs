@@ -1,7 +1,8 @@
 //! The ruleset as a value, made from what the firewall has to know.
 //!
 //! Networks and ports are elements of sets and maps, not rules of their own: the rules are the same however many there
-//! are, a packet meets the same few, and one port more or less is one message to the kernel.
+//! are, a packet meets the same few, and one port more or less is one message to the kernel. To look into a set is the
+//! dearest that a rule does, so what most packets would ask in vain is only asked where there is a network of the kind.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -67,7 +68,7 @@ pub(crate) fn render(table: &str, view: &View) -> Ruleset {
         return Ruleset { table, ..Ruleset::default() };
     }
     let mut ruleset =
-        Ruleset { table, sets: sets(), chains: chains(choices), ..Ruleset::default() };
+        Ruleset { table, sets: sets(), chains: chains(&Kinds::of(view)), ..Ruleset::default() };
     if !view.guards.is_empty() {
         leash::judge(&mut ruleset);
     }
@@ -251,7 +252,33 @@ fn sets() -> Vec<Set> {
 
 pub(super) const FAMILIES: [(usize, Ip); 2] = [(0, Ip::V4), (1, Ip::V6)];
 
-fn chains(choices: &Choices) -> Vec<Chain> {
+/// What the rules depend on. Everything else is elements.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Kinds<'a> {
+    choices: &'a Choices,
+    /// Are there bridges that do not speak a family?
+    without: [bool; 2],
+    internal: bool,
+    overlays: bool,
+}
+
+impl<'a> Kinds<'a> {
+    pub(super) fn of(view: &'a View) -> Self {
+        let bridges = &view.bridges;
+        Self {
+            choices: &view.choices,
+            without: [
+                bridges.iter().any(|bridge| bridge.ipv4.is_none()),
+                bridges.iter().any(|bridge| bridge.ipv6.is_none()),
+            ],
+            internal: bridges.iter().any(|bridge| bridge.internal),
+            overlays: !view.overlays.is_empty(),
+        }
+    }
+}
+
+fn chains(kinds: &Kinds) -> Vec<Chain> {
+    let choices = kinds.choices;
     let chain = |name, hook, rules: Vec<Vec<Term>>| {
         let rules = match hook {
             Some(_) => not_ours(choices).chain(rules).map(Rule).collect(),
@@ -260,11 +287,10 @@ fn chains(choices: &Choices) -> Vec<Chain> {
         Chain { name, hook, rules }
     };
     vec![
-        chain("guard", Some(Hook::PreroutingRaw), guard()),
-        chain("spoof", Some(Hook::PreroutingMangle), spoof()),
+        chain("guard", Some(Hook::PreroutingMangle), guard(kinds)),
         chain("prerouting", Some(Hook::PreroutingNat), translate()),
         chain("output", Some(Hook::OutputNat), from_host(choices)),
-        chain("forward", Some(Hook::Forward), forward()),
+        chain("forward", Some(Hook::Forward), forward(kinds)),
         chain(INWARD, None, inward(choices)),
         chain(ASKED, None, asked()),
         chain("redirect", Some(Hook::Output), redirect()),
@@ -280,41 +306,41 @@ fn not_ours(choices: &Choices) -> impl Iterator<Item = Vec<Term>> + use<> {
         .map(|(_, ip)| vec![Term::Family(ip), Term::Accept])
 }
 
-/// What no network may see, whatever else is configured. Every packet comes by here: what is cheap to ask is asked first.
-fn guard() -> Vec<Vec<Term>> {
-    vec![
-        // A device that routes the loopback's addresses would let its neighbours speak to what listens there
-        // (CVE-2020-8558, CVE-2025-54388).
-        vec![Term::NotFromLoopback, Term::ToLocalhost(Is::Yes), Term::Drop],
-        // CVE-2020-13401, CVE-2024-32473.
-        vec![Term::Family(Ip::V4), Term::InputIn(WITHOUT[0]), Term::Drop],
-        vec![Term::Family(Ip::V6), Term::InputIn(WITHOUT[1]), Term::Drop],
+/// What no network may see, whatever else is configured, and whom nobody believes. Every packet comes by here, most of
+/// them of a conversation that was let begin.
+fn guard(kinds: &Kinds) -> Vec<Vec<Term>> {
+    // A device that routes the loopback's addresses would let its neighbours speak to what listens there
+    // (CVE-2020-8558, CVE-2025-54388).
+    let mut rules = vec![vec![Term::ToLocalhost(Is::Yes), Term::NotFromLoopback, Term::Drop]];
+    // CVE-2020-13401, CVE-2024-32473.
+    let without = FAMILIES.into_iter().filter(|(index, _)| kinds.without[*index]);
+    rules.extend(
+        without
+            .map(|(index, ip)| vec![Term::Family(ip), Term::InputIn(WITHOUT[index]), Term::Drop]),
+    );
+    if kinds.internal {
         // An internal network sees its own gateway and no other address of the host.
-        vec![Term::InputIn(INTERNAL), Term::ToHost, Term::ToInputDevice(Is::Not), Term::Drop],
+        let input = Term::ToInputDevice(Is::Not);
+        rules.push(vec![Term::InputIn(INTERNAL), Term::ToHost, input, Term::Drop]);
+    }
+    if kinds.overlays {
         // VXLAN believes whoever knows the number of a network.
+        let stranger = Term::SourceNetworkIn(Is::Not, PEERS);
+        rules.push(vec![Term::Vxlan, Term::NetworkIn(OVERLAYS), stranger, Term::Drop]);
+    }
+    rules.push(vec![Term::Connection(Connection::Established), Term::Accept]);
+    // Who begins a conversation says who he is.
+    rules.extend(FAMILIES.map(|(index, ip)| {
         vec![
-            Term::Vxlan,
-            Term::NetworkIn(OVERLAYS),
-            Term::SourceNetworkIn(Is::Not, PEERS),
+            Term::Family(ip),
+            // What finds neighbours belongs to none, and may come from nobody.
+            Term::Connection(Connection::NewOrInvalid),
+            Term::InputIn(ADDRESSED[index]),
+            Term::NoWayBack,
             Term::Drop,
-        ],
-    ]
-}
-
-/// Who begins a conversation says who he is.
-fn spoof() -> Vec<Vec<Term>> {
-    FAMILIES
-        .map(|(index, ip)| {
-            vec![
-                Term::Family(ip),
-                // Most packets belong to a conversation, and are asked no more.
-                Term::Connection(Connection::NewOrInvalid),
-                Term::InputIn(ADDRESSED[index]),
-                Term::NoWayBack,
-                Term::Drop,
-            ]
-        })
-        .into()
+        ]
+    }));
+    rules
 }
 
 fn translate() -> Vec<Vec<Term>> {
@@ -336,32 +362,34 @@ fn from_host(choices: &Choices) -> Vec<Vec<Term>> {
     [localhost, localhost6].into_iter().chain(translate()).collect()
 }
 
-/// What is forwarded to a bridge of ours has to have a reason. What leaves one for elsewhere goes, unless the network is
-/// internal. Everything else is not ours to judge, except that we did not mean to make a router of the host.
-fn forward() -> Vec<Vec<Term>> {
-    let bridges = [
-        vec![Term::OutputIn(BRIDGES), Term::Goto(INWARD)],
-        vec![Term::InputIn(INTERNAL), Term::Drop],
-    ];
+/// What begins to be forwarded to a bridge of ours has to have a reason. What leaves one for elsewhere goes, unless the
+/// network is internal: by nobody's conversation. Everything else is not ours to judge, except that we did not mean to make
+/// a router of the host.
+fn forward(kinds: &Kinds) -> Vec<Vec<Term>> {
+    let mut rules = Vec::new();
+    if kinds.internal {
+        let elsewhere = Term::OutputIn(Is::Not, BRIDGES);
+        rules.push(vec![Term::InputIn(INTERNAL), elsewhere, Term::Drop]);
+    }
+    rules.push(vec![Term::Connection(Connection::Established), Term::Accept]);
+    rules.push(vec![Term::OutputIn(Is::Yes, BRIDGES), Term::Goto(INWARD)]);
     let strangers = FAMILIES.map(|(index, ip)| {
         let set = STRANGERS[index];
-        vec![Term::Family(ip), Term::InputIn(set), Term::OutputIn(set), Term::Drop]
+        vec![Term::Family(ip), Term::InputIn(set), Term::OutputIn(Is::Yes, set), Term::Drop]
     });
-    bridges.into_iter().chain(strangers).collect()
+    rules.extend(strangers);
+    rules
 }
 
 fn inward(choices: &Choices) -> Vec<Vec<Term>> {
-    let mut rules = vec![
-        vec![Term::Connection(Connection::Established), Term::Accept],
-        vec![Term::PairIn(ICC), Term::Accept],
-        vec![Term::LinkIn(LINKED), Term::Accept],
-    ];
+    let mut rules =
+        vec![vec![Term::PairIn(ICC), Term::Accept], vec![Term::LinkIn(LINKED), Term::Accept]];
     rules.extend(choices.accepted_mark.map(|mark| vec![Term::Marked(mark), Term::Accept]));
     rules.push(vec![Term::InputIn(INTERNAL), Term::Drop]);
-    rules.push(vec![Term::OutputIn(INTERNAL), Term::Drop]);
+    rules.push(vec![Term::OutputIn(Is::Yes, INTERNAL), Term::Drop]);
     for (index, ip) in FAMILIES {
-        rules.push(vec![Term::Family(ip), Term::OutputIn(OPEN[index]), Term::Accept]);
-        rules.push(vec![Term::Icmp(ip), Term::OutputIn(ROUTED[index]), Term::Accept]);
+        rules.push(vec![Term::Family(ip), Term::OutputIn(Is::Yes, OPEN[index]), Term::Accept]);
+        rules.push(vec![Term::Icmp(ip), Term::OutputIn(Is::Yes, ROUTED[index]), Term::Accept]);
         rules.push(vec![Term::TargetIn(ip, PUBLISHED[index]), Term::Goto(ASKED)]);
     }
     rules.push(vec![Term::Drop]);
@@ -375,7 +403,7 @@ fn asked() -> Vec<Vec<Term>> {
         vec![Term::PairIn(TRUSTED), Term::Accept],
     ];
     for (index, ip) in FAMILIES {
-        rules.push(vec![Term::Family(ip), Term::OutputIn(DIRECT[index]), Term::Accept]);
+        rules.push(vec![Term::Family(ip), Term::OutputIn(Is::Yes, DIRECT[index]), Term::Accept]);
     }
     rules.push(vec![Term::Drop]);
     rules
@@ -383,11 +411,14 @@ fn asked() -> Vec<Vec<Term>> {
 
 /// A container that reaches its neighbour by a port of the host would be told of a shorter way, which leads nowhere.
 fn redirect() -> Vec<Vec<Term>> {
-    FAMILIES.map(|(_, ip)| vec![Term::Redirect(ip), Term::OutputIn(BRIDGES), Term::Drop]).into()
+    FAMILIES
+        .map(|(_, ip)| vec![Term::Redirect(ip), Term::OutputIn(Is::Yes, BRIDGES), Term::Drop])
+        .into()
 }
 
 fn masquerade() -> Vec<Vec<Term>> {
-    let mut rules = vec![vec![Term::FromLocalhost, Term::OutputIn(BRIDGES), Term::Masquerade]];
+    let mut rules =
+        vec![vec![Term::FromLocalhost, Term::OutputIn(Is::Yes, BRIDGES), Term::Masquerade]];
     for (index, ip) in FAMILIES {
         rules.push(vec![
             Term::SourceIn(ip, MASQUERADE[index]),

@@ -92,9 +92,7 @@ pub(crate) struct Chain {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hook {
-    /// Before connections are looked up.
-    PreroutingRaw,
-    /// After that, and before addresses are translated.
+    /// After connections are looked up, and before addresses are translated.
     PreroutingMangle,
     PreroutingNat,
     OutputNat,
@@ -113,7 +111,7 @@ pub(crate) struct Rule(pub(crate) Vec<Term>);
 pub(crate) enum Term {
     Family(Ip),
     InputIn(&'static str),
-    OutputIn(&'static str),
+    OutputIn(Is, &'static str),
     /// Input and output device together are an element of the set.
     PairIn(&'static str),
     NotFromLoopback,
@@ -315,7 +313,6 @@ impl fmt::Display for Chain {
         writeln!(f, "\tchain {} {{", self.name)?;
         if let Some(hook) = self.hook {
             let words = match hook {
-                Hook::PreroutingRaw => "type filter hook prerouting priority raw",
                 Hook::PreroutingMangle => "type filter hook prerouting priority mangle",
                 Hook::PreroutingNat => "type nat hook prerouting priority dstnat",
                 Hook::OutputNat => "type nat hook output priority -100",
@@ -349,7 +346,7 @@ impl fmt::Display for Term {
             Self::Family(Ip::V4) => f.write_str("meta nfproto ipv4"),
             Self::Family(Ip::V6) => f.write_str("meta nfproto ipv6"),
             Self::InputIn(set) => write!(f, "iifname @{set}"),
-            Self::OutputIn(set) => write!(f, "oifname @{set}"),
+            Self::OutputIn(is, set) => write!(f, "oifname {}@{set}", not(is)),
             Self::PairIn(set) => write!(f, "iifname . oifname @{set}"),
             Self::NotFromLoopback => f.write_str("iifname != \"lo\""),
             Self::FromLocalhost => f.write_str("ip saddr 127.0.0.0/8"),
