@@ -1,6 +1,7 @@
 //! Records = kernel: found after a crash, asked for by `gantry system check`.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use stdx::{Id, Result};
 
@@ -9,7 +10,7 @@ use crate::ipam;
 use crate::netlink::Batch;
 use crate::netlink::route::{ENODEV, Link};
 use crate::networks::{Core, Model, Networks};
-use crate::records::is_host_device;
+use crate::records::{Endpoint, is_host_device};
 
 /// Something that should not be so.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,19 +28,19 @@ impl Networks {
         let known: BTreeSet<&Id> = known.iter().collect();
         let core = &self.core;
         core.ready()?;
-        let dead: Vec<Id> = core
-            .model()
-            .endpoints
-            .values()
-            .filter(|endpoint| endpoint.left || !known.contains(&endpoint.container))
-            .map(|endpoint| endpoint.endpoint_id.clone())
-            .collect();
+        let gone =
+            |endpoint: &&Arc<Endpoint>| endpoint.left || !known.contains(&endpoint.container);
+        let dead: Vec<_> = core.model().endpoints.values().filter(gone).cloned().collect();
         if !dead.is_empty() {
             tracing::info!(
                 endpoints = dead.len(),
                 "releasing the endpoints of containers that are gone"
             );
-            core.release(&dead)?;
+            let ids: Vec<Id> = dead.iter().map(|endpoint| endpoint.endpoint_id.clone()).collect();
+            core.model().leaving.extend(ids.iter().cloned());
+            core.close(&dead);
+            core.cut_links(&dead);
+            core.release(&ids)?;
         }
         let links = core.host.route().links()?;
         let strays: Vec<Link> = core.strays(&links);

@@ -2,10 +2,10 @@
 
 use std::net::Ipv4Addr;
 
-use network::NetworkConfig;
+use network::{NetworkConfig, PortRequest, Protocol};
 use stdx::Id;
 
-use crate::lab::{Daemon, config, devices, ip, on_a_host, run, talk};
+use crate::lab::{Daemon, config, devices, ip, on_a_host, request, run, talk};
 
 #[test]
 fn what_nobody_owns_is_released() {
@@ -23,6 +23,25 @@ fn what_nobody_owns_is_released() {
         daemon.networks.recover(&[alive]).unwrap();
         let (_, next) = daemon.attach("bridge");
         assert_eq!(ip(&next), ip(&dying), "its address is free");
+    });
+}
+
+#[test]
+fn a_port_of_who_is_gone_leads_nowhere() {
+    on_a_host(|| {
+        let daemon = Daemon::start(config("gt-ports"));
+        let mut web = request(&Id::random(), "bridge");
+        web.ports.push(PortRequest {
+            protocol: Protocol::Tcp,
+            container_port: 80,
+            host_ip: None,
+            host_ports: None,
+        });
+        daemon.networks.attach(&web).unwrap();
+        let daemon = daemon.crash_and_start(config("gt-ports"));
+        daemon.networks.recover(&[]).unwrap();
+        assert_eq!(daemon.endpoints_recorded(), 0);
+        assert_eq!(daemon.findings(&[]), Vec::<String>::new());
     });
 }
 
