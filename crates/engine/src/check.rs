@@ -114,7 +114,7 @@ impl System {
 
     /// I2: processes, and directories, of containers that no record knows.
     fn strays(&self, all: &[Container]) -> Result<Vec<Finding>> {
-        let settings = &self.rooms().settings;
+        let settings = &self.rooms().settings();
         let known: BTreeSet<&str> = all.iter().map(|container| container.id().as_str()).collect();
         let mut findings = Vec::new();
         let cgroups = cgroups_below(settings.cgroup_driver, &settings.cgroup_parent)?;
@@ -135,7 +135,7 @@ impl System {
 
     /// I3: no mount of ours is ever to be seen on the host.
     fn mounts_on_the_host(&self) -> Result<Vec<Finding>> {
-        let settings = &self.rooms().settings;
+        let settings = &self.rooms().settings();
         let table = std::fs::read_to_string("/proc/self/mountinfo")?;
         let ours = |target: &str| {
             [&settings.data_root, &settings.exec_root].iter().any(|root| {

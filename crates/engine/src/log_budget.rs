@@ -121,7 +121,7 @@ fn part_of(name: &str, id: &Id) -> Option<u32> {
 impl Containers {
     /// Holds the logs to their budget for as long as the daemon lives.
     pub async fn keep_log_budget(self) {
-        let budget = self.rooms.settings.log_budget;
+        let budget = self.rooms.settings().log_budget;
         if budget == LogBudget::Unlimited {
             return;
         }
@@ -142,7 +142,7 @@ impl Containers {
             LogBudget::Unlimited => return Ok(()),
             LogBudget::Bytes(bytes) => bytes,
             LogBudget::Percent(percent) => {
-                let root = &self.rooms.settings.data_root;
+                let root = &self.rooms.settings().data_root;
                 let disk = rustix::fs::statvfs(root)
                     .context(|| format!("cannot look at {}", root.display()))?;
                 (disk.f_blocks * disk.f_frsize) / 100 * u64::from(percent)

@@ -93,7 +93,7 @@ impl Containers {
             if !record.state.phase.is_up() || record.state.pid == 0 {
                 return None;
             }
-            let plan = Plan::of(&record.config, record.host(), &self.rooms.settings);
+            let plan = Plan::of(&record.config, record.host(), &self.rooms.settings());
             match plan.and_then(|plan| container.attach_request(&record, &plan)) {
                 Ok(request) => Some(network::Living { request, pid: record.state.pid }),
                 Err(error) => {
@@ -139,8 +139,8 @@ impl Containers {
             rooms.store.delete::<Wish>(wish.container.as_str())?;
         }
         for dir in [
-            rooms.settings.exec_root.join("containers"),
-            rooms.settings.data_root.join("containers"),
+            rooms.settings().exec_root.join("containers"),
+            rooms.settings().data_root.join("containers"),
         ] {
             let entries =
                 std::fs::read_dir(&dir).context(|| format!("cannot read {}", dir.display()))?;

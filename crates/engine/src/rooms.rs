@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 
 use image::Images;
 use network::Networks;
 use runtime::cgroup::Driver;
 use shim::Launcher;
 use state::{Actor, EventKind, Journal, Store};
-use stdx::Id;
+use stdx::{Error, Id, Result};
 use storage::Storage;
 
 use crate::container::ids::{Range, Ranges, Userns};
@@ -69,6 +69,21 @@ pub struct Settings {
     pub userns: Userns,
     /// Where the ranges come from that containers get of their own.
     pub id_pool: Range,
+    /// `--ipc` and `--cgroupns` for containers that do not say; empty: as is usual.
+    pub ipc_mode: String,
+    pub cgroupns_mode: String,
+}
+
+impl Settings {
+    /// Whether a container without a runtime of its own could be started.
+    pub fn check_default_runtime(&self) -> Result<()> {
+        crate::container::plan::runtime("", self).map(drop).map_err(|_| {
+            Error::invalid(format!(
+                "specified default runtime '{}' does not exist",
+                self.default_runtime
+            ))
+        })
+    }
 }
 
 /// The parts that [`crate::Containers::open`] is given.
@@ -84,7 +99,8 @@ pub struct Parts {
 
 /// The parts at work: what every verb can reach.
 pub(crate) struct Rooms {
-    pub(crate) settings: Settings,
+    /// Another is put in its place when the configuration is read again.
+    settings: RwLock<Arc<Settings>>,
     pub(crate) store: Store,
     pub(crate) journal: Journal,
     pub(crate) storage: Arc<Storage>,
@@ -113,7 +129,7 @@ impl Rooms {
         let (registry, ids, execs, seccomp, creations, foreign, vault, volumes_in_memory) =
             Default::default();
         Self {
-            settings,
+            settings: RwLock::new(Arc::new(settings)),
             store,
             journal,
             storage,
@@ -133,14 +149,23 @@ impl Rooms {
         }
     }
 
+    /// What the configuration says now. Who asks twice may hear something else.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(crate) fn put_settings(&self, settings: Settings) {
+        *self.settings.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+    }
+
     /// Where what a container leaves for people lies: its log.
     pub(crate) fn data_dir(&self, id: &Id) -> PathBuf {
-        self.settings.data_root.join("containers").join(id.as_str())
+        self.settings().data_root.join("containers").join(id.as_str())
     }
 
     /// Where a container's shim lives while it runs, and what is made for one run: hosts, resolv.conf, hostname.
     pub(crate) fn exec_dir(&self, id: &Id) -> PathBuf {
-        self.settings.exec_root.join("containers").join(id.as_str())
+        self.settings().exec_root.join("containers").join(id.as_str())
     }
 
     pub(crate) fn volume_event(&self, action: &str, name: &str, driver: &str) {

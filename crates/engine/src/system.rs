@@ -11,6 +11,7 @@ use api::system::{
 };
 use runtime::cgroup::Driver;
 use serde::Serialize;
+use state::{Actor, EventKind};
 use stdx::Result;
 use stdx::time::Timestamp;
 
@@ -64,12 +65,24 @@ impl System {
         Self { containers: containers.clone(), id }
     }
 
+    pub fn settings(&self) -> Arc<Settings> {
+        self.rooms().settings()
+    }
+
+    /// Other settings from now on, and an event that tells what they are. What exists keeps what it was made with.
+    pub fn reload(&self, settings: Settings, mut told: BTreeMap<String, String>) {
+        told.insert("name".to_owned(), settings.hostname.clone());
+        self.rooms().put_settings(settings);
+        let actor = Actor { id: self.id.clone(), attributes: told };
+        self.rooms().journal.append(EventKind::Daemon, "reload", actor);
+    }
+
     pub(crate) fn rooms(&self) -> &Arc<Rooms> {
         &self.containers.rooms
     }
 
     pub fn is_experimental(&self) -> bool {
-        self.rooms().settings.experimental
+        self.rooms().settings().experimental
     }
 
     /// Refuses when the disk has failed to keep what was written, and only reading is left.
@@ -90,7 +103,7 @@ impl System {
         let details = [
             ("ApiVersion", API_VERSION),
             ("Arch", architecture_of_go()),
-            ("Experimental", if self.rooms().settings.experimental { "true" } else { "false" }),
+            ("Experimental", if self.rooms().settings().experimental { "true" } else { "false" }),
             ("KernelVersion", &kernel),
             ("MinAPIVersion", MIN_API_VERSION),
             ("Os", "linux"),
@@ -112,7 +125,7 @@ impl System {
             os: "linux".to_owned(),
             arch: architecture_of_go().to_owned(),
             kernel_version: kernel,
-            experimental: self.rooms().settings.experimental,
+            experimental: self.rooms().settings().experimental,
             ..Version::default()
         }
     }
@@ -126,7 +139,7 @@ impl System {
 
     fn info_now(&self) -> Result<Info> {
         let rooms = self.rooms();
-        let settings = &rooms.settings;
+        let settings = &rooms.settings();
         let all = self.containers.all();
         let count = |wanted: fn(Phase) -> bool| {
             all.iter().filter(|c| wanted(c.record().state.phase)).count() as i64
@@ -240,7 +253,11 @@ impl System {
                 if settings.userns != Userns::Host {
                     options.push("name=userns".to_owned());
                 }
-                if v2 {
+                let private = match settings.cgroupns_mode.as_str() {
+                    "" => v2,
+                    mode => mode == "private",
+                };
+                if private {
                     options.push("name=cgroupns".to_owned());
                 }
                 if settings.rootless {

@@ -34,7 +34,11 @@ pub(crate) struct Config {
     pub(crate) registry_mirrors: Vec<String>,
     pub(crate) insecure_registries: Vec<String>,
     pub(crate) max_concurrent_downloads: usize,
+    pub(crate) max_concurrent_uploads: usize,
     pub(crate) max_download_attempts: u32,
+    pub(crate) features: BTreeMap<String, bool>,
+    pub(crate) live_restore: bool,
+    pub(crate) shutdown_timeout: i64,
     pub(crate) bridge: Option<String>,
     pub(crate) bip: Option<String>,
     pub(crate) fixed_cidr: Option<String>,
@@ -71,6 +75,9 @@ pub(crate) struct Config {
     pub(crate) experimental: bool,
     pub(crate) seccomp_profile: String,
     pub(crate) shm_size: u64,
+    /// Empty: as is usual.
+    pub(crate) ipc_mode: String,
+    pub(crate) cgroupns_mode: String,
     pub(crate) cgroup_driver: Option<Driver>,
     /// Empty: as is usual for the driver.
     pub(crate) cgroup_parent: String,
@@ -109,7 +116,11 @@ impl Default for Config {
             registry_mirrors: Vec::new(),
             insecure_registries: Vec::new(),
             max_concurrent_downloads: 3,
+            max_concurrent_uploads: 5,
             max_download_attempts: 5,
+            features: BTreeMap::new(),
+            live_restore: false,
+            shutdown_timeout: 15,
             bridge: None,
             bip: None,
             fixed_cidr: None,
@@ -144,6 +155,8 @@ impl Default for Config {
             experimental: false,
             seccomp_profile: String::new(),
             shm_size: 64 << 20,
+            ipc_mode: String::new(),
+            cgroupns_mode: String::new(),
             cgroup_driver: None,
             cgroup_parent: String::new(),
             authorization_plugins: Vec::new(),
@@ -233,6 +246,12 @@ const SETTINGS: &[Setting] = &[
         "Default address pools for local networks",
     ),
     setting(
+        "default-cgroupns-mode",
+        "default-cgroupns-mode",
+        One,
+        "Default mode for containers cgroup namespace (\"host\"|\"private\")",
+    ),
+    setting(
         "default-gateway",
         "default-gateway",
         One,
@@ -243,6 +262,12 @@ const SETTINGS: &[Setting] = &[
         "default-gateway-v6",
         One,
         "Default gateway IPv6 address for the default bridge",
+    ),
+    setting(
+        "default-ipc-mode",
+        "default-ipc-mode",
+        One,
+        "Default mode for containers ipc (\"shareable\"|\"private\")",
     ),
     setting(
         "default-network-opt",
@@ -259,6 +284,12 @@ const SETTINGS: &[Setting] = &[
     setting("exec-opt", "exec-opts", Many, "Runtime execution options"),
     setting("exec-root", "exec-root", One, "Root directory for execution state files"),
     setting("experimental", "experimental", Switch, "Enable experimental features"),
+    setting(
+        "feature",
+        "features",
+        Pairs,
+        "Accepted for compatibility; there are no features to choose",
+    ),
     setting("fixed-cidr", "fixed-cidr", One, "IPv4 subnet for fixed IPs of the default bridge"),
     setting(
         "fixed-cidr-v6",
@@ -333,6 +364,12 @@ const SETTINGS: &[Setting] = &[
         "Set the max concurrent downloads",
     ),
     setting(
+        "max-concurrent-uploads",
+        "max-concurrent-uploads",
+        One,
+        "Set the max concurrent uploads",
+    ),
+    setting(
         "max-download-attempts",
         "max-download-attempts",
         One,
@@ -404,7 +441,7 @@ const SETTINGS: &[Setting] = &[
 /// What a command line asks for.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Asked {
-    Run(Box<Config>),
+    Run(Box<Config>, Box<Told>),
     Help,
     Version,
     /// Only whether the configuration is right.
@@ -460,41 +497,73 @@ pub(crate) fn read(args: &[String]) -> Result<Asked> {
         };
         said.entry(setting.flag).or_default().push(value);
     }
-    let places = user::places()?;
-    let mut config = places.as_ref().map_or_else(Config::default, user::Places::defaults);
-    let named = said.remove("config-file").and_then(|mut files| files.pop());
-    let own = places.as_ref().map(|places| places.config_file().display().to_string());
-    let file = named.as_deref().or(own.as_deref()).unwrap_or(FILE);
-    if named.is_some() || Path::new(file).exists() {
-        let text = std::fs::read_to_string(file)
-            .context(|| format!("unable to configure the Docker daemon with file {file}"))?;
-        let in_file = understand(&text, file)?;
-        let twice: BTreeSet<_> =
-            in_file.keys().filter(|flag| said.contains_key(*flag)).copied().collect();
-        if let Some(flag) = twice.first() {
-            return Err(Error::invalid(format!(
-                "unable to configure the Docker daemon with file {file}: the following directives are specified both as a flag and in the configuration file: {flag}: (from flag: {}, from file: {})",
-                said[flag].join(" "),
-                in_file[flag].join(" ")
-            )));
-        }
-        said.extend(in_file);
-    }
-    for (flag, values) in said {
-        for value in values {
-            config.set(flag, &value).context(|| format!("invalid value {value:?} for --{flag}"))?;
-        }
-    }
-    if let Some(places) = &places {
-        places.complete(&mut config)?;
-    }
-    if config.hosts.is_empty() {
-        config.hosts.push("unix:///run/gantry.sock".to_owned());
-    }
+    let told = Told::new(said, user::places()?);
+    let config = told.read()?.config;
     if only_validate {
         return Ok(Asked::Validated(Box::new(config)));
     }
-    Ok(Asked::Run(Box::new(config)))
+    Ok(Asked::Run(Box::new(config), Box::new(told)))
+}
+
+/// Where the configuration comes from: it can be read again.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Told {
+    flags: BTreeMap<&'static str, Vec<String>>,
+    pub(crate) file: String,
+    /// Somebody named the file: it has to be there.
+    named: bool,
+    places: Option<user::Places>,
+}
+
+/// All that was said, at this moment.
+pub(crate) struct Read {
+    pub(crate) config: Config,
+    /// What the file speaks of, by the names of flags.
+    pub(crate) in_file: BTreeSet<&'static str>,
+}
+
+impl Told {
+    fn new(mut flags: BTreeMap<&'static str, Vec<String>>, places: Option<user::Places>) -> Self {
+        let named = flags.remove("config-file").and_then(|mut files| files.pop());
+        let own = places.as_ref().map(|places| places.config_file().display().to_string());
+        let is_named = named.is_some();
+        let file = named.or(own).unwrap_or_else(|| FILE.to_owned());
+        Self { flags, file, named: is_named, places }
+    }
+
+    pub(crate) fn read(&self) -> Result<Read> {
+        let file = &self.file;
+        let mut in_file = BTreeMap::new();
+        if self.named || Path::new(file).exists() {
+            let text = std::fs::read_to_string(file)
+                .context(|| format!("unable to configure the Docker daemon with file {file}"))?;
+            in_file = understand(&text, file)?;
+        }
+        if let Some((flag, words)) = in_file.iter().find(|(flag, _)| self.flags.contains_key(*flag))
+        {
+            return Err(Error::invalid(format!(
+                "unable to configure the Docker daemon with file {file}: the following directives are specified both as a flag and in the configuration file: {flag}: (from flag: {}, from file: {})",
+                self.flags[flag].join(" "),
+                words.join(" ")
+            )));
+        }
+        let mut config = self.places.as_ref().map_or_else(Config::default, user::Places::defaults);
+        for (flag, value) in self
+            .flags
+            .iter()
+            .chain(&in_file)
+            .flat_map(|(flag, values)| values.iter().map(move |value| (*flag, value)))
+        {
+            config.set(flag, value).context(|| format!("invalid value {value:?} for --{flag}"))?;
+        }
+        if let Some(places) = &self.places {
+            places.complete(&mut config)?;
+        }
+        if config.hosts.is_empty() {
+            config.hosts.push("unix:///run/gantry.sock".to_owned());
+        }
+        Ok(Read { config, in_file: in_file.into_keys().collect() })
+    }
 }
 
 /// The file's keys as the flags' words.
@@ -556,6 +625,7 @@ fn by_driver(driver: &str, options: &Value) -> Vec<Option<String>> {
 fn pair(key: &str, value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(format!("{key}={text}")),
+        Value::Bool(wanted) => Some(format!("{key}={wanted}")),
         Value::Object(map) => match (map.get("path"), map.get("Soft"), map.get("Hard")) {
             (Some(path), _, _) => Some(format!("{key}={}", path.as_str()?)),
             (None, soft, hard) => {
@@ -612,16 +682,15 @@ impl Config {
             ),
             "dns-opt" => self.dns_options.push(text()),
             "dns-search" => self.dns_search.push(text()),
-            "exec-opt" => match two(value)? {
-                ("native.cgroupdriver", driver) => {
-                    self.cgroup_driver = Some(cgroup_driver(driver)?)
+            "exec-opt" => {
+                if let Some(driver) = exec_opt(value)? {
+                    self.cgroup_driver = Some(driver);
                 }
-                _ => {
-                    return Err(Error::not_implemented(format!(
-                        "exec-opt {value} is not supported yet"
-                    )));
-                }
-            },
+            }
+            "feature" => {
+                let (name, wanted) = value.split_once('=').unwrap_or((value, "true"));
+                self.features.insert(name.to_owned(), switch(wanted)?);
+            }
             "exec-root" => self.exec_root = absolute(value)?,
             "fixed-cidr" => self.fixed_cidr = Some(text()),
             "fixed-cidr-v6" => self.fixed_cidr6 = Some(text()),
@@ -647,7 +716,8 @@ impl Config {
             "allow-direct-routing" => self.allow_direct_routing = switch(value)?,
             "bridge-accept-fwmark" => self.accept_fwmark = Some(value.parse()?),
             "ipv6" => self.ipv6 = switch(value)?,
-            "label" => self.labels.push(text()),
+            "label" => label(&mut self.labels, value)?,
+            "live-restore" | "shutdown-timeout" => self.set_end(flag, value)?,
             "log-budget" => self.log_budget = LogBudget::parse(value)?,
             "log-driver" => self.log_driver = text(),
             "log-level" => match value {
@@ -659,9 +729,23 @@ impl Config {
                 self.log_opts.insert(name.to_owned(), option.to_owned());
             }
             "max-concurrent-downloads" => {
-                self.max_concurrent_downloads = number::<usize>(value)?.max(1)
+                self.max_concurrent_downloads = at_most(value, "max concurrent downloads", 3)?
             }
-            "max-download-attempts" => self.max_download_attempts = number::<u32>(value)?.max(1),
+            "max-concurrent-uploads" => {
+                self.max_concurrent_uploads = at_most(value, "max concurrent uploads", 5)?
+            }
+            "max-download-attempts" => {
+                self.max_download_attempts = at_most(value, "max download attempts", 5)?
+            }
+            "default-ipc-mode" => self.ipc_mode = ipc_mode(value)?,
+            "default-cgroupns-mode" => match value {
+                "" | "host" | "private" => self.cgroupns_mode = text(),
+                _ => {
+                    return Err(Error::invalid(format!(
+                        "default cgroup namespace mode ({value}) is invalid; use \"host\" or \"private\""
+                    )));
+                }
+            },
             "metrics-addr" => self.metrics_address = Some(text()).filter(|text| !text.is_empty()),
             "mtu" => self.mtu = number(value)?,
             "no-new-privileges" => self.no_new_privileges = switch(value)?,
@@ -686,7 +770,7 @@ impl Config {
             "tlskey" => self.tls_key = PathBuf::from(value),
             "tlsverify" => self.tls_verify = switch(value)?,
             "experimental" => self.experimental = switch(value)?,
-            "containerd" | "live-restore" | "shutdown-timeout" | "userland-proxy" => {
+            "containerd" | "userland-proxy" => {
                 self.remarks.push(format!("--{flag} is accepted and means nothing here"));
             }
             other => unreachable!("--{other} is in the table and not understood"),
@@ -701,6 +785,16 @@ fn absolute(value: &str) -> Result<PathBuf> {
 }
 
 impl Config {
+    /// What is to become of containers when the daemon ends: they live on, whatever is said.
+    fn set_end(&mut self, flag: &str, value: &str) -> Result<()> {
+        match flag {
+            "live-restore" => self.live_restore = switch(value)?,
+            _ => self.shutdown_timeout = number(value)?,
+        }
+        self.remarks.push(format!("--{flag} is accepted and means nothing here"));
+        Ok(())
+    }
+
     fn set_rootless(&mut self, flag: &str, value: &str) -> Result<()> {
         let mut wanted = self.rootless.clone().unwrap_or_default();
         match flag {
@@ -753,6 +847,62 @@ fn ulimit(value: &str) -> Result<(String, i64, i64)> {
     let (name, limits) = two(value)?;
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
     Ok((name.to_owned(), number(soft)?, number(hard)?))
+}
+
+/// `None` where nobody chose a driver.
+fn exec_opt(value: &str) -> Result<Option<Driver>> {
+    let (name, chosen) = value.split_once('=').unwrap_or((value, ""));
+    let (name, chosen) = (name.trim().to_ascii_lowercase(), chosen.trim());
+    if name.is_empty() || chosen.is_empty() {
+        return Err(Error::invalid(format!(
+            "invalid exec-opt ({value}): must be formatted 'opt=value'"
+        )));
+    }
+    let why = match name.as_str() {
+        "native.cgroupdriver" => return cgroup_driver(chosen).map(Some),
+        "isolation" => "option 'isolation' is only supported on windows".to_owned(),
+        _ => format!("unknown option: '{name}'"),
+    };
+    Err(Error::invalid(format!("invalid exec-opt ({value}): {why}")))
+}
+
+/// One that says what another has said already is not kept twice; one that says otherwise is refused.
+fn label(labels: &mut Vec<String>, new: &str) -> Result<()> {
+    let bad = || Error::invalid(format!("bad attribute format: {new}"));
+    let (name, value) = new.split_once('=').ok_or_else(bad)?;
+    let other =
+        labels.iter().filter_map(|label| label.split_once('=')).find(|(one, _)| *one == name);
+    match other {
+        None => labels.push(new.to_owned()),
+        Some((_, same)) if same == value => {}
+        Some((_, other)) => {
+            return Err(Error::invalid(format!(
+                "conflict labels for {name}={value} and {name}={other}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// How many of something there may be at a time; zero leaves it to us.
+fn at_most<T: TryFrom<i64>>(value: &str, what: &str, usual: i64) -> Result<T> {
+    let invalid = || Error::invalid(format!("invalid {what}: {value}"));
+    let wanted: i64 = number(value)?;
+    T::try_from(if wanted == 0 { usual } else { wanted }).map_err(|_| invalid())
+}
+
+fn ipc_mode(mode: &str) -> Result<String> {
+    let hint = "use \"shareable\" or \"private\"";
+    match mode {
+        "" | "shareable" | "private" => Ok(mode.to_owned()),
+        "host" | "none" => Err(Error::invalid(format!(
+            "IPC mode \"{mode}\" is not supported as default value; {hint}"
+        ))),
+        _ if mode.starts_with("container:") => Err(Error::invalid(format!(
+            "IPC mode \"{mode}\" is not supported as default value; {hint}"
+        ))),
+        _ => Err(Error::invalid(format!("default IPC mode setting ({mode}) is invalid; {hint}"))),
+    }
 }
 
 fn cgroup_driver(name: &str) -> Result<Driver> {
@@ -842,7 +992,7 @@ mod tests {
     fn run(args: &str) -> Result<Config> {
         let args: Vec<String> = args.split_whitespace().map(str::to_owned).collect();
         match read(&args)? {
-            Asked::Run(config) => Ok(*config),
+            Asked::Run(config, _) => Ok(*config),
             other => panic!("{other:?}"),
         }
     }
@@ -853,6 +1003,10 @@ mod tests {
             let value = match (setting.flag, setting.shape) {
                 (_, Switch) => "true",
                 ("default-ulimit", _) => "nofile=1:2",
+                ("default-ipc-mode", _) => "shareable",
+                ("default-cgroupns-mode", _) => "private",
+                ("feature", _) => "buildkit=true",
+                ("label", _) => "a=b",
                 ("log-budget", _) => "5GB",
                 ("default-network-opt", _) => "bridge=com.docker.network.driver.mtu=1400",
                 (_, Pairs) => "a=b",
@@ -879,6 +1033,21 @@ mod tests {
         assert!(config.debug && !config.icc);
         assert_eq!(config.log_opts["max-size"], "1m");
         assert_eq!(run("--nope").unwrap_err().to_string(), "unknown flag: --nope");
+    }
+
+    #[test]
+    fn options_of_execution() {
+        let check =
+            |value: &str| run(&format!("--exec-opt {value}")).map(|config| config.cgroup_driver);
+        assert_eq!(check("Native.CgroupDriver=cgroupfs").unwrap(), Some(Driver::Cgroupfs));
+        for (value, why) in [
+            ("native.cgroupdriver", "must be formatted 'opt=value'"),
+            ("isolation=process", "option 'isolation' is only supported on windows"),
+            ("other=x", "unknown option: 'other'"),
+        ] {
+            let error = check(value).unwrap_err().chain();
+            assert!(error.ends_with(&format!("invalid exec-opt ({value}): {why}")), "{error}");
+        }
     }
 
     #[test]

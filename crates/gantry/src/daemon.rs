@@ -19,8 +19,8 @@ use network::{AddressPool, Bridge, NetworkConfig, Networks};
 use plugin::{Places, Plugins};
 use rootless::Outside;
 use runtime::cgroup::Driver;
-use server::Authorization;
 use server::listen::{Listener, TcpSecurity, TlsFiles};
+use server::{Authorization, Gate};
 use shim::Launcher;
 use shim::logs::PluginPlaces;
 use state::{Journal, Store};
@@ -28,7 +28,8 @@ use stdx::{Context, Error, Id, Result};
 use storage::Storage;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::config::{self, Asked, Config};
+use crate::config::{self, Asked, Config, Told};
+use crate::reload;
 
 /// How often events go to disk and the trash is emptied.
 const CHORES: Duration = Duration::from_secs(5);
@@ -41,20 +42,22 @@ const BLOCKING_THREADS: usize = 8192;
 pub(crate) fn main(program: &str, args: Vec<OsString>) -> ExitCode {
     let args: Vec<String> =
         args.into_iter().map(|word| word.to_string_lossy().into_owned()).collect();
-    let config = match config::read(&args) {
+    let (config, told) = match config::read(&args) {
         Ok(Asked::Help) => return say(&config::usage(program)),
         Ok(Asked::Version) => return say(&format!("Gantry version {}\n", engine::system::VERSION)),
         Ok(Asked::Validated(config)) => {
-            return match networking(&config, "").and_then(|_| settings(&config)) {
+            return match networking(&config, "")
+                .and_then(|_| settings(&config)?.check_default_runtime())
+            {
                 Ok(_) => say("configuration OK\n"),
                 Err(error) => complain(&error),
             };
         }
-        Ok(Asked::Run(config)) => *config,
+        Ok(Asked::Run(config, told)) => (*config, *told),
         Err(error) => return complain(&error),
     };
-    log_to_stderr(&config);
-    match run(config) {
+    let log = log_to_stderr(&config);
+    match run(config, told, log) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!(error = %error.chain(), "failed to start daemon");
@@ -76,7 +79,25 @@ fn complain(error: &Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn log_to_stderr(config: &Config) {
+/// Says how much is to be logged from now on.
+pub(crate) type LogFilter = Box<dyn Fn(&Config) + Send + Sync>;
+
+fn log_to_stderr(config: &Config) -> LogFilter {
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(log_filter(config))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .with_filter_reloading();
+    let handle = subscriber.reload_handle();
+    subscriber.init();
+    Box::new(move |config| {
+        if let Err(error) = handle.reload(log_filter(config)) {
+            tracing::error!(%error, "cannot change what is logged");
+        }
+    })
+}
+
+fn log_filter(config: &Config) -> String {
     let level = match config.log_level.as_str() {
         _ if config.debug => "debug",
         "fatal" => "error",
@@ -84,16 +105,10 @@ fn log_to_stderr(config: &Config) {
     };
     // Libraries below are heard from warnings on.
     let ours = "gantry,engine,image,network,plugin,server,shim,runtime,state,storage,tokiox,cli";
-    let filter =
-        ours.split(',').fold("warn".to_owned(), |filter, room| format!("{filter},{room}={level}"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    ours.split(',').fold("warn".to_owned(), |filter, room| format!("{filter},{room}={level}"))
 }
 
-fn run(config: Config) -> Result<()> {
+fn run(config: Config, told: Told, log: LogFilter) -> Result<()> {
     for remark in &config.remarks {
         tracing::warn!("{remark}");
     }
@@ -118,7 +133,7 @@ fn run(config: Config) -> Result<()> {
         .thread_name("gantry")
         .build()
         .context(|| "cannot start threads".to_owned())?;
-    let outcome = runtime.block_on(serve(&config, launcher, outside));
+    let outcome = runtime.block_on(serve(&config, told, log, launcher, outside));
     // Whatever still blocks on a container or a disk does not hold up the end.
     runtime.shutdown_timeout(Duration::from_secs(2));
     match std::fs::remove_file(&config.pidfile) {
@@ -145,9 +160,13 @@ fn enter(config: &Config) -> Result<Option<Arc<Outside>>> {
 
 async fn serve(
     config: &Config,
+    told: Told,
+    log: LogFilter,
     launcher: Arc<Launcher>,
     outside: Option<Arc<Outside>>,
 ) -> Result<()> {
+    // From here on it is no reason to end.
+    let hangup = signal(SignalKind::hangup())?;
     let listeners = listen(config, outside.as_deref())?;
     let store = Store::open(&config.data_root.join("state.db"))?;
     let journal = Journal::open(&store)?;
@@ -162,10 +181,12 @@ async fn serve(
     if let (Some(netd), Some(outside)) = (&mut networking.netd, &outside) {
         netd.stand_in = outside.dns();
     }
-    networking.outside = outside;
+    networking.outside = outside.clone();
     let networks = Networks::open(networking, &store, &journal)?;
+    let settings = settings(config)?;
+    settings.check_default_runtime()?;
     let containers = Containers::open(Parts {
-        settings: settings(config)?,
+        settings,
         store: store.clone(),
         journal: journal.clone(),
         storage: Arc::clone(&storage),
@@ -178,12 +199,9 @@ async fn serve(
     let chores = tokio::spawn(chores(store.clone(), journal.clone(), Arc::clone(&storage)));
     let logs = tokio::spawn(containers.clone().keep_log_budget());
     welcome(&config.data_root, &images).await;
-    let authorization = match config.authorization_plugins.as_slice() {
-        [] => None,
-        names => {
-            let names = names.to_vec();
-            Some(tokiox::blocking(move || Authorization::new(names, plugins)).await?)
-        }
+    let gate = {
+        let (names, plugins) = (config.authorization_plugins.clone(), Arc::clone(&plugins));
+        Gate::new(tokiox::blocking(move || Authorization::new(names, plugins)).await?)
     };
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -198,6 +216,15 @@ async fn serve(
         networks: networks.clone(),
         journal: journal.clone(),
     };
+    let listening = reload::Listeners {
+        log,
+        system: system.clone(),
+        images: rooms.images.clone(),
+        gate: gate.clone(),
+        plugins,
+        outside,
+    };
+    let reloading = tokio::spawn(reload::when_asked(hangup, told, config.clone(), listening));
     notify_ready();
     tracing::info!(version = engine::system::VERSION, "daemon has completed initialization");
     let shutdown = async move {
@@ -213,9 +240,10 @@ async fn serve(
         let _over = stopping.changed().await;
     };
     let monitored = tokio::spawn(server::serve_metrics(metrics, system, monitored));
-    server::serve(listeners, rooms, authorization, shutdown).await?;
+    server::serve(listeners, rooms, gate, shutdown).await?;
     drop(stop);
     monitored.await.map_err(|_| Error::internal("serving metrics panicked"))??;
+    reloading.abort();
     chores.abort();
     logs.abort();
     tokiox::blocking(move || networks.close()).await;
@@ -308,6 +336,8 @@ fn settings(config: &Config) -> Result<Settings> {
         experimental: config.experimental,
         runtimes: config.runtimes.clone(),
         init: config.init,
+        ipc_mode: config.ipc_mode.clone(),
+        cgroupns_mode: config.cgroupns_mode.clone(),
         no_new_privileges: config.no_new_privileges,
         shm_size: config.shm_size,
         rootless: config.rootless.is_some(),
@@ -375,7 +405,7 @@ fn users(config: &Config) -> Result<(Userns, Range)> {
     Ok((userns, pool))
 }
 
-fn registries(config: &Config, outside: Option<Arc<Outside>>) -> RegistryConfig {
+pub(crate) fn registries(config: &Config, outside: Option<Arc<Outside>>) -> RegistryConfig {
     RegistryConfig {
         mirrors: config.registry_mirrors.clone(),
         insecure: config.insecure_registries.clone(),

@@ -5,6 +5,7 @@
 
 mod config;
 mod daemon;
+mod reload;
 mod user;
 
 use std::ffi::OsString;

@@ -44,7 +44,7 @@ impl Images {
     ) -> Result<Arc<Image>> {
         let reference = reference.with_default_tag();
         let pull = async {
-            let repository = self.room.registries.repository(&reference, credentials).await?;
+            let repository = self.room.registries().repository(&reference, credentials).await?;
             let pull = Pull::new(self, &reference, platform, &Reporter::new(progress));
             let (image, outcome) = pull.run(&repository).await?;
             pull.conclude(&image, outcome, &reference).await;
@@ -63,7 +63,7 @@ impl Images {
     ) -> Result<()> {
         let reporter = Reporter::new(progress);
         let pulls = async {
-            let repository = self.room.registries.repository(name, credentials).await?;
+            let repository = self.room.registries().repository(name, credentials).await?;
             let mut last = None;
             let mut newest = Outcome::UpToDate;
             for tag in repository.tags().await? {
@@ -590,7 +590,8 @@ impl Job {
             self.say("Download complete").await;
             return Ok(None);
         }
-        let downloads = &self.images.room.downloads;
+        let registries = self.images.room.registries();
+        let downloads = &registries.downloads;
         let _permit = match downloads.try_acquire() {
             Ok(permit) => permit,
             Err(_) => {
@@ -673,7 +674,8 @@ impl Job {
         mut received: u64,
         pieced_together: &mut bool,
     ) -> Result<()> {
-        let config = &self.images.room.registries.config;
+        let registries = self.images.room.registries();
+        let config = &registries.config;
         let mut ticker =
             Ticker::new(&self.reporter, self.blob.digest.short(), "Downloading", self.blob.size);
         ticker.advance(received);

@@ -3,7 +3,7 @@
 //! The catalog is read under a short lock; it changes only by [`Images::commit`], which writes the records first. Files
 //! come before the records that need them (a [`Lease`] keeps the sweeper away meanwhile) and go after them.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use oci::image::{Descriptor, ImageConfig, RunConfig};
 use oci::{ChainId, Digest, Platform, Reference};
@@ -11,7 +11,6 @@ use state::{Actor, EventKind, Journal, Store};
 use stdx::time::Timestamp;
 use stdx::{Context, Error, Result};
 use storage::Storage;
-use tokio::sync::Semaphore;
 use tokiox::OncePerKey;
 
 use crate::catalog::{Catalog, Change, Entry, Hold, stored_form};
@@ -29,11 +28,10 @@ pub struct Images {
 pub(crate) struct Room {
     pub(crate) state: Store,
     pub(crate) storage: Arc<Storage>,
-    pub(crate) registries: Registries,
+    registries: RwLock<Arc<Registries>>,
     /// Two pulls of one layer fetch it once and unpack it once.
     pub(crate) fetching: OncePerKey<Digest>,
     pub(crate) unpacking: OncePerKey<ChainId>,
-    pub(crate) downloads: Semaphore,
     pub(crate) pins: Arc<Pins>,
     journal: Journal,
     catalog: Mutex<Arc<Catalog>>,
@@ -95,6 +93,12 @@ impl Image {
     }
 }
 
+impl Room {
+    pub(crate) fn registries(&self) -> Arc<Registries> {
+        Arc::clone(&self.registries.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
 impl Images {
     /// Opens what is recorded. An image whose configuration is lost or damaged is left out and said so: it can be pulled
     /// again, and `system check` finds it.
@@ -122,20 +126,24 @@ impl Images {
         for record in state.list::<HoldRecord>()? {
             catalog.apply(Change::PutHold(Hold { record, running: false }));
         }
-        let downloads = Semaphore::new(registries.concurrent_downloads.max(1));
         let room = Room {
             state: state.clone(),
             storage,
-            registries: Registries::new(registries),
+            registries: RwLock::new(Arc::new(Registries::new(registries))),
             fetching: OncePerKey::new(),
             unpacking: OncePerKey::new(),
-            downloads,
             pins: Arc::default(),
             journal: journal.clone(),
             catalog: Mutex::new(Arc::new(catalog)),
             turn: Mutex::default(),
         };
         Ok(Self { room: Arc::new(room) })
+    }
+
+    /// Registries are used otherwise from now on; who talks to one already goes on as he began.
+    pub fn use_registries(&self, config: RegistryConfig) {
+        let now = Arc::new(self.room.registries().with(config));
+        *self.room.registries.write().unwrap_or_else(PoisonError::into_inner) = now;
     }
 
     /// Finds an image by name, ID or the beginning of an ID, in Docker's order.

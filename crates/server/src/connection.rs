@@ -40,10 +40,7 @@ pub(crate) async fn serve(
     mut stopping: watch::Receiver<bool>,
 ) -> io::Result<()> {
     let takeover = Arc::new(Mutex::new(None));
-    let peer = match house.authorization {
-        Some(_) => Peer::of(&stream),
-        None => Peer::default(),
-    };
+    let peer = Peer::of(&stream);
     let service =
         Answers { house, peer, takeover: Arc::clone(&takeover), stopping: stopping.clone() };
     let mut connection = http1::Builder::new()
@@ -154,8 +151,8 @@ async fn route(mut router: Router, mut request: Request<Body>) -> Response {
 
 /// Whoever must agree is asked, the routes answer, and every answer carries the same headers.
 async fn answer(house: House, peer: &Peer, request: Request<Incoming>) -> Response {
-    let House { router, authorization, experimental } = house;
-    let mut response = match authorization {
+    let House { router, gate, experimental } = house;
+    let mut response = match gate.now() {
         None => route(router, request.map(Body::new)).await,
         Some(authorization) => match authorization.request(request, peer).await {
             Ok((request, allowed)) => allowed.response(route(router, request).await).await,

@@ -21,7 +21,7 @@ mod websocket;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use authorization::Authorization;
+pub use authorization::{Authorization, Gate};
 use axum::Router;
 pub use routes::{Rooms, router, without_rooms};
 use stdx::Result;
@@ -42,12 +42,11 @@ const GRACE: Duration = Duration::from_secs(5);
 pub async fn serve(
     listeners: Vec<Listener>,
     rooms: Rooms,
-    authorization: Option<Authorization>,
+    gate: Gate,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let experimental = rooms.system.is_experimental();
-    let house =
-        House { router: router(rooms), authorization: authorization.map(Arc::new), experimental };
+    let house = House { router: router(rooms), gate, experimental };
     serve_house(listeners, house, shutdown).await
 }
 
@@ -66,7 +65,7 @@ pub async fn serve_router(
     router: Router,
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
-    serve_house(listeners, House { router, authorization: None, experimental: false }, shutdown)
+    serve_house(listeners, House { router, gate: Gate::default(), experimental: false }, shutdown)
         .await
 }
 
@@ -74,7 +73,7 @@ pub async fn serve_router(
 #[derive(Clone)]
 struct House {
     router: Router,
-    authorization: Option<Arc<Authorization>>,
+    gate: Gate,
     /// Clients offer more commands.
     experimental: bool,
 }

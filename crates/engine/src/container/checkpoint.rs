@@ -71,23 +71,23 @@ impl Container {
 
     /// Starts the container where a checkpoint left it.
     pub async fn start_from(&self, asked: &str, directory: &str, id: &str) -> Result<()> {
-        if !self.rooms.settings.experimental {
+        if !self.rooms.settings().experimental {
             return Err(Error::invalid("checkpoint is only supported in experimental mode"));
         }
         let images = self.existing_checkpoint(asked, directory, id)?;
-        let criu = Criu::find(&self.rooms.settings.program_dirs)?.program().to_owned();
+        let criu = Criu::find(&self.rooms.settings().program_dirs)?.program().to_owned();
         self.start_with(Some(shim::Checkpoint { images, criu })).await
     }
 
     fn dump(&self, images: &Path, leave_running: bool) -> Result<()> {
         let record = self.record();
-        if plan::runtime(&record.host().runtime, &self.rooms.settings)?.is_some() {
+        if plan::runtime(&record.host().runtime, &self.rooms.settings())?.is_some() {
             return Err(Error::not_implemented("checkpoints need the built-in runtime"));
         }
         let pid = i32::try_from(record.state.pid).ok().and_then(Pid::from_raw);
-        let criu = Criu::find(&self.rooms.settings.program_dirs)?;
+        let criu = Criu::find(&self.rooms.settings().program_dirs)?;
         let shim = self.rooms.exec_dir(&record.id);
-        let (spec, cgroup) = shim::spec_of(&shim, self.rooms.settings.cgroup_driver)?;
+        let (spec, cgroup) = shim::spec_of(&shim, self.rooms.settings().cgroup_driver)?;
         // Logs go where the container's other passing things are: of images only what is needed is kept.
         let settings = Settings { work: Some(shim), ..Settings::default() };
         criu::dump(

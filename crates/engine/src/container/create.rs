@@ -56,11 +56,11 @@ impl Containers {
         host_config.port_bindings = Some(super::plan::port_bindings(bindings)?);
         rooms.resolve_secrets(&mut host_config)?;
         let mut warnings =
-            super::plan::discard_here(&mut host_config.resources, &rooms.settings.cgroup_parent)?;
-        let plan = Plan::of(&config, &host_config, &rooms.settings)?;
+            super::plan::discard_here(&mut host_config.resources, &rooms.settings().cgroup_parent)?;
+        let plan = Plan::of(&config, &host_config, &rooms.settings())?;
         plan.check_process()?;
-        plan.log.check_plugin(&rooms.settings)?;
-        super::plan::fill_in(&mut host_config, &rooms.settings, runtime::cgroup::Mode::detect()?);
+        plan.log.check_plugin(&rooms.settings())?;
+        super::plan::fill_in(&mut host_config, &rooms.settings(), runtime::cgroup::Mode::detect()?);
         let endpoints =
             endpoints::endpoints(&plan, &host_config, body.networking_config, &rooms.networks)?;
         reach::check(&plan, endpoints.keys(), &rooms.networks)?;

@@ -284,8 +284,8 @@ impl Container {
     /// Does for a shim that was killed what it would have done: ends what is left in the cgroup, and the cgroup.
     fn take_cgroup_back(&self) -> Result<()> {
         let record = self.record();
-        let plan = Plan::of(&record.config, record.host(), &self.rooms.settings)?;
-        let driver = self.rooms.settings.cgroup_driver;
+        let plan = Plan::of(&record.config, record.host(), &self.rooms.settings())?;
+        let driver = self.rooms.settings().cgroup_driver;
         let path = spec::cgroups_path(driver, &plan.cgroup_parent, record.id.as_str());
         let location = cgroup::Location::granted(driver, &path, record.id.as_str())?;
         match cgroup::Handle::open(&location) {

@@ -75,7 +75,7 @@ impl Container {
     fn apparmor_profile(&self, record: &Record) -> String {
         match record.state.phase {
             Phase::Created => String::new(),
-            _ => plan::apparmor_profile(record.host(), &self.rooms.settings).unwrap_or_default(),
+            _ => plan::apparmor_profile(record.host(), &self.rooms.settings()).unwrap_or_default(),
         }
     }
 

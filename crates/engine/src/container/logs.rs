@@ -112,8 +112,8 @@ impl Container {
 
     /// Where the log goes, and how it is kept.
     pub(crate) fn log_config(&self, record: &Record) -> Result<Config> {
-        let log = plan::log(record.host(), &self.rooms.settings)?;
-        let mut config = log.config(record, &self.rooms.settings)?;
+        let log = plan::log(record.host(), &self.rooms.settings())?;
+        let mut config = log.config(record, &self.rooms.settings())?;
         config.path = self.log_file(record, config.driver);
         Ok(config)
     }

@@ -92,7 +92,7 @@ impl Container {
 
     /// What follows a change of networks: ports and names, files, and the record.
     fn finish_change(&self, mut record: Record, namespace: BorrowedFd<'_>) -> Result<()> {
-        let plan = Plan::of(&record.config, record.host(), &self.rooms.settings)?;
+        let plan = Plan::of(&record.config, record.host(), &self.rooms.settings())?;
         let request = self.attach_request(&record, &plan)?;
         self.rooms.networks.attend(&request, namespace)?;
         record.ports = self.published_now(&record);
@@ -155,7 +155,7 @@ impl Container {
         {
             return Ok(());
         }
-        let plan = Plan::of(&record.config, record.host(), &self.rooms.settings)?;
+        let plan = Plan::of(&record.config, record.host(), &self.rooms.settings())?;
         let request = self.attach_request(&record, &plan)?;
         self.rooms.networks.attend(&request, namespace_of(record.state.pid)?.as_fd())
     }

@@ -147,7 +147,7 @@ impl Container {
         checkpoint: Option<Checkpoint>,
     ) -> Result<Running, LaunchError> {
         let rooms = &self.rooms;
-        let plan = Plan::of(&record.config, record.host(), &rooms.settings)?;
+        let plan = Plan::of(&record.config, record.host(), &rooms.settings())?;
         let mut mapped = self.user_namespace(record, &plan)?;
         let network = mapped.as_mut().and_then(|mapped| mapped.network.take());
         let start = Instant::now();
@@ -176,7 +176,7 @@ impl Container {
             devices: devices.concat(),
             block_io: block_io::look_up(&plan.block_devices)?,
             cgroups_path: spec::cgroups_path(
-                rooms.settings.cgroup_driver,
+                rooms.settings().cgroup_driver,
                 &plan.cgroup_parent,
                 record.id.as_str(),
             ),
@@ -198,7 +198,7 @@ impl Container {
         let endpoints = endpoints::connected(record, &attachment.endpoints, &rooms.networks);
         let ports = super::connect::published(&attachment);
         let mut spec = spec::spec(&plan, &surroundings);
-        cdi::inject(&mut spec, &plan.device_requests, &rooms.settings.cdi_spec_dirs)?;
+        cdi::inject(&mut spec, &plan.device_requests, &rooms.settings().cdi_spec_dirs)?;
         let launched = rooms.launcher.launch(Launch {
             id: record.id.to_string(),
             spec,
@@ -217,7 +217,7 @@ impl Container {
             attach: std::mem::take(&mut self.cell.live().waiting_attaches),
             init: plan.init,
             filter: filter.map(|filter| filter.program.clone()),
-            cgroup_driver: rooms.settings.cgroup_driver,
+            cgroup_driver: rooms.settings().cgroup_driver,
             runtime: plan.runtime.clone(),
             checkpoint,
             dir,
@@ -286,7 +286,7 @@ impl Container {
             let path = self.namespace_of(other, "ipc").context(words)?;
             joined.namespaces.push((NamespaceType::Ipc, path));
             let other = self.rooms.registry.find(other)?.record();
-            let theirs = Plan::of(&other.config, other.host(), &self.rooms.settings)?;
+            let theirs = Plan::of(&other.config, other.host(), &self.rooms.settings())?;
             if !matches!(theirs.ipc, Ipc::Shareable) {
                 return Err(Error::invalid(
                     "non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
@@ -304,7 +304,7 @@ impl Container {
             && let Ok(other) = self.rooms.registry.find(other)
         {
             let other = other.record();
-            let theirs = Plan::of(&other.config, other.host(), &self.rooms.settings)?;
+            let theirs = Plan::of(&other.config, other.host(), &self.rooms.settings())?;
             plan.hostname = theirs.hostname(&other.id);
             plan.domainname = theirs.domainname;
         }

@@ -34,7 +34,7 @@ impl Container {
             ))
             .context(words);
         }
-        let support = Support::below(&self.rooms.settings.cgroup_parent)?;
+        let support = Support::below(&self.rooms.settings().cgroup_parent)?;
         let mut warnings = plan::discard(&mut body.resources, &support)?;
         // Docker remembers every way to say "no limit" as this one.
         body.resources.pids_limit = body.resources.pids_limit.map(|limit| limit.max(0));
@@ -64,7 +64,7 @@ impl Container {
                 Some(NetRate { r#in: rate.r#in.or(now.r#in), out: rate.out.or(now.out) });
         }
         let limits = plan::resources(&host.resources, &mut warnings)?;
-        let plan = Plan::of(&record.config, &host, &self.rooms.settings)?;
+        let plan = Plan::of(&record.config, &host, &self.rooms.settings())?;
         reach::check(&plan, record.endpoints.keys(), &self.rooms.networks)?;
         let up = record.state.phase.is_up();
         let ports = (body.publish_add, body.publish_remove);

@@ -34,7 +34,7 @@ pub(crate) fn take(record: &mut Record, plan: &Plan, rooms: &Rooms) -> Result<()
         Userns::Host => return Ok(()),
         Userns::Shared(range) => range,
         Userns::Auto { size } | Userns::KeepId { size, .. } => {
-            let range = rooms.ids.take(&record.id, rooms.settings.id_pool, size)?;
+            let range = rooms.ids.take(&record.id, rooms.settings().id_pool, size)?;
             record.id_range = Some(range);
             range
         }

@@ -55,8 +55,8 @@ impl Container {
             Phase::Dead => return Err(Error::conflict(format!("container {id} is dead"))),
             _ => {}
         }
-        let plan = Plan::of(&record.config, record.host(), &self.rooms.settings)?;
-        let at = self.rooms.settings.exec_root.clone();
+        let plan = Plan::of(&record.config, record.host(), &self.rooms.settings())?;
+        let at = self.rooms.settings().exec_root.clone();
         // What is read shall have the owners that are on disk, and what is written those inside.
         let mapped = record.ids.is_some() && access == Access::Read;
         let (root, mut mounts) = if record.state.phase.is_up() && !mapped {
@@ -145,7 +145,7 @@ impl Container {
 impl Container {
     /// A place in a mount that is attached nowhere, as a mount of its own. Content cannot lead out of it. Blocks.
     pub(crate) fn part_of(&self, tree: OwnedFd, below: &str) -> Result<OwnedFd> {
-        let at = self.rooms.settings.exec_root.clone();
+        let at = self.rooms.settings().exec_root.clone();
         let below = below.to_owned();
         let (tell, told) = std::sync::mpsc::channel();
         let parts = Parts { root: tree, mounts: Vec::new(), at };

@@ -167,7 +167,7 @@ impl Container {
         for from in &plan.volumes_from {
             let other = self.rooms.registry.find(&from.container);
             let other = other.map_err(|error| error.with_kind(Kind::Invalid))?.record();
-            let theirs = Plan::of(&other.config, other.host(), &self.rooms.settings)?;
+            let theirs = Plan::of(&other.config, other.host(), &self.rooms.settings())?;
             for mount in joined(&theirs.mounts, &other.of_others) {
                 let mut mount = mount.clone();
                 match &mut mount.source {

@@ -321,7 +321,7 @@ impl Rooms {
         if let Some(key) = self.vault.key.get() {
             return Ok(key);
         }
-        let key = key::open_or_make(&self.settings.data_root)?;
+        let key = key::open_or_make(&self.settings().data_root)?;
         Ok(self.vault.key.get_or_init(|| key))
     }
 

@@ -17,6 +17,7 @@ use oci::image::media_type;
 use oci::{DEFAULT_DOMAIN, Digest, Reference};
 use serde::Deserialize;
 use stdx::{Context, Error, Result};
+use tokio::sync::Semaphore;
 
 use super::auth::{self, Challenge};
 use super::connect::{Connector, DialError, Trust};
@@ -29,6 +30,8 @@ type Http = Client<Connector, Full<Bytes>>;
 /// All registries: the connections that are kept, and the rules.
 pub(crate) struct Registries {
     pub(crate) config: RegistryConfig,
+    /// Who holds one of these may fetch.
+    pub(crate) downloads: Semaphore,
     verified: Http,
     unverified: Http,
 }
@@ -41,7 +44,14 @@ impl Registries {
             builder.pool_timer(TokioTimer::new()).pool_idle_timeout(Duration::from_secs(30));
             builder.build(Connector::new(trust, outside.clone()))
         };
-        Self { config, verified: http(Trust::System), unverified: http(Trust::Anybody) }
+        let (verified, unverified) = (http(Trust::System), http(Trust::Anybody));
+        Self { downloads: places(&config), config, verified, unverified }
+    }
+
+    /// The same connections by other rules.
+    pub(crate) fn with(&self, config: RegistryConfig) -> Self {
+        let (verified, unverified) = (self.verified.clone(), self.unverified.clone());
+        Self { downloads: places(&config), config, verified, unverified }
     }
 
     /// Finds the registry that has `reference`, in the ways it may be reached, and introduces us.
@@ -107,6 +117,10 @@ impl Registries {
         }
         vec![candidate(format!("https://{domain}"), Trust::System, false, true)]
     }
+}
+
+fn places(config: &RegistryConfig) -> Semaphore {
+    Semaphore::new(config.concurrent_downloads.max(1))
 }
 
 struct Candidate {

@@ -7,7 +7,7 @@
 mod peer;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -41,6 +41,24 @@ const UNSHOWN: [&str; 2] = ["x-registry-auth", "x-registry-config"];
 pub struct Authorization {
     names: Vec<String>,
     plugins: Arc<Plugins>,
+}
+
+/// Who is asked now. What begins is asked about as it is; others take over when the configuration is read again.
+#[derive(Clone, Debug, Default)]
+pub struct Gate(Arc<RwLock<Option<Arc<Authorization>>>>);
+
+impl Gate {
+    pub fn new(authorization: Option<Authorization>) -> Self {
+        Self(Arc::new(RwLock::new(authorization.map(Arc::new))))
+    }
+
+    pub fn put(&self, authorization: Option<Authorization>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = authorization.map(Arc::new);
+    }
+
+    pub(crate) fn now(&self) -> Option<Arc<Authorization>> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// What a plugin is told.
@@ -83,13 +101,14 @@ pub(crate) struct Allowed {
 
 impl Authorization {
     /// Fails when one of them is not there, or is something else: a daemon that should ask and cannot must not start.
-    pub fn new(names: Vec<String>, plugins: Arc<Plugins>) -> Result<Self> {
+    /// Nobody is asked where there are none.
+    pub fn new(names: Vec<String>, plugins: Arc<Plugins>) -> Result<Option<Self>> {
         for name in &names {
             plugins.get(name, INTERFACE, Patience::Long).map_err(|cause| {
                 Error::invalid("failed to validate authorization plugin").caused_by(cause)
             })?;
         }
-        Ok(Self { names, plugins })
+        Ok((!names.is_empty()).then_some(Self { names, plugins }))
     }
 
     /// Asks about a request, and gives back the same.

@@ -36,6 +36,7 @@ mod overlay;
 mod peer;
 mod publish;
 mod races;
+mod reload;
 mod republish;
 mod resources;
 mod rootless;

@@ -469,7 +469,7 @@ fn sysctls(host: &HostConfig) -> Result<BTreeMap<String, String>> {
     Ok(host.sysctls.clone())
 }
 
-pub(super) fn runtime(name: &str, settings: &Settings) -> Result<Option<PathBuf>> {
+pub(crate) fn runtime(name: &str, settings: &Settings) -> Result<Option<PathBuf>> {
     let name = if name.is_empty() { settings.default_runtime.as_str() } else { name };
     match name {
         // Scripts name Docker's own runtime; ours stands in for it unless the operator has configured one so called.
@@ -488,6 +488,15 @@ fn or_else(wanted: &Option<Vec<String>>, default: &[String]) -> Vec<String> {
     wanted.clone().filter(|list| !list.is_empty()).unwrap_or_else(|| default.to_vec())
 }
 
+/// Whether containers of whom nobody says it see their cgroup as the root.
+pub fn usual_cgroupns_mode() -> Result<&'static str> {
+    Mode::detect().map(cgroupns_in)
+}
+
+fn cgroupns_in(mode: Mode) -> &'static str {
+    if mode == Mode::V2 { "private" } else { "host" }
+}
+
 /// What `inspect` shows of defaults that were taken, as Docker fills them in at creation.
 pub(crate) fn fill_in(host: &mut HostConfig, settings: &Settings, mode: Mode) {
     let or = |field: &mut String, value: &str| {
@@ -499,10 +508,12 @@ pub(crate) fn fill_in(host: &mut HostConfig, settings: &Settings, mode: Mode) {
     if host.network_mode == "default" {
         "bridge".clone_into(&mut host.network_mode);
     }
+    or(&mut host.ipc_mode, &settings.ipc_mode);
     or(&mut host.ipc_mode, "private");
     or(&mut host.restart_policy.name, "no");
     // Also of a privileged one.
-    or(&mut host.cgroupns_mode, if mode == Mode::V2 { "private" } else { "host" });
+    or(&mut host.cgroupns_mode, &settings.cgroupns_mode);
+    or(&mut host.cgroupns_mode, cgroupns_in(mode));
     or(&mut host.runtime, &settings.default_runtime);
     or(&mut host.log_config.r#type, &settings.log_driver);
     if host.log_config.config.is_none() {
@@ -550,6 +561,17 @@ mod tests {
             let mut host = HostConfig { privileged: true, ..HostConfig::default() };
             fill_in(&mut host, &settings(), mode);
             assert_eq!(host.cgroupns_mode, seen);
+            let told = Settings {
+                cgroupns_mode: "host".to_owned(),
+                ipc_mode: "shareable".to_owned(),
+                ..settings()
+            };
+            let mut host = HostConfig { privileged: true, ..HostConfig::default() };
+            fill_in(&mut host, &told, mode);
+            assert_eq!(
+                (host.cgroupns_mode.as_str(), host.ipc_mode.as_str()),
+                ("host", "shareable")
+            );
         }
     }
 
