@@ -221,7 +221,7 @@ fn addresses(model: &Model, known: &[Id]) -> Vec<Finding> {
         }
     }
     let mut subnets = Vec::new();
-    for network in model.networks.values().filter(|network| !network.config_only) {
+    for network in model.networks.values().filter(|network| network.has_subnets()) {
         for pool in &network.ipam.config {
             if subnets.iter().any(|other| ipam::overlap(&pool.subnet, other)) {
                 find(pool.subnet.to_string(), "two networks overlap");

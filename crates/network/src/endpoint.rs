@@ -105,12 +105,13 @@ impl Model {
             rate: wish.rate,
             ..Endpoint::new(&network, container, name)
         };
-        if network.ipam.config.is_empty() {
+        if matches!(network.driver, DriverKind::Host | DriverKind::Null) {
             return Ok(endpoint);
         }
         endpoint.ifname = ifname(&network, wish, others)?;
         let taken = self.taken(&network.id);
-        if network.enable_ipv4 {
+        let given_out = !network.ipam.is_null();
+        if network.enable_ipv4 && given_out {
             let wanted = wish.ip.map(IpAddr::from);
             let (pool, ip) = address(&network, Family::V4, &taken, wanted)?;
             if let IpAddr::V4(ip) = ip {
@@ -121,7 +122,7 @@ impl Model {
                 endpoint.gateway = Some(gateway);
             }
         }
-        if network.enable_ipv6 {
+        if network.enable_ipv6 && given_out {
             let wanted = wish.ip6.map(IpAddr::from);
             let (pool, ip) = address(&network, Family::V6, &taken, wanted)?;
             if let IpAddr::V6(ip) = ip {

@@ -162,6 +162,9 @@ impl Networks {
 
     /// How full each subnet of a network is.
     pub fn usage(&self, network: &Network) -> Vec<(IpNet, Usage)> {
+        if network.ipam.is_null() {
+            return Vec::new();
+        }
         let taken = self.core.model().taken(&network.id);
         network.ipam.config.iter().map(|pool| (pool.subnet, ipam::usage(pool, &taken))).collect()
     }
@@ -203,11 +206,15 @@ impl Networks {
         let routes = core.host.route().routes()?;
         let devices = core.host.route().links()?;
         let (driver, ipam) = create::plugins_wanted(request);
-        let plugin = driver.map(|name| core.drivers.remote.scope(name)).transpose()?;
+        let families = create::families(request)?;
+        let plugin = driver
+            .map(|name| core.drivers.remote.character(name, request, families))
+            .transpose()?;
+        let gateways = create::gateways(request, plugin);
         let pools = ipam
             .map(|name| {
                 let options = request.ipam_options.clone().unwrap_or_default();
-                core.ipam.pools(name, &request.pools, &options, create::families(request)?)
+                core.ipam.pools(name, &request.pools, &options, families, gateways)
             })
             .transpose()?;
         let planned = || {

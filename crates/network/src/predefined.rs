@@ -138,7 +138,7 @@ fn unused_subnet(
     host: &Host,
 ) -> Result<IpNet> {
     let mut taken = host.route().routes()?;
-    let real = model.networks.values().filter(|network| !network.config_only);
+    let real = model.networks.values().filter(|network| network.has_subnets());
     taken.extend(real.flat_map(|network| &network.ipam.config).map(|pool| pool.subnet));
     ipam::subnet(&config.default_address_pools, family, &taken)
 }

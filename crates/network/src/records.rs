@@ -65,6 +65,11 @@ impl Network {
         if self.plugin.is_empty() { self.driver.as_str() } else { &self.plugin }
     }
 
+    /// Whether its pools are its own: nobody else may have them.
+    pub(crate) fn has_subnets(&self) -> bool {
+        !self.config_only && !self.ipam.is_null()
+    }
+
     /// One without addresses, options or devices.
     pub fn new(name: &str, driver: DriverKind) -> Self {
         Self {
@@ -298,9 +303,17 @@ impl Default for Ipam {
 }
 
 impl Ipam {
+    /// The driver that gives out no addresses at all.
+    pub const NULL: &str = "null";
+
     /// Whether a plugin gives the addresses out.
     pub fn is_remote(&self) -> bool {
-        self.driver != "default"
+        !self.is_null() && self.driver != "default"
+    }
+
+    /// Whether nobody does: whoever has the network's devices knows what they are called.
+    pub fn is_null(&self) -> bool {
+        self.driver == Self::NULL
     }
 }
 

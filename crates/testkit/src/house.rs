@@ -1,7 +1,7 @@
 //! A daemon of a test's own: its own directories, socket, bridge, subnet and cgroup, gone without a trace when it ends.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Seek, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ pub struct House {
     run: tempfile::TempDir,
     /// Number of the subnet, which nobody else has as long as this lock is held.
     subnet: u16,
-    _lock: File,
+    lock: File,
     daemon: Option<Child>,
     flags: Vec<String>,
     /// What executes it, if not the test itself: a program and its arguments.
@@ -87,8 +87,9 @@ impl House {
         let (subnet, lock) = reserve();
         let [flags, wrapper] =
             [flags, wrapper].map(|words| words.iter().map(|&word| word.to_owned()).collect());
-        let mut house = Self { dir, data, run, subnet, _lock: lock, daemon: None, flags, wrapper };
+        let mut house = Self { dir, data, run, subnet, lock, daemon: None, flags, wrapper };
         // A test that was killed could not tidy up.
+        house.succeed_the_last();
         house.sweep();
         house.start();
         house
@@ -336,13 +337,16 @@ pub fn shown(output: &Output) -> String {
     )
 }
 
-/// A number below 16384 that nobody else on this machine holds.
+/// A number below 16384 that nobody else on this machine holds. The lock has in it where whoever held it before had what
+/// may have outlived a test that was killed.
 fn reserve() -> (u16, File) {
     let dir = Path::new("/tmp/gantry-test-subnets");
     std::fs::create_dir_all(dir).expect("a place for locks");
     let start = (std::process::id() % 97) as u16;
     for number in (0..16384).map(|step| (start + step) % 16384) {
-        let file = File::create(dir.join(number.to_string())).expect("a lock file");
+        let mut options = File::options();
+        options.read(true).write(true).create(true).truncate(false);
+        let file = options.open(dir.join(number.to_string())).expect("a lock file");
         if rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive).is_ok() {
             return (number, file);
         }
@@ -376,6 +380,18 @@ impl Drop for House {
 }
 
 impl House {
+    /// Ends the netd of who had this number before, and writes down where the next one finds ours.
+    fn succeed_the_last(&mut self) {
+        let mut before = String::new();
+        self.lock.read_to_string(&mut before).expect("where it was");
+        if !before.is_empty() {
+            let _none = network::netd::end(Path::new(&before));
+        }
+        self.lock.set_len(0).expect("an empty lock file");
+        self.lock.rewind().expect("the beginning");
+        write!(self.lock, "{}", self.exec_root().display()).expect("where it is");
+    }
+
     /// What a daemon leaves behind on purpose (its bridge and rules), and what a failed test left by accident.
     fn sweep(&self) {
         let _none = network::netd::end(&self.exec_root());

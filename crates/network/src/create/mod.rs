@@ -64,12 +64,26 @@ pub(crate) struct Surroundings<'a> {
     /// Routes of the host, which a subnet of our choice must not shadow.
     pub(crate) routes: &'a [IpNet],
     pub(crate) default_pools: &'a [AddressPool],
-    /// What the networks of the plugin that was asked for are to other hosts, if there is such a plugin.
-    pub(crate) plugin: Option<Scope>,
+    /// What the plugin that was asked for says of the network, if there is such a plugin.
+    pub(crate) plugin: Option<Character>,
     /// What the plugin gave that gives out the addresses, if it is one.
     pub(crate) pools: Option<&'a Pools>,
     /// By driver: what an option is when nobody says.
     pub(crate) default_options: &'a BTreeMap<String, BTreeMap<String, String>>,
+}
+
+/// What a plugin says of a network before that is made.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Character {
+    /// What it is to other hosts.
+    pub(crate) scope: Scope,
+    pub(crate) gateways: Gateways,
+}
+
+impl Default for Character {
+    fn default() -> Self {
+        Self { scope: Scope::Local, gateways: Gateways::BOTH }
+    }
 }
 
 /// The record of the network asked for.
@@ -89,6 +103,7 @@ pub(crate) fn plan(request: &CreateRequest, around: &Surroundings) -> Result<Net
         ipam: Ipam {
             driver: match around.pools {
                 Some(_) => request.ipam_driver.clone(),
+                None if request.ipam_driver == Ipam::NULL => Ipam::NULL.to_owned(),
                 None => Ipam::default().driver,
             },
             options: request.ipam_options.clone(),
@@ -123,26 +138,27 @@ pub(crate) fn plan(request: &CreateRequest, around: &Surroundings) -> Result<Net
     let asked = copied.unwrap_or(asked);
     match network.driver {
         DriverKind::Bridge => {
+            if !network.enable_ipv4 && !network.enable_ipv6 {
+                return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
+            }
             let gateways = bridge::gateways(&network)?;
             network.ipam.config = pools::complete(&network, asked, gateways, around)?;
             network.bridge = Some(bridge::device(&network, around)?);
         }
         DriverKind::Macvlan | DriverKind::Ipvlan => {
             let parent = parent::device(&network, around)?;
-            let gateways = parent::gateways(&network, &parent);
-            network.ipam.config = pools::complete(&network, asked, gateways, around)?;
+            network.ipam.config = pools::complete(&network, asked, Gateways::NONE, around)?;
             network.parent = Some(parent);
         }
         DriverKind::Overlay => {
-            let gateways = Gateways { v4: false, v6: false };
-            network.ipam.config = pools::complete(&network, asked, gateways, around)?;
+            network.ipam.config = pools::complete(&network, asked, Gateways::NONE, around)?;
             network.overlay = Some(overlay::device(&network, around)?);
         }
         DriverKind::Plugin => {
             network.plugin.clone_from(&request.driver);
-            network.scope = around.plugin.unwrap_or_default();
-            let gateways = Gateways { v4: true, v6: true };
-            network.ipam.config = pools::complete(&network, asked, gateways, around)?;
+            let character = around.plugin.unwrap_or_default();
+            network.scope = character.scope;
+            network.ipam.config = pools::complete(&network, asked, character.gateways, around)?;
         }
         DriverKind::Host | DriverKind::Null => unreachable!("refused before"),
     }
@@ -152,15 +168,18 @@ pub(crate) fn plan(request: &CreateRequest, around: &Surroundings) -> Result<Net
     Ok(network)
 }
 
-/// Whether a family of a network has an address that leads out.
+/// Whether a family of a network has an address that leads out, also if nobody chose one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Gateways {
-    v4: bool,
-    v6: bool,
+pub(crate) struct Gateways {
+    pub(crate) v4: bool,
+    pub(crate) v6: bool,
 }
 
 impl Gateways {
-    fn of(self, family: Family) -> bool {
+    pub(crate) const BOTH: Self = Self { v4: true, v6: true };
+    pub(crate) const NONE: Self = Self { v4: false, v6: false };
+
+    pub(crate) fn of(self, family: Family) -> bool {
         match family {
             Family::V4 => self.v4,
             Family::V6 => self.v6,
@@ -174,8 +193,18 @@ pub(crate) fn plugins_wanted(request: &CreateRequest) -> (Option<&str>, Option<&
     let driver =
         Some(request.driver.as_str()).filter(|name| !request.config_only && !ours.contains(name));
     let ipam = Some(request.ipam_driver.as_str())
-        .filter(|name| !request.config_only && !matches!(*name, "" | "default" | "null"));
+        .filter(|name| !request.config_only && !matches!(*name, "" | "default" | Ipam::NULL));
     (driver, ipam)
+}
+
+/// Which addresses that lead out a network has without anybody's choice, where a plugin gives the addresses out.
+pub(crate) fn gateways(request: &CreateRequest, plugin: Option<Character>) -> Gateways {
+    match (request.driver.as_str(), plugin) {
+        (_, Some(character)) => character.gateways,
+        // What is beyond the wire is not ours to say.
+        ("macvlan" | "ipvlan", None) => Gateways::NONE,
+        _ => Gateways::BOTH,
+    }
 }
 
 fn driver(request: &CreateRequest, around: &Surroundings) -> Result<DriverKind> {
@@ -257,7 +286,7 @@ fn check_configuration(request: &CreateRequest, around: &Surroundings) -> Result
         }
         other => return Err(Error::invalid(format!("invalid network scope: {other}"))),
     }
-    if !default_ipam && around.pools.is_none() {
+    if !default_ipam && request.ipam_driver != Ipam::NULL && around.pools.is_none() {
         return Err(Error::not_found(format!("plugin \"{}\" not found", request.ipam_driver)));
     }
     Ok(())
@@ -298,9 +327,6 @@ pub(crate) fn families(request: &CreateRequest) -> Result<(bool, bool)> {
     };
     let v4 = wanted(request.enable_ipv4, ENABLE_IPV4, true)?;
     let v6 = wanted(request.enable_ipv6, ENABLE_IPV6, false)?;
-    if !v4 && !v6 && !request.config_only {
-        return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
-    }
     Ok((v4, v6))
 }
 
@@ -323,9 +349,6 @@ fn apply_configuration(
     network.egress = network.egress.take().or_else(|| from.egress.clone());
     network.options.clone_from(&from.options);
     network.ipam.options.clone_from(&from.ipam.options);
-    if !network.enable_ipv4 && !network.enable_ipv6 {
-        return Err(Error::invalid("IPv4 or IPv6 must be enabled"));
-    }
     Ok(from.ipam.config.clone())
 }
 

@@ -2,17 +2,10 @@
 
 use stdx::{Error, Result};
 
-use super::{Gateways, Surroundings};
+use super::Surroundings;
 use crate::records::{
     DriverKind, IpvlanFlag, IpvlanMode, MacvlanMode, Network, ParentDevice, ParentOrigin, ShareMode,
 };
-
-/// Without a wire nobody is a way out, and ipvlan on layer 3 needs nobody.
-pub(super) fn gateways(network: &Network, parent: &ParentDevice) -> Gateways {
-    let routed = matches!(parent.mode, ShareMode::Ipvlan(IpvlanMode::L3 | IpvlanMode::L3s, _));
-    let out = !network.internal && !routed && parent.origin != ParentOrigin::Dummy;
-    Gateways { v4: out, v6: out }
-}
 
 pub(super) fn device(network: &Network, around: &Surroundings) -> Result<ParentDevice> {
     let mode = mode(network)?;

@@ -7,7 +7,7 @@ use stdx::{Error, Result};
 
 use super::{Gateways, PoolRequest, Surroundings};
 use crate::ipam::{self, Family};
-use crate::records::{IpamPool, Network};
+use crate::records::{DriverKind, IpamPool, Network};
 use crate::words::listed;
 
 /// The pools as they were asked for. All that is wrong is told at once, each in a line of its own.
@@ -29,7 +29,10 @@ pub(super) fn complete(
     gateways: Gateways,
     around: &Surroundings,
 ) -> Result<Vec<IpamPool>> {
-    let real = around.networks.iter().filter(|network| !network.config_only);
+    if network.ipam.is_null() {
+        return nobodys(network, &asked);
+    }
+    let real = around.networks.iter().filter(|network| network.has_subnets());
     let mut taken: Vec<IpNet> =
         real.flat_map(|network| &network.ipam.config).map(|pool| pool.subnet).collect();
     let mut pools = Vec::new();
@@ -70,6 +73,31 @@ pub(super) fn complete(
         pools.append(&mut chosen);
     }
     Ok(pools)
+}
+
+/// The pools of a network whose addresses nobody gives out: all there are. Our own drivers do not know what to do with them.
+fn nobodys(network: &Network, asked: &[IpamPool]) -> Result<Vec<IpamPool>> {
+    let families = [
+        (Family::V4, network.enable_ipv4, "0.0.0.0/0", "ipv4 pool is empty"),
+        (Family::V6, network.enable_ipv6, "::/0", "ipv6 pool is empty"),
+    ];
+    let enabled: Vec<_> = families.into_iter().filter(|(_, enabled, ..)| *enabled).collect();
+    for (family, ..) in &enabled {
+        if asked.iter().any(|pool| Family::of(&pool.subnet) == *family) {
+            return Err(Error::invalid(
+                "null ipam driver does not handle specific address pool requests",
+            ));
+        }
+    }
+    match enabled.first() {
+        Some((.., refusal)) if network.driver != DriverKind::Plugin => {
+            Err(Error::invalid(*refusal))
+        }
+        _ => Ok(enabled
+            .into_iter()
+            .map(|(_, _, all, _)| IpamPool::new(all.parse().expect("all of a family's addresses")))
+            .collect()),
+    }
 }
 
 fn pool(request: &PoolRequest, enable_ipv6: bool, problems: &mut Vec<String>) -> Option<IpamPool> {

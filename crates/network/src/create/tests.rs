@@ -25,6 +25,14 @@ fn planned_beside(
     networks: Vec<&Network>,
     change: impl FnOnce(&mut CreateRequest),
 ) -> Result<Network> {
+    planned_with(networks, None, change)
+}
+
+fn planned_with(
+    networks: Vec<&Network>,
+    plugin: Option<Character>,
+    change: impl FnOnce(&mut CreateRequest),
+) -> Result<Network> {
     let mut request = CreateRequest { name: "net".to_owned(), ..CreateRequest::default() };
     change(&mut request);
     let mut pools = AddressPool::docker();
@@ -41,7 +49,7 @@ fn planned_beside(
             routes: &["172.17.0.0/16".parse().unwrap(), "fd00:aa:bb::/64".parse().unwrap()],
             default_pools: &pools,
             default_options: &default_options,
-            plugin: None,
+            plugin,
             pools: None,
         },
     )
@@ -218,7 +226,13 @@ fn shared_devices() {
     let parent = macvlan.parent.clone().unwrap();
     assert_eq!((parent.name.as_str(), parent.origin), ("eth0", ParentOrigin::Existing));
     assert_eq!(parent.mode, ShareMode::Macvlan(MacvlanMode::Bridge));
-    assert_eq!(subnets(&macvlan), ["172.18.0.0/16 172.18.0.1"]);
+    // What is beyond the wire is not ours to say.
+    assert_eq!(subnets(&macvlan), ["172.18.0.0/16"]);
+    let routed = planned(|request| {
+        request.driver = "macvlan".to_owned();
+        request.pools = vec![subnet("10.8.0.0/24", "", "10.8.0.254")];
+    });
+    assert_eq!(subnets(&routed), ["10.8.0.0/24 10.8.0.254"]);
 
     let ipvlan = planned(|request| {
         request.driver = "ipvlan".to_owned();
@@ -251,6 +265,42 @@ fn shared_devices() {
             macvlan.id
         )
     );
+}
+
+#[test]
+fn addresses_that_nobody_gives_out() {
+    let without = |driver: &'static str, v4: bool, v6: bool| {
+        move |request: &mut CreateRequest| {
+            request.driver = driver.to_owned();
+            request.ipam_driver = "null".to_owned();
+            (request.enable_ipv4, request.enable_ipv6) = (Some(v4), Some(v6));
+        }
+    };
+    for driver in ["bridge", "macvlan", "ipvlan"] {
+        refused(without(driver, true, true), Kind::Invalid, "ipv4 pool is empty");
+        refused(without(driver, false, true), Kind::Invalid, "ipv6 pool is empty");
+    }
+    refused(without("bridge", false, false), Kind::Invalid, "IPv4 or IPv6 must be enabled");
+    refused(
+        |request| {
+            without("macvlan", true, false)(request);
+            request.pools = vec![subnet("10.5.0.0/24", "", "")];
+        },
+        Kind::Invalid,
+        "null ipam driver does not handle specific address pool requests",
+    );
+    let unnumbered = planned(without("macvlan", false, false));
+    assert_eq!((unnumbered.ipam.driver.as_str(), subnets(&unnumbered).len()), ("null", 0));
+
+    let by_a_plugin = planned_with(Vec::new(), Some(Character::default()), |request| {
+        without("wires", true, true)(request);
+        request.name = "dhcp".to_owned();
+    })
+    .unwrap();
+    assert_eq!(subnets(&by_a_plugin), ["0.0.0.0/0", "::/0"]);
+    // It has all addresses, and takes none from others.
+    let beside = planned_beside(vec![&by_a_plugin], |_| {}).unwrap();
+    assert_eq!(subnets(&beside), ["172.18.0.0/16 172.18.0.1"]);
 }
 
 #[test]

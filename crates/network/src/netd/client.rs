@@ -399,6 +399,7 @@ fn execute(config: &NetdConfig) -> Result<Link> {
     let socket = listen_in(&config.dir, SOCKET, BACKLOG).context(failed)?;
     let child = Command::new(&config.program)
         .arg0(NAME)
+        .arg(&config.dir)
         .args(config.stand_in.map(|address| address.to_string()))
         .env_clear()
         .current_dir("/")

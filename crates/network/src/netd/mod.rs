@@ -7,11 +7,12 @@
 //!
 //! Both hold every descriptor: when the daemon dies netd goes on alone, and the next daemon asks it what it has; when netd
 //! dies the daemon gives the same sockets to another, and what waits in them is not lost. When both die, the records say
-//! what is to be made again. It is executed when it is first needed, and ends when nothing is left to hold and nobody is
-//! connected.
+//! what is to be made again. It is executed when it is first needed, and ends when nobody is connected and nothing is left to
+//! hold, or its socket is gone: nobody could ask for what it holds any more, and nobody else could have that.
 //!
-//! `protocol.rs` has what is said, `client.rs` the daemon's half, `server.rs` the other.
+//! `protocol.rs` has what is said, `client.rs` the daemon's half, `server.rs` and `address.rs` the other.
 
+mod address;
 mod client;
 pub(crate) mod protocol;
 mod server;

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
+use super::address::Address;
 use super::protocol::{self, Call, Change, LONGEST, Place, Published, Reply, VERSION};
 use crate::dns::server::NameServers;
 use crate::firewall;
@@ -49,9 +51,9 @@ fn run() -> Result<()> {
     runtime.block_on(serve(listener))
 }
 
-/// Where the host's own name server can be asked, if it listens on a loopback that is not ours: our first argument.
+/// Where the host's own name server can be asked, if it listens on a loopback that is not ours: our second argument.
 fn stand_in() -> Option<std::net::IpAddr> {
-    std::env::args().nth(1)?.parse().ok()
+    std::env::args().nth(2)?.parse().ok()
 }
 
 /// Each published port and each connection through it is a descriptor or more.
@@ -70,6 +72,8 @@ struct Desk {
     /// How many are connected, and a word when there may be nobody left.
     connected: Mutex<usize>,
     idle: Notify,
+    /// Nobody finds us any more: when those who are connected have gone, nobody will come.
+    lost: AtomicBool,
 }
 
 #[derive(Default)]
@@ -107,7 +111,9 @@ async fn serve(listener: OwnedFd) -> Result<()> {
         proxy: Proxy::default(),
         connected: Mutex::new(0),
         idle: Notify::new(),
+        lost: AtomicBool::new(false),
     });
+    let address = Address::of(std::env::args_os().nth(1));
     let mut rested = false;
     loop {
         tokio::select! {
@@ -124,6 +130,12 @@ async fn serve(listener: OwnedFd) -> Result<()> {
                 });
             }
             () = desk.idle.notified() => {
+                if desk.is_done() {
+                    return Ok(());
+                }
+            }
+            () = address.lost(), if !desk.is_lost() => {
+                desk.lost.store(true, Ordering::Relaxed);
                 if desk.is_done() {
                     return Ok(());
                 }
@@ -150,7 +162,11 @@ impl Desk {
     fn is_done(&self) -> bool {
         let held = self.held();
         let empty = held.kept.is_empty() && held.ports.is_empty() && self.servers.is_empty();
-        held.retired || (empty && *self.connected() == 0)
+        held.retired || ((empty || self.is_lost()) && *self.connected() == 0)
+    }
+
+    fn is_lost(&self) -> bool {
+        self.lost.load(Ordering::Relaxed)
     }
 
     async fn converse(&self, connection: UnixStream) -> io::Result<()> {

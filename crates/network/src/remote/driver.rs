@@ -11,13 +11,14 @@ use serde_json::{Value, json};
 use stdx::{Context, Error, Result};
 
 use super::{ask, find};
+use crate::create::{Character, CreateRequest, Gateways};
 use crate::driver::{Driver, Inside, Namespace};
 use crate::endpoint::PortRequest;
 use crate::host::Host;
 use crate::ipam::Family;
 use crate::netlink::Batch;
 use crate::records::{
-    Endpoint, IpamPool, Mac, Network, Protocol, RemoteEndpoint, RemoteRoute, Scope,
+    Endpoint, Ipam, IpamPool, Mac, Network, Protocol, RemoteEndpoint, RemoteRoute, Scope,
 };
 
 const INTERFACE: &str = "NetworkDriver";
@@ -41,6 +42,23 @@ struct Done {}
 #[serde(default, rename_all = "PascalCase")]
 struct Capabilities {
     scope: String,
+    gw_alloc_checker: bool,
+}
+
+/// For which families a network needs no address that leads out.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Skipped {
+    #[serde(rename = "SkipIPv4")]
+    v4: bool,
+    #[serde(rename = "SkipIPv6")]
+    v6: bool,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct Operation {
+    value: Option<BTreeMap<String, Value>>,
 }
 
 #[derive(Default, Deserialize, Serialize)]
@@ -91,18 +109,32 @@ impl RemoteDriver {
         find(self.plugins.as_ref(), name, INTERFACE, patience)
     }
 
-    /// Whether there is a driver of that name, and what its networks are to other hosts.
-    pub(crate) fn scope(&self, name: &str) -> Result<Scope> {
+    /// Whether there is a driver of that name, and what the network that is asked for will be like.
+    pub(crate) fn character(
+        &self,
+        name: &str,
+        request: &CreateRequest,
+        families: (bool, bool),
+    ) -> Result<Character> {
         let plugin = self.plugin(name, Patience::None)?;
         let method = "NetworkDriver.GetCapabilities";
         let told: Capabilities = ask(&plugin, method, &(), Patience::None)?;
-        match told.scope.as_str() {
-            "local" => Ok(Scope::Local),
-            "global" => Ok(Scope::Global),
-            other => Err(Error::internal(format!(
-                "invalid capability: expecting 'local' or 'global', got {other}"
-            ))),
+        let scope = match told.scope.as_str() {
+            "local" => Scope::Local,
+            "global" => Scope::Global,
+            other => {
+                return Err(Error::internal(format!(
+                    "invalid capability: expecting 'local' or 'global', got {other}"
+                )));
+            }
+        };
+        if !told.gw_alloc_checker {
+            return Ok(Character { scope, ..Character::default() });
         }
+        let question = json!({ "Options": options(&request.options, families, request.internal) });
+        let method = "NetworkDriver.GwAllocCheck";
+        let skipped: Skipped = ask(&plugin, method, &question, Patience::None)?;
+        Ok(Character { scope, gateways: Gateways { v4: !skipped.v4, v6: !skipped.v6 } })
     }
 
     /// Has the plugin make the endpoint and say what it is like. What it made is taken back if that cannot be used.
@@ -156,6 +188,7 @@ impl RemoteDriver {
             take_back("DeleteEndpoint");
         })?;
         self.connected_outside(&plugin, &ids, ports);
+        self.look_at(&plugin, &ids);
         Ok(agreed)
     }
 
@@ -169,6 +202,19 @@ impl RemoteDriver {
             Err(failure) => {
                 let error = Error::from(failure);
                 tracing::warn!(plugin = %plugin.name(), error = %error.chain(), "no connectivity to the outside");
+            }
+        }
+    }
+
+    /// What a plugin has to say of an endpoint that is connected. Some count on being asked; Docker shows none of it either.
+    fn look_at(&self, plugin: &Plugin, ids: &Value) {
+        match ask::<Operation>(plugin, "NetworkDriver.EndpointOperInfo", ids, Patience::None) {
+            Ok(Operation { value }) => {
+                tracing::debug!(plugin = %plugin.name(), endpoint = %ids["EndpointID"], ?value, "a plugin's endpoint");
+            }
+            Err(failure) => {
+                let error = Error::from(failure);
+                tracing::debug!(plugin = %plugin.name(), error = %error.chain(), "a plugin says nothing of its endpoint");
             }
         }
     }
@@ -204,15 +250,17 @@ impl Driver for RemoteDriver {
         let plugin = self.plugin(&network.plugin, Patience::None)?;
         let (v4, v6): (Vec<_>, Vec<_>) =
             network.ipam.config.iter().partition(|pool| Family::of(&pool.subnet) == Family::V4);
-        let data = |pools: Vec<&IpamPool>| pools.into_iter().map(pool).collect::<Vec<_>>();
+        let space = if network.ipam.is_null() { Ipam::NULL } else { "LocalDefault" };
+        let data = |pools: Vec<&IpamPool>| {
+            pools.into_iter().map(|one| pool(one, space)).collect::<Vec<_>>()
+        };
         let question = json!({
             "NetworkID": network.id,
-            "Options": {
-                GENERIC: network.options,
-                "com.docker.network.enable_ipv4": network.enable_ipv4,
-                "com.docker.network.enable_ipv6": network.enable_ipv6,
-                "com.docker.network.internal": network.internal,
-            },
+            "Options": options(
+                &network.options,
+                (network.enable_ipv4, network.enable_ipv6),
+                network.internal,
+            ),
             "IPv4Data": data(v4),
             "IPv6Data": data(v6),
         });
@@ -288,6 +336,20 @@ impl Driver for RemoteDriver {
     }
 }
 
+/// What plugins are told of a network.
+fn options(
+    chosen: &BTreeMap<String, String>,
+    (enable_ipv4, enable_ipv6): (bool, bool),
+    internal: bool,
+) -> Value {
+    json!({
+        GENERIC: chosen,
+        "com.docker.network.enable_ipv4": enable_ipv4,
+        "com.docker.network.enable_ipv6": enable_ipv6,
+        "com.docker.network.internal": internal,
+    })
+}
+
 fn ids(endpoint: &Endpoint) -> Value {
     json!({ "NetworkID": endpoint.network_id, "EndpointID": endpoint.endpoint_id })
 }
@@ -327,11 +389,11 @@ fn cidr(endpoint: &Endpoint, family: Family) -> Option<String> {
 }
 
 /// A pool as plugins are told of it.
-fn pool(pool: &IpamPool) -> Value {
+fn pool(pool: &IpamPool, space: &str) -> Value {
     let with_prefix = |ip: IpAddr| format!("{ip}/{}", pool.subnet.prefix_len());
     let auxiliary: BTreeMap<&String, String> =
         pool.auxiliary.iter().map(|(name, ip)| (name, with_prefix(*ip))).collect();
-    let mut data = json!({ "AddressSpace": "LocalDefault", "Pool": pool.subnet.to_string() });
+    let mut data = json!({ "AddressSpace": space, "Pool": pool.subnet.to_string() });
     if let Some(gateway) = pool.gateway {
         data["Gateway"] = json!(with_prefix(gateway));
     }

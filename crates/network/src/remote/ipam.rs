@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use stdx::{Error, Result};
 
 use super::{ask, find};
-use crate::create::PoolRequest;
+use crate::create::{Gateways, PoolRequest};
 use crate::endpoint::EndpointRequest;
 use crate::ipam::Family;
 use crate::records::{Lease, Network};
@@ -74,6 +74,7 @@ impl RemoteIpam {
         wishes: &[PoolRequest],
         options: &BTreeMap<String, String>,
         families: (bool, bool),
+        gateways: Gateways,
     ) -> Result<Pools> {
         let plugin = self.plugin(driver, Patience::None)?;
         let method = "IpamDriver.GetDefaultAddressSpaces";
@@ -93,7 +94,8 @@ impl RemoteIpam {
                 chosen.into_iter().map(move |wish| (family, wish))
             })
             .try_for_each(|(family, wish)| {
-                self.pool(&plugin, &space, family, &wish, options, &mut pools)
+                let gateway = gateways.of(family);
+                self.pool(&plugin, &space, (family, gateway), &wish, options, &mut pools)
             });
         match outcome {
             Ok(()) => Ok(pools),
@@ -108,7 +110,7 @@ impl RemoteIpam {
         &self,
         plugin: &Plugin,
         space: &str,
-        family: Family,
+        (family, gateway): (Family, bool),
         wish: &PoolRequest,
         options: &BTreeMap<String, String>,
         pools: &mut Pools,
@@ -137,8 +139,9 @@ impl RemoteIpam {
         let said = told.data.unwrap_or_default().remove(GATEWAY);
         let said = said.and_then(|text| text.parse::<IpNet>().ok().map(|net| net.addr()));
         let gateway = match said.filter(|said| subnet.contains(said) && wish.gateway.is_empty()) {
-            Some(said) => said,
-            None => lease(&wish.gateway, json!({ TYPE: GATEWAY }))?,
+            Some(said) => Some(said),
+            None if wish.gateway.is_empty() && !gateway => None,
+            None => Some(lease(&wish.gateway, json!({ TYPE: GATEWAY }))?),
         };
         let mut auxiliary = BTreeMap::new();
         for (name, wanted) in &wish.auxiliary {
@@ -147,7 +150,7 @@ impl RemoteIpam {
         pools.requests.push(PoolRequest {
             subnet: subnet.to_string(),
             ip_range: wish.ip_range.clone(),
-            gateway: gateway.to_string(),
+            gateway: gateway.map(|gateway| gateway.to_string()).unwrap_or_default(),
             auxiliary,
         });
         Ok(())

@@ -271,6 +271,36 @@ fn an_operators_bridge_stays() {
     });
 }
 
+/// For protocols that are not IP's, or addresses that somebody else gives.
+#[test]
+fn a_wire_without_addresses() {
+    on_a_host(|| {
+        run(&["ip", "link", "add", "wire0", "type", "veth", "peer", "name", "far0"]);
+        run(&["ip", "link", "set", "wire0", "up"]);
+        let daemon = Daemon::start(config("gt-bare"));
+        let request = CreateRequest {
+            driver: "macvlan".to_owned(),
+            ipam_driver: "null".to_owned(),
+            enable_ipv4: Some(false),
+            options: BTreeMap::from([("parent".to_owned(), "wire0".to_owned())]),
+            ..named("bare")
+        };
+        if let Err(err) = daemon.networks.create(&request) {
+            assert_eq!(err.kind(), Kind::NotImplemented);
+            return;
+        }
+        let (container, attachment) = daemon.attach("bare");
+        let endpoint = &attachment.endpoints[0];
+        assert_eq!((endpoint.ip, endpoint.ip6, endpoint.gateway), (None, None, None));
+        assert!(endpoint.mac.is_some());
+        let netns = attachment.netns.as_ref().unwrap();
+        assert!(within(netns, || run(&["ip", "-o", "link", "show", "eth0"])).contains("UP"));
+        assert_eq!(within(netns, || run(&["ip", "-o", "addr", "show", "eth0"])), "");
+        assert_eq!(routes(netns, "-4"), [""; 0]);
+        assert_eq!(daemon.findings(&[container]), [""; 0]);
+    });
+}
+
 #[test]
 fn containers_on_the_hosts_wire() {
     on_a_host(|| {
@@ -291,6 +321,7 @@ fn containers_on_the_hosts_wire() {
                 options: BTreeMap::from([("parent".to_owned(), "wire0".to_owned())]),
                 pools: vec![PoolRequest {
                     subnet: "10.66.0.0/24".to_owned(),
+                    gateway: "10.66.0.1".to_owned(),
                     ..PoolRequest::default()
                 }],
                 ..named(driver)

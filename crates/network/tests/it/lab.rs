@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use network::netd::NetdConfig;
 use network::{AttachRequest, Attachment, Bridge, EndpointRequest, NetworkConfig, Networks};
@@ -139,6 +139,18 @@ pub(crate) fn talk(
     stream.read_exact(&mut word).unwrap();
     assert_eq!(&word, b"hello");
     Some(from.ip())
+}
+
+/// Looks until there is something to see; in the end there is nothing.
+pub(crate) fn soon<T>(look: impl Fn() -> Option<T>) -> Option<T> {
+    let end = Instant::now() + Duration::from_secs(20);
+    loop {
+        let seen = look();
+        if seen.is_some() || Instant::now() > end {
+            return seen;
+        }
+        std::thread::yield_now();
+    }
 }
 
 /// The records, which outlive the daemon, and the daemon's network.

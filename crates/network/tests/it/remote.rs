@@ -240,6 +240,67 @@ fn what_a_plugin_says_is_looked_at() {
     });
 }
 
+/// As a plugin that asks a DHCP server.
+#[test]
+fn addresses_that_only_the_driver_knows() {
+    on_a_host(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let plugin = Plugin::start(dir.path(), "dhcp", |method, _| {
+            Reply::Json(match method {
+                "Plugin.Activate" => json!({"Implements": ["NetworkDriver"]}),
+                "NetworkDriver.GetCapabilities" => {
+                    json!({"Scope": "local", "ConnectivityScope": "global", "GwAllocChecker": true})
+                }
+                "NetworkDriver.GwAllocCheck" => json!({"SkipIPv4": true, "SkipIPv6": false}),
+                "NetworkDriver.CreateEndpoint" => {
+                    json!({"Interface": {"Address": "10.64.7.9/16"}})
+                }
+                "NetworkDriver.Join" => {
+                    run(&["ip", "link", "add", "d0", "type", "veth", "peer", "name", "d1"]);
+                    json!({"InterfaceName": {"SrcName": "d1", "DstPrefix": "eth"}, "Gateway": "10.64.0.1"})
+                }
+                "NetworkDriver.EndpointOperInfo" => json!({"Value": {"lease": "an hour"}}),
+                _ => json!({}),
+            })
+        });
+        let daemon = Daemon::start(with_plugins("gt-null", dir.path()));
+        let request = CreateRequest {
+            name: "lan".to_owned(),
+            driver: "dhcp".to_owned(),
+            ipam_driver: "null".to_owned(),
+            options: BTreeMap::from([("bridge".to_owned(), "lan0".to_owned())]),
+            ..CreateRequest::default()
+        };
+        let network = daemon.networks.create(&request).unwrap();
+        let made = &plugin.asked("NetworkDriver.CreateNetwork")[0];
+        assert_eq!(made["IPv4Data"], json!([{"AddressSpace": "null", "Pool": "0.0.0.0/0"}]));
+        let options = &plugin.asked("NetworkDriver.GwAllocCheck")[0]["Options"];
+        assert_eq!(options["com.docker.network.generic"], json!({"bridge": "lan0"}));
+        let (container, attachment) = daemon.attach("lan");
+        let asked_for = &plugin.asked("NetworkDriver.CreateEndpoint")[0]["Interface"];
+        assert_eq!(*asked_for, json!({"Address": "", "AddressIPv6": "", "MacAddress": ""}));
+        assert_eq!(ip(&attachment), Ipv4Addr::new(10, 64, 7, 9));
+        let netns = attachment.netns.as_ref().unwrap();
+        let routes = within(netns, || run(&["ip", "-4", "route"]));
+        assert!(routes.contains("default via 10.64.0.1 dev eth0"), "{routes}");
+        let endpoint = &attachment.endpoints[0].endpoint_id;
+        assert_eq!(
+            plugin.asked("NetworkDriver.EndpointOperInfo"),
+            [json!({"NetworkID": network.id, "EndpointID": endpoint})]
+        );
+        assert!(daemon.networks.usage(&network).is_empty());
+        // All addresses there are overlap with nobody's.
+        let other = CreateRequest { name: "other".to_owned(), ..CreateRequest::default() };
+        daemon.networks.create(&other).unwrap();
+        assert_eq!(daemon.findings(&[container]), [""; 0]);
+
+        // A gateway that is not needed is not taken.
+        let numbered =
+            CreateRequest { ipam_driver: String::new(), name: "own".to_owned(), ..request };
+        assert_eq!(daemon.networks.create(&numbered).unwrap().ipam.config[0].gateway, None);
+    });
+}
+
 /// Gives out addresses from `.100` on, and knows who has which.
 fn counter(directory: &Path) -> (Arc<Mutex<Vec<String>>>, Plugin) {
     let given = Arc::new(Mutex::new(Vec::new()));

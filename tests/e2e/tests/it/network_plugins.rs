@@ -103,6 +103,18 @@ fn made_joined_left_removed() {
     assert_eq!(count("NetworkDriver.DeleteNetwork"), 1);
     assert_eq!(count("IpamDriver.RequestAddress"), count("IpamDriver.ReleaseAddress"));
     assert_eq!(count("IpamDriver.ReleasePool"), 1);
+
+    // Who gives out no addresses leaves them to the driver.
+    house.ok(&["network", "create", "-d", "wires", "--ipam-driver", "null", "blue"]);
+    let blue: Value =
+        serde_json::from_str(&house.ok(&["network", "inspect", "blue"])).expect("JSON");
+    assert_eq!(
+        blue[0]["IPAM"],
+        json!({"Driver": "null", "Options": {}, "Config": [{"Subnet": "0.0.0.0/0"}]})
+    );
+    let bare = ["run", "--rm", "--network", "blue", "busybox", "ip", "-o", "addr", "show", "wire0"];
+    assert_eq!(house.ok(&bare), "");
+    house.ok(&["network", "rm", "blue"]);
     let nobody =
         house.docker(&["network", "create", "-d", "nobody", "n"]).output().expect("docker");
     let words = "Error response from daemon: plugin \"nobody\" not found";

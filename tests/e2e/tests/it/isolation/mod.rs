@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use peer::Peer;
 use probe::{Question, ask};
-use stage::{Knows, Stage, here, on_a_host, within};
+use stage::{DEFAULT_BRIDGE, Knows, Stage, here, on_a_host, within};
 use testkit::{House, TestImage};
 
 /// Who asks, by what, whom; whether there is an answer here, and with Debian's dockerd 20.10 (`-`: it has no such thing);
@@ -34,6 +34,39 @@ const TABLE: &str = "
     shy        tcp   10.4.0.3:80             no   no
     shy        udp   10.4.0.3:80             no   no
     shy        icmp  10.4.0.3                no   no
+
+    # Where containers may not talk, a link opens what the other says that it listens on, and no way back.
+    client     tcp   10.0.0.2:80             yes  yes
+    client     udp   10.0.0.2:80             no   no
+    client     tcp   10.0.0.2:83             no   no
+    client     icmp  10.0.0.2                no   no
+    shop       tcp   10.0.0.3:80             no   no
+    passer     tcp   10.0.0.2:80             no   no
+    peer       tcp   10.0.0.2:80             no   no
+    client     tcp   198.51.100.2:80         yes  yes
+
+    # Containers on the neighbours' wire: they are neighbours.
+    mac        tcp   192.0.2.51:83           yes  yes
+    mac        icmp  192.0.2.51              yes  yes
+    mac        tcp   [2001:db8:1::51]:83     yes  -
+    mac        tcp   192.0.2.2:80            yes  yes
+    mac        tcp   192.0.2.1:22            yes  yes
+    mac        tcp   192.0.2.1:8080          yes  yes
+    mac        tcp   192.0.2.1:8081          no   no
+    mac        tcp   192.0.2.1:8090          no   no   there is nobody to publish what is on a wire already
+    mac        tcp   10.1.0.2:80             no   yes  as any neighbour
+    mac        tcp   10.1.0.2:83             no   no
+    mac        tcp   10.3.0.2:80             no   no
+    mac        tcp   198.51.100.2:80         no   no
+    neighbour  tcp   192.0.2.50:83           yes  yes
+    neighbour  udp   192.0.2.50:83           yes  yes
+    neighbour  tcp   [2001:db8:1::50]:83     yes  -
+    host       tcp   192.0.2.50:83           yes  yes  the wire is behind another device than the shared one
+    peer       tcp   192.0.2.50:83           yes  yes
+    vault      tcp   192.0.2.50:83           no   no
+    monk       tcp   192.0.3.3:83            no   no   private: they see the wire and not each other
+    monk       icmp  192.0.3.3               no   no
+    monk       tcp   198.51.100.2:80         no   no
 
     # Containers of different networks.
     peer       tcp   10.2.0.2:80             no   no
@@ -250,7 +283,7 @@ fn busybox() -> Vec<u8> {
 fn who_reaches_whom() {
     on_a_host(|| {
         let mut stage = Stage::around();
-        let house = House::new();
+        let house = House::with(&DEFAULT_BRIDGE);
         house.load(&busybox());
         stage.populate(Knows::Everything, |words| house.ok(words));
         assert_eq!(surprises(&stage, &ours()), Vec::<String>::new());
@@ -275,7 +308,7 @@ fn vandalise(table: &str) {
 fn nothing_opens() {
     on_a_host(|| {
         let mut stage = Stage::around();
-        let mut house = House::new();
+        let mut house = House::with(&DEFAULT_BRIDGE);
         house.load(&busybox());
         stage.populate(Knows::Everything, |words| house.ok(words));
         let table = format!("gantry-{}", house.bridge());

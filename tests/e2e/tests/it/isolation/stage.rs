@@ -18,10 +18,10 @@ pub(crate) struct Stage {
 }
 
 /// Networks, as `docker network create` is told of them: name, subnets, options.
-pub(crate) const NETWORKS: [(&str, &str, &str, &[&str]); 7] = [
+pub(crate) const NETWORKS: [(&str, &str, &str, &[&str]); 9] = [
     ("front", "10.1.0.0/24", "fd00:1::/64", &[]),
     ("back", "10.2.0.0/24", "", &[]),
-    ("inner", "10.3.0.0/24", "", &["internal"]),
+    ("inner", "10.3.0.0/24", "", &["--internal"]),
     ("quiet", "10.4.0.0/24", "", &["com.docker.network.bridge.enable_icc=false"]),
     (
         "routed",
@@ -37,8 +37,15 @@ pub(crate) const NETWORKS: [(&str, &str, &str, &[&str]); 7] = [
         "alone",
         "10.7.0.0/24",
         "",
-        &["internal", "com.docker.network.bridge.gateway_mode_ipv4=isolated"],
+        &["--internal", "com.docker.network.bridge.gateway_mode_ipv4=isolated"],
     ),
+    (
+        "wire",
+        "192.0.2.0/24",
+        "2001:db8:1::/64",
+        &["--driver=macvlan", "--gateway=192.0.2.1", "parent=wire0"],
+    ),
+    ("cell", "192.0.3.0/24", "", &["--driver=macvlan", "parent=cell0", "macvlan_mode=private"]),
 ];
 
 /// Networks of a kind that Docker 20.10 does not know.
@@ -57,8 +64,12 @@ impl Knows {
     }
 }
 
-/// Containers: name, network, IPv4 and IPv6 address, what is published.
-pub(crate) const CONTAINERS: [(&str, &str, &str, &str, &[&str]); 14] = [
+/// Containers: name, network, IPv4 and IPv6 address, what is published or said otherwise. On the default bridge nobody can
+/// choose an address: they are given out in order.
+pub(crate) const CONTAINERS: [(&str, &str, &str, &str, &[&str]); 21] = [
+    ("shop", "bridge", "10.0.0.2", "", &["--expose=80"]),
+    ("client", "bridge", "10.0.0.3", "", &["--link=shop:store"]),
+    ("passer", "bridge", "10.0.0.4", "", &[]),
     (
         "web",
         "front",
@@ -87,7 +98,14 @@ pub(crate) const CONTAINERS: [(&str, &str, &str, &str, &[&str]); 14] = [
     ("open", "bare", "10.6.0.2", "", &["0.0.0.0:8086:80/tcp"]),
     ("hermit", "alone", "10.7.0.2", "", &[]),
     ("hermit2", "alone", "10.7.0.3", "", &[]),
+    ("mac", "wire", "192.0.2.50", "2001:db8:1::50", &[]),
+    ("mac2", "wire", "192.0.2.51", "2001:db8:1::51", &["0.0.0.0:8090:80/tcp"]),
+    ("monk", "cell", "192.0.3.2", "", &[]),
+    ("monk2", "cell", "192.0.3.3", "", &[]),
 ];
+
+/// What daemons are told whose default bridge is the one above.
+pub(crate) const DEFAULT_BRIDGE: [&str; 3] = ["--bip", "10.0.0.1/24", "--icc=false"];
 
 impl Stage {
     /// The host's surroundings: a neighbour who knows the way to every container, one that claims to be the host itself,
@@ -98,18 +116,24 @@ impl Stage {
         }
         listen(&[22], Ipv6Addr::UNSPECIFIED.into());
         listen(&[23, 24], Ipv4Addr::LOCALHOST.into());
-        // One bridge, so that two neighbours share a wire.
-        run(&["ip", "link", "add", "lan", "type", "bridge"]);
-        run(&["ip", "link", "set", "lan", "up"]);
+        // A switch that is not the host's, so that neighbours share a wire of which it sees its own packets only.
+        let switch = new_namespace();
+        within(&switch, || run(&["ip", "link", "add", "switch", "type", "bridge"]));
+        within(&switch, || run(&["ip", "link", "set", "switch", "up"]));
+        // Two more devices of the host's: those that macvlan shares.
+        for device in ["lan", "wire0", "cell0"] {
+            plug(&switch, &here(), device, device);
+            run(&["ip", "link", "set", device, "up"]);
+        }
         run(&["ip", "addr", "add", "192.0.2.1/24", "dev", "lan"]);
         run(&["ip", "addr", "add", "2001:db8:1::1/64", "dev", "lan", "nodad"]);
         let mut places = BTreeMap::new();
         for (name, last) in [("neighbour", "2"), ("rogue", "3")] {
-            let host = format!("192.0.2.10{last}/24");
-            let namespace = beside(name, &host, &format!("192.0.2.{last}/24"));
-            run(&["ip", "addr", "flush", "dev", name]);
-            run(&["ip", "link", "set", name, "master", "lan"]);
+            let namespace = new_namespace();
+            plug(&switch, &namespace, name, "lan");
             within(&namespace, || {
+                run(&["ip", "addr", "add", &format!("192.0.2.{last}/24"), "dev", "lan"]);
+                run(&["ip", "link", "set", "lan", "up"]);
                 let address = format!("2001:db8:1::{last}/64");
                 run(&["ip", "addr", "add", &address, "dev", "lan", "nodad"]);
                 run(&["ip", "route", "replace", "default", "via", "192.0.2.1"]);
@@ -124,6 +148,7 @@ impl Stage {
             run(&["ip", "-6", "route", "add", "default", "via", "2001:db8:2::1"]);
         });
         places.insert("far", far);
+        places.insert("switch", switch);
         let stage = Self { places };
         for name in ["neighbour", "far"] {
             stage.serve(name);
@@ -146,9 +171,9 @@ impl Stage {
                 words.extend(["--ipv6", "--subnet", v6]);
             }
             for option in options {
-                match *option {
-                    "internal" => words.push("--internal"),
-                    option => words.extend(["-o", option]),
+                match option.starts_with("--") {
+                    true => words.push(option),
+                    false => words.extend(["-o", option]),
                 }
             }
             words.push(name);
@@ -158,23 +183,18 @@ impl Stage {
             if !knows.of(network) {
                 continue;
             }
-            let mut words = vec![
-                "run",
-                "-d",
-                "--stop-signal",
-                "KILL",
-                "--name",
-                name,
-                "--network",
-                network,
-                "--ip",
-                ip,
-            ];
+            let mut words =
+                vec!["run", "-d", "--stop-signal", "KILL", "--name", name, "--network", network];
+            if network != "bridge" {
+                words.extend(["--ip", ip]);
+            }
             if knows == Knows::Everything && !ip6.is_empty() {
                 words.extend(["--ip6", ip6]);
             }
             for port in published {
-                if knows == Knows::Everything || !port.starts_with('[') {
+                if port.starts_with("--") {
+                    words.push(port);
+                } else if knows == Knows::Everything || !port.starts_with('[') {
                     words.extend(["-p", port]);
                 }
             }
@@ -261,15 +281,33 @@ pub(crate) fn run(command: &[&str]) {
     assert!(output.status.success(), "{command:?}: {}", shown(&output));
 }
 
-/// A namespace behind a device of the host, which has `host`; it has `there` and a default route back.
-fn beside(device: &str, host: &str, there: &str) -> OwnedFd {
-    let namespace = std::thread::spawn(|| {
+fn new_namespace() -> OwnedFd {
+    let made = std::thread::spawn(|| {
         unshare(CloneFlags::NEWNET).unwrap();
         sys::net::loopback_up().unwrap();
         here()
     });
-    let namespace = namespace.join().unwrap();
-    let path = format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd());
+    made.join().unwrap()
+}
+
+fn path_of(namespace: &OwnedFd) -> String {
+    format!("/proc/{}/fd/{}", std::process::id(), namespace.as_raw_fd())
+}
+
+/// Puts a new device of somebody's on the switch, which calls its end of the cable `port`.
+fn plug(switch: &OwnedFd, whose: &OwnedFd, port: &str, device: &str) {
+    let [switched, own] = [switch, whose].map(path_of);
+    run(&[
+        "ip", "link", "add", port, "netns", &switched, "type", "veth", "peer", "name", device,
+        "netns", &own,
+    ]);
+    within(switch, || run(&["ip", "link", "set", port, "master", "switch", "up"]));
+}
+
+/// A namespace behind a device of the host, which has `host`; it has `there` and a default route back.
+fn beside(device: &str, host: &str, there: &str) -> OwnedFd {
+    let namespace = new_namespace();
+    let path = path_of(&namespace);
     run(&["ip", "link", "add", device, "type", "veth", "peer", "name", "lan", "netns", &path]);
     run(&["ip", "addr", "add", host, "dev", device]);
     run(&["ip", "link", "set", device, "up"]);

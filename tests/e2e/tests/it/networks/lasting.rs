@@ -5,6 +5,8 @@ use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{PidfdFlags, pidfd_open};
 use serde_json::{Value, json};
 use testkit::client::Client;
 use testkit::house::{PATIENCE, succeed};
@@ -293,4 +295,28 @@ fn f22_what_others_take_away() {
         std::thread::yield_now();
     }
     house.check();
+}
+
+/// As when somebody kills a daemon and tidies up by hand.
+#[test]
+fn a_netd_that_nobody_finds_ends() {
+    let mut house = House::new();
+    house.load(&testkit::TestImage::busybox().docker_archive(&["busybox:latest"]));
+    house.ok(&["run", "--rm", "busybox", "true"]);
+    let pid = network::netd::pid(&house.exec_root()).expect("it holds the firewall's table");
+    let pid = rustix::process::Pid::from_raw(pid as i32).expect("a number");
+    let netd = pidfd_open(pid, PidfdFlags::empty()).expect("it lives");
+    let has_ended = |wait: Duration| {
+        let wait = Timespec { tv_sec: wait.as_secs() as i64, tv_nsec: 0 };
+        poll(&mut [PollFd::new(&netd, PollFlags::IN)], Some(&wait)).expect("a descriptor") == 1
+    };
+    // As long as its daemon lives it is needed.
+    fs::remove_file(house.exec_root().join("netd.sock")).expect("it was there");
+    house.ok(&["run", "--rm", "busybox", "true"]);
+    assert!(!has_ended(Duration::ZERO));
+    house.kill();
+    assert!(has_ended(PATIENCE));
+    // The table that it held is nobody's: the next daemon makes its own.
+    house.start();
+    house.ok(&["run", "--rm", "busybox", "true"]);
 }
