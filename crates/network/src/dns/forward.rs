@@ -12,7 +12,7 @@ use stdx::Result;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::PORT;
 use super::inside::Entrance;
@@ -84,38 +84,43 @@ impl Forwarder {
         let mut asked = JoinSet::new();
         let mut tried = vec![0; upstreams.len()];
         let end = Instant::now() + PATIENCE;
-        let mut next = Instant::now();
+        let mut next = end;
+        // Not by an alarm for this very moment: alarms ring at the next millisecond.
+        let mut due = true;
         loop {
-            tokio::select! {
-                () = sleep_until(end) => break,
-                () = sleep_until(next), if may_ask(&tried) => {
-                    let index = self.upstreams.next(&upstreams, &tried);
-                    let upstream = upstreams[index];
-                    tried[index] += 1;
-                    let opened = Chance::now().and_then(|chance| {
-                        let way = self.open(upstream, question.transport, &inside, chance.way)?;
-                        Ok((way, chance.id))
-                    });
-                    match opened {
-                        Ok((way, id)) => {
-                            next = Instant::now() + SILENCE;
-                            let question = Arc::clone(&question);
-                            let buffer = Arc::clone(&self.buffer);
-                            asked.spawn(async move {
-                                let answer = exchange(way, &question, id, &buffer, end);
-                                (upstream, answer.await)
-                            });
-                        }
-                        // No way there: the next one, at once.
-                        Err(_) => self.upstreams.doubt(upstream),
+            while due && may_ask(&tried) {
+                let index = self.upstreams.next(&upstreams, &tried);
+                let upstream = upstreams[index];
+                tried[index] += 1;
+                let opened = Chance::now().and_then(|chance| {
+                    let way = self.open(upstream, question.transport, &inside, chance.way)?;
+                    Ok((way, chance.id))
+                });
+                match opened {
+                    Ok((way, id)) => {
+                        due = false;
+                        next = Instant::now() + SILENCE;
+                        let question = Arc::clone(&question);
+                        let buffer = Arc::clone(&self.buffer);
+                        asked.spawn(async move {
+                            (upstream, exchange(way, &question, id, &buffer).await)
+                        });
                     }
+                    // No way there: the next one, at once.
+                    Err(_) => self.upstreams.doubt(upstream),
                 }
-                Some(outcome) = asked.join_next() => {
+            }
+            let patience = if may_ask(&tried) { next.min(end) } else { end };
+            tokio::select! {
+                biased;
+                outcome = asked.join_next() => {
+                    // Nobody is asked, and nobody can be.
+                    let Some(outcome) = outcome else { break };
                     let Ok((upstream, answer)) = outcome else { continue };
                     match answer {
                         Ok(answer) if wire::is_failure(&answer) => {
                             refusal = Some(answer);
-                            next = Instant::now();
+                            due = true;
                         }
                         Ok(answer) => {
                             self.upstreams.trust(upstream);
@@ -124,11 +129,16 @@ impl Forwarder {
                         }
                         Err(_) => {
                             self.upstreams.doubt(upstream);
-                            next = Instant::now();
+                            due = true;
                         }
                     }
                 }
-                else => break,
+                () = sleep_until(patience) => {
+                    if patience == end {
+                        break;
+                    }
+                    due = true;
+                }
             }
         }
         match refusal {
@@ -202,12 +212,12 @@ enum Opened {
     Stream(TcpSocket, SocketAddr),
 }
 
+/// Whoever waits for it stops when his patience ends.
 async fn exchange(
     opened: Opened,
     question: &Question,
     id: u16,
     buffer: &Buffer,
-    end: Instant,
 ) -> io::Result<Vec<u8>> {
     let message = wire::with_id(&question.message, id);
     let query = Query::parse(&question.message)
@@ -217,7 +227,7 @@ async fn exchange(
             let socket = &taken.way.socket;
             socket.send(&message).await?;
             let answer = loop {
-                timeout_at(end, socket.readable()).await??;
+                socket.readable().await?;
                 let mut buffer = buffer.lock().unwrap_or_else(PoisonError::into_inner);
                 buffer.resize(LONGEST, 0);
                 match socket.try_recv(&mut buffer) {
@@ -239,13 +249,87 @@ async fn exchange(
             let length = u16::try_from(message.len())
                 .map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
             stream.write_all(&[&length.to_be_bytes()[..], &message].concat()).await?;
-            let length = timeout_at(end, stream.read_u16()).await??;
+            let length = stream.read_u16().await?;
             let mut answer = vec![0; usize::from(length)];
-            timeout_at(end, stream.read_exact(&mut answer)).await??;
+            stream.read_exact(&mut answer).await?;
             match query.is_answered_by(id, &answer) {
                 true => Ok(answer),
                 false => Err(io::ErrorKind::InvalidData.into()),
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{Future, poll_fn};
+    use std::net::{Ipv4Addr, UdpSocket};
+    use std::os::fd::AsFd;
+    use std::pin::{Pin, pin};
+    use std::task::Poll;
+
+    use super::super::wire::tests::question;
+    use super::*;
+    use crate::netd::protocol::Resolvers;
+    use crate::netns;
+
+    /// More than it takes without waiting for anything.
+    const TURNS: usize = 100;
+
+    fn asking(resolvers: Resolvers) -> Sandbox {
+        Sandbox {
+            id: "c".to_owned(),
+            seats: Vec::new(),
+            resolvers,
+            keeps_single_labels: false,
+            outward: false,
+            leash: None,
+        }
+    }
+
+    /// How it ends without time going by.
+    async fn at_once<T>(mut future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        for _ in 0..TURNS {
+            let polled = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
+            if let Poll::Ready(value) = polled {
+                return Some(value);
+            }
+            tokio::task::yield_now().await;
+        }
+        None
+    }
+
+    /// Alarms ring at full milliseconds, and to wait for one is ten times longer than an answer takes.
+    #[test]
+    fn the_first_server_is_asked_without_an_alarm() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: needs root");
+            return;
+        }
+        let within = |_: &_, _| {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+            runtime.unwrap().block_on(async {
+                let server = UdpSocket::bind((Ipv4Addr::LOCALHOST, PORT)).unwrap();
+                server.set_nonblocking(true).unwrap();
+                let forwarder = Forwarder::new(None).unwrap();
+                let ways = forwarder.ways();
+                let inside = || Inside { socket: server.as_fd(), ways: &ways };
+                let sandbox = asking(Resolvers::Chosen(vec![Ipv4Addr::LOCALHOST.into()]));
+                let message = question("example.org", wire::A, None);
+                let asked = || Question { message: message.clone(), transport: Transport::Udp };
+                let mut ask = pin!(forwarder.ask(asked(), &sandbox, inside()));
+                assert_eq!(at_once(ask.as_mut()).await, None);
+                let mut heard = [0; 512];
+                let length = server.recv(&mut heard).expect("it has been asked");
+                assert_eq!(heard[2..length], message[2..]);
+                // And who has nobody to ask is told so.
+                let nobody = asking(Resolvers::Host);
+                let ask = pin!(forwarder.ask(asked(), &nobody, inside()));
+                let failure = Query::parse(&message).unwrap().fail(Outcome::ServerFailure);
+                assert_eq!(at_once(ask).await, Some(failure));
+            });
+            Ok(())
+        };
+        netns::create(None, netns::Ipv6::Off, within).unwrap();
     }
 }
