@@ -547,7 +547,7 @@ impl Container {
         }
     }
 
-    /// Its mounts go. Takes as long as the disk takes to be written to.
+    /// Its mounts go, and its network namespace. Takes as long as the disk takes to be written to.
     pub(crate) fn let_go(&mut self) {
         self.task.let_go();
     }

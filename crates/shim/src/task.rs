@@ -17,9 +17,10 @@ pub(crate) struct Task {
     pub(crate) pid: Pid,
     pub(crate) pidfd: OwnedFd,
     pub(crate) cgroup: cgroup::Handle,
-    /// The root file system and the mount namespace, held until everybody has been told of the end: who lets go of them
-    /// last waits for the kernel to take the mounts apart, and for an overlay to be written to disk.
-    mounts: Vec<OwnedFd>,
+    /// Held until everybody has been told of the end. The root file system and the mount namespace: who lets go of them
+    /// last waits for the kernel to take the mounts apart, and for an overlay to be written to disk. The network namespace:
+    /// its devices tell whether anybody was spoken to, and go with it.
+    held: Vec<OwnedFd>,
     external: Option<External>,
     /// What every process of the container is put under: execs come years later.
     filter: Option<seccomp::Program>,
@@ -55,18 +56,25 @@ pub(crate) struct Created {
     by: By,
 }
 
+/// What outlives the processes.
+#[derive(Debug)]
+struct Keep {
+    mounts: bool,
+    netns: Option<OwnedFd>,
+}
+
 #[derive(Debug)]
 enum By {
     Us {
         created: runtime::Created,
         filter: Option<seccomp::Program>,
-        owns_mounts: bool,
+        keep: Keep,
     },
     /// Runs already, from a checkpoint.
     Criu {
         running: runtime::Running,
         filter: Option<seccomp::Program>,
-        owns_mounts: bool,
+        keep: Keep,
     },
     Them {
         pid: Pid,
@@ -103,6 +111,8 @@ impl Created {
             let cgroup = cgroup::Handle::open(&cgroup)?;
             return Ok(Self { terminal, by: By::Them { pid, pidfd, cgroup, external } });
         }
+        let netns = borrowed.netns.as_ref().map(OwnedFd::try_clone).transpose();
+        let netns = netns.context(|| "cannot hold the network namespace".to_owned())?;
         let rootfs_ids = match borrowed.userns {
             Some(_) => runtime::RootfsIds::Container,
             None => runtime::RootfsIds::Host,
@@ -133,7 +143,7 @@ impl Created {
                 ..runtime::Options::default()
             },
         };
-        let (filter, owns_mounts) = (call.filter.clone(), owns_mounts(call));
+        let (filter, keep) = (call.filter.clone(), Keep { mounts: owns_mounts(call), netns });
         if let Some(checkpoint) = &call.checkpoint {
             let criu = Criu::at(&checkpoint.criu);
             let settings = Settings { work: Some(call.dir.clone()), ..Settings::default() };
@@ -141,19 +151,19 @@ impl Created {
                 Restore { images: &checkpoint.images, lsm_profile: None, settings: &settings };
             let mut running = runtime::criu::restore(&criu, &from, create)?;
             let terminal = running.terminal.take();
-            return Ok(Self { terminal, by: By::Criu { running, filter, owns_mounts } });
+            return Ok(Self { terminal, by: By::Criu { running, filter, keep } });
         }
         let mut created = runtime::create(create)?;
-        Ok(Self { terminal: created.terminal.take(), by: By::Us { created, filter, owns_mounts } })
+        Ok(Self { terminal: created.terminal.take(), by: By::Us { created, filter, keep } })
     }
 
     pub(crate) fn start(self) -> Result<Task, Failure> {
         match self.by {
-            By::Us { created, filter, owns_mounts } => {
+            By::Us { created, filter, keep } => {
                 let running = created.start().map_err(|error| failure(Stage::Start, error))?;
-                Ok(Task::of(running, filter, owns_mounts))
+                Ok(Task::of(running, filter, keep))
             }
-            By::Criu { running, filter, owns_mounts } => Ok(Task::of(running, filter, owns_mounts)),
+            By::Criu { running, filter, keep } => Ok(Task::of(running, filter, keep)),
             By::Them { pid, pidfd, cgroup, external } => {
                 if let Err(error) = external.start() {
                     external.delete();
@@ -163,7 +173,7 @@ impl Created {
                     pid,
                     pidfd,
                     cgroup,
-                    mounts: Vec::new(),
+                    held: Vec::new(),
                     external: Some(external),
                     filter: None,
                 })
@@ -173,11 +183,11 @@ impl Created {
 }
 
 impl Task {
-    fn of(running: runtime::Running, filter: Option<seccomp::Program>, owns_mounts: bool) -> Self {
+    fn of(running: runtime::Running, filter: Option<seccomp::Program>, keep: Keep) -> Self {
         // Where the kernel has no such question (before 6.11), the end takes longer.
-        let namespace = owns_mounts.then(|| sys::ns::mounts_of(running.pidfd.as_fd()).ok());
+        let mounts = keep.mounts.then(|| sys::ns::mounts_of(running.pidfd.as_fd()).ok());
         Self {
-            mounts: running.root.into_iter().chain(namespace.flatten()).collect(),
+            held: running.root.into_iter().chain(mounts.flatten()).chain(keep.netns).collect(),
             pid: running.pid,
             pidfd: running.pidfd,
             cgroup: running.cgroup,
@@ -240,9 +250,9 @@ impl Task {
             .collect())
     }
 
-    /// Lets go of the mounts.
+    /// Lets go of what was held.
     pub(crate) fn let_go(&mut self) {
-        self.mounts.clear();
+        self.held.clear();
     }
 
     /// What remains of it in the kernel after its end, but for the mounts.

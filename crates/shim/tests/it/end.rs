@@ -85,9 +85,7 @@ fn mounts_are_held_to_the_end_unless_the_host_shares_them() {
     }
     let holds_them = |launch| {
         let container = house.launch(launch);
-        let fds = std::fs::read_dir(format!("/proc/{}/fd", container.shim_pid)).unwrap();
-        let mut names = fds.map(|fd| std::fs::read_link(fd.unwrap().path()).unwrap());
-        names.any(|name| name.to_string_lossy().starts_with("mnt:["))
+        held_by(container.shim_pid).any(|name| name.starts_with("mnt:["))
     };
     assert!(holds_them(house.shell("exec sleep 1000")));
     let mut launch = house.shell("exec sleep 1000");
@@ -99,6 +97,26 @@ fn mounts_are_held_to_the_end_unless_the_host_shares_them() {
         ..Default::default()
     });
     assert!(!holds_them(launch));
+}
+
+/// Its devices are asked whether anybody was spoken to when nobody lives in it any more.
+#[test]
+fn the_network_namespace_is_held_to_the_end() {
+    let Some(house) = House::open() else { return };
+    let namespace = "/proc/self/ns/net";
+    let mut launch = house.shell("exit 3");
+    launch.netns = Some(std::fs::File::open(namespace).unwrap().into());
+    let mut container = house.launch(launch);
+    assert_eq!(container.wait().code, 3);
+    let name = std::fs::read_link(namespace).unwrap();
+    assert!(held_by(container.shim_pid).any(|held| *held == *name.to_string_lossy()));
+}
+
+/// What a process has open, by name.
+fn held_by(pid: u32) -> impl Iterator<Item = String> {
+    let fds = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap();
+    let names = fds.filter_map(|fd| std::fs::read_link(fd.unwrap().path()).ok());
+    names.map(|name| name.to_string_lossy().into_owned())
 }
 
 #[test]
