@@ -496,7 +496,7 @@ async fn chores(store: Store, journal: Journal, storage: Arc<Storage>) {
         let (store, journal, storage) = (store.clone(), journal.clone(), Arc::clone(&storage));
         let outcome = tokiox::blocking(move || {
             if quiet {
-                rest();
+                rest(&store);
             }
             let (saved, reaped) = (journal.save(), storage.reap());
             store.keep_room();
@@ -513,7 +513,8 @@ async fn chores(store: Store, journal: Journal, storage: Arc<Storage>) {
 }
 
 /// Gives back memory that only work needs.
-fn rest() {
+fn rest(store: &Store) {
+    store.rest();
     sys::memory::trim();
     if let Err(error) = sys::memory::forget_program() {
         tracing::debug!(%error, "cannot let go of what does not run");

@@ -130,10 +130,19 @@ impl Store {
             spare.store(left, Ordering::Relaxed);
             connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", [], |_| Ok(())).map_err(failed)
         };
-        if let Err(error) = more() {
+        let outcome = more();
+        // All of the room has been a page in memory, too.
+        shrink(connection);
+        if let Err(error) = outcome {
             tight.store(true, Ordering::Relaxed);
             tracing::debug!(error = %error.chain(), "there is no room for more records");
         }
+    }
+
+    /// Gives back memory that only work needs: pages that were read or written once.
+    pub fn rest(&self) {
+        shrink(&self.writer());
+        shrink(&self.reader());
     }
 
     /// Refuses new work after the disk has failed to keep what was written.
@@ -234,6 +243,13 @@ fn pages(transaction: &rusqlite::Transaction<'_>, sort: &str) -> Result<u64> {
         .and_then(|mut statement| statement.query_row([], |row| row.get(0)))
         .map_err(failed)?;
     Ok(count as u64 * PAGE)
+}
+
+/// Empties a connection's cache. What it keeps is not lost, and only memory.
+fn shrink(connection: &Connection) {
+    if let Err(error) = connection.execute_batch("PRAGMA shrink_memory") {
+        tracing::debug!(%error, "cannot empty the cache of the records");
+    }
 }
 
 /// Gives a connection its manners, and a new store its tables.
@@ -439,6 +455,16 @@ mod tests {
         assert!(full.is_some_and(|full| full > 2), "{full:?}");
         store.put(&Cat { lives: 1, ..cat("tom") }).unwrap();
         store.delete::<Cat>("tom").unwrap();
+    }
+
+    #[test]
+    fn rest_forgets_nothing() {
+        let home = tempfile::tempdir().unwrap();
+        for store in [Store::in_memory(), Store::open(&home.path().join("state.db")).unwrap()] {
+            store.put(&cat("tom")).unwrap();
+            store.rest();
+            assert_eq!(store.list::<Cat>().unwrap(), [cat("tom")]);
+        }
     }
 
     #[test]
