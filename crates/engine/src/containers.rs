@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use api::container::{PruneReport, Summary};
-use stdx::{Kind, Result};
+use stdx::{Id, Kind, Result};
 
 use crate::container::exec::Exec;
 use crate::container::health;
@@ -122,6 +122,8 @@ impl Containers {
 struct Wanted<'a> {
     filters: &'a Filters,
     all: bool,
+    task: Option<bool>,
+    ids: Vec<Id>,
     ancestors: Vec<String>,
     before: Option<stdx::time::Timestamp>,
     since: Option<stdx::time::Timestamp>,
@@ -154,9 +156,12 @@ impl<'a> Wanted<'a> {
         }
         for status in filters.values("status") {
             const STATES: [&str; 7] =
-                ["created", "dead", "exited", "paused", "removing", "restarting", "running"];
+                ["created", "running", "paused", "restarting", "removing", "exited", "dead"];
             if !STATES.contains(&status) {
-                return Err(stdx::Error::invalid(format!("invalid filter 'status={status}'")));
+                let known = STATES.join(", ");
+                return Err(stdx::Error::invalid(format!(
+                    "invalid filter 'status={status}': invalid value for state ({status}): must be one of {known}"
+                )));
             }
         }
         for (what, wanted) in ["publish", "expose"]
@@ -165,12 +170,6 @@ impl<'a> Wanted<'a> {
         {
             check_ports(what, wanted)?;
         }
-        for wanted in filters.values("is-task") {
-            if !matches!(wanted, "0" | "1" | "t" | "f" | "T" | "F" | "true" | "false") {
-                let words = format!("invalid filter 'is-task=[{wanted}]'");
-                return Err(stdx::Error::invalid(words));
-            }
-        }
         let made = |name: &str| match filters.values(name).next() {
             Some(word) => containers.find(word).map(|container| Some(container.record().created)),
             None => Ok(None),
@@ -178,25 +177,31 @@ impl<'a> Wanted<'a> {
         let exited = filters
             .values("exited")
             .map(|text| {
-                text.parse()
-                    .map_err(|_| stdx::Error::invalid(format!("invalid filter 'exited={text}'")))
+                text.parse().map_err(|_| {
+                    stdx::Error::invalid(format!(
+                        "invalid filter 'exited={text}': strconv.Atoi: parsing {text:?}: invalid syntax"
+                    ))
+                })
             })
             .collect::<Result<Vec<i32>>>()?;
-        // An image's name means the image it names now, and whatever was made from a name spelt so.
-        let ancestors = filters
-            .values("ancestor")
-            .flat_map(|word| {
-                let id = containers.rooms.images.resolve(word).map(|image| image.id.to_string());
-                [Some(word.to_owned()), id.ok()].into_iter().flatten()
-            })
-            .collect();
+        // An image's name means the image it names now with all that was made of it, and whatever was made from a name spelt
+        // so.
+        let mut ancestors = Vec::new();
+        for word in filters.values("ancestor") {
+            ancestors.push(word.to_owned());
+            if let Ok(image) = containers.rooms.images.resolve(word) {
+                let family = containers.rooms.images.with_descendants(&image.id);
+                ancestors.extend(family.iter().map(ToString::to_string));
+            }
+        }
+        // The beginning of one container's id, and of no other's.
+        let ids =
+            filters.values("id").filter_map(|word| containers.rooms.registry.by_id(word)).collect();
         Ok(Self {
             filters,
-            // A filter that can only hold for containers that do not run implies them.
-            all: options.all
-                || options.limit.is_some()
-                || filters.has("status")
-                || filters.has("exited"),
+            all: options.all || options.limit.is_some() || filters.has("status"),
+            task: filters.flag("is-task")?,
+            ids,
             ancestors,
             before: made("before")?,
             since: made("since")?,
@@ -219,7 +224,7 @@ impl<'a> Wanted<'a> {
             // Names are asked for with the slash that they have in the API, and without.
             && (filters.matches("name", &record.name)
                 || filters.matches("name", &format!("/{}", record.name)))
-            && filters.any("id", |wanted| record.id.as_str().starts_with(wanted))
+            && (!filters.has("id") || self.ids.contains(&record.id))
             && filters.labels("label", &record.labels())
             && (!filters.has("ancestor")
                 || self
@@ -240,15 +245,21 @@ impl<'a> Wanted<'a> {
                     mount.destination == wanted || name == wanted
                 })
             })
-            && filters.any("expose", |wanted| exposes(&record, wanted))
-            && filters.any("publish", |wanted| publishes(&record, wanted))
+            // The one or the other: the only two names that are alternatives.
+            && (!(filters.has("expose") || filters.has("publish"))
+                || filters.values("expose").any(|wanted| exposes(&record, wanted))
+                || filters.values("publish").any(|wanted| publishes(&record, wanted)))
             && filters.exact("health", health::filtered(&record))
-            && filters.any("is-task", |wanted| matches!(wanted, "0" | "f" | "F" | "false")))
+            && self.task != Some(true))
     }
 }
 
 /// `80`, `80-90`, with or without a protocol behind a slash.
 fn check_ports(what: &str, wanted: &str) -> Result<()> {
+    if wanted.contains(':') {
+        let words = format!("filter for '{what}' should not contain ':': {wanted}");
+        return Err(stdx::Error::invalid(words));
+    }
     let range = wanted.split_once('/').map_or(wanted, |(range, _)| range);
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     match [first, last].into_iter().find(|port| port.parse::<u16>().is_err()) {

@@ -83,13 +83,19 @@ impl Filters {
         })
     }
 
-    /// A boolean filter: `None` when not asked for.
+    /// A boolean filter: `None` when not asked for. Of several values one must say yes or no, and none the opposite.
     pub fn flag(&self, name: &str) -> Result<Option<bool>> {
-        match self.values(name).next() {
-            None => Ok(None),
-            Some("1" | "true" | "True") => Ok(Some(true)),
-            Some("0" | "false" | "False") => Ok(Some(false)),
-            Some(other) => Err(Error::invalid(format!("invalid filter '{name}={other}'"))),
+        if !self.has(name) {
+            return Ok(None);
+        }
+        let says = |words: [&str; 2]| self.values(name).any(|value| words.contains(&value));
+        match (says(["1", "true"]), says(["0", "false"])) {
+            (true, false) => Ok(Some(true)),
+            (false, true) => Ok(Some(false)),
+            _ => {
+                let values = self.values(name).collect::<Vec<_>>().join(" ");
+                Err(Error::invalid(format!("invalid filter '{name}=[{values}]'")))
+            }
         }
     }
 }
@@ -144,6 +150,21 @@ mod tests {
         };
         assert!(filters.labels("label", &labels("a=1 b=2")));
         assert!(!filters.labels("label", &labels("a=1 b=3")));
+    }
+
+    #[test]
+    fn yes_or_no() {
+        let flag = |values: &[&str]| {
+            Filters::from_iter(values.iter().map(|value| ("all", *value)))
+                .flag("all")
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(flag(&[]), Ok(None));
+        assert_eq!(flag(&["1"]), Ok(Some(true)));
+        assert_eq!(flag(&["false", "0"]), Ok(Some(false)));
+        assert_eq!(flag(&["maybe", "true"]), Ok(Some(true)));
+        assert_eq!(flag(&["t"]), Err("invalid filter 'all=[t]'".to_owned()));
+        assert_eq!(flag(&["true", "0"]), Err("invalid filter 'all=[0 true]'".to_owned()));
     }
 
     #[test]

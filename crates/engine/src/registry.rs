@@ -18,6 +18,12 @@ struct Index {
     names: HashMap<String, Id>,
 }
 
+impl Index {
+    fn starting<'a>(&'a self, word: &'a str) -> impl Iterator<Item = (&'a String, &'a Arc<Cell>)> {
+        self.cells.range(word.to_owned()..).take_while(move |(id, _)| id.starts_with(word))
+    }
+}
+
 impl Registry {
     fn read(&self) -> RwLockReadGuard<'_, Index> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
@@ -54,14 +60,23 @@ impl Registry {
         if word.is_empty() || !word.bytes().all(|c| c.is_ascii_hexdigit()) {
             return Err(missing());
         }
-        let mut starting =
-            index.cells.range(word.to_owned()..).take_while(|(id, _)| id.starts_with(word));
+        let mut starting = index.starting(word);
         match (starting.next(), starting.next()) {
             (Some((_, cell)), None) => Ok(Arc::clone(cell)),
             (Some(_), Some(_)) => {
                 Err(Error::invalid(format!("multiple IDs found with provided prefix: {word}")))
             }
             (None, _) => Err(missing()),
+        }
+    }
+
+    /// The one container whose id begins so.
+    pub(crate) fn by_id(&self, word: &str) -> Option<Id> {
+        let index = self.read();
+        let mut starting = index.starting(word);
+        match (starting.next(), starting.next()) {
+            (Some((_, cell)), None) if !word.is_empty() => Some(cell.id.clone()),
+            _ => None,
         }
     }
 

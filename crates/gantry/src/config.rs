@@ -725,7 +725,7 @@ impl Config {
                 other => return Err(Error::invalid(format!("invalid logging level: {other}"))),
             },
             "log-opt" => {
-                let (name, option) = two(value)?;
+                let (name, option) = value.split_once('=').unwrap_or((value, ""));
                 self.log_opts.insert(name.to_owned(), option.to_owned());
             }
             "max-concurrent-downloads" => {

@@ -112,6 +112,7 @@ fn run(config: Config, told: Told, log: LogFilter) -> Result<()> {
     for remark in &config.remarks {
         tracing::warn!("{remark}");
     }
+    check_log_options(&config)?;
     // Files that containers read are for everybody, whatever the umask of whoever started us.
     rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
     make_dir(&config.data_root, 0o710)?;
@@ -143,6 +144,16 @@ fn run(config: Config, told: Told, log: LogFilter) -> Result<()> {
         _ => {}
     }
     outcome
+}
+
+/// What no container could be started with is said at once.
+fn check_log_options(config: &Config) -> Result<()> {
+    if config.log_opts.is_empty() {
+        return Ok(());
+    }
+    shim::logs::Config::from_options(&config.log_driver, &config.log_opts)
+        .map(drop)
+        .context(|| "failed to set log opts".to_owned())
 }
 
 /// A user's daemon becomes root of his namespaces, while there is one thread still.

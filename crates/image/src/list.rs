@@ -56,19 +56,16 @@ impl Filters {
             if !allowed.contains(&name.as_str()) {
                 return Err(Error::invalid(format!("invalid filter '{name}'")));
             }
-            let bad =
-                || Error::invalid(format!("invalid filter '{name}={values:?}'").replace('"', ""));
             match name.as_str() {
-                "dangling" => {
-                    filters.dangling = match values.as_slice() {
-                        [] => None,
-                        [one] => Some(as_bool(one).ok_or_else(bad)?),
-                        _ => return Err(bad()),
-                    }
-                }
+                "dangling" => filters.dangling = yes_or_no(name, values)?,
                 "label" => filters.labels.clone_from(values),
                 "label!" => filters.without_labels.clone_from(values),
-                "reference" => filters.references.clone_from(values),
+                "reference" => {
+                    if !values.iter().all(|pattern| is_pattern(pattern)) {
+                        return Err(Error::invalid("syntax error in pattern"));
+                    }
+                    filters.references.clone_from(values);
+                }
                 "before" => filters.before.clone_from(values),
                 "since" => filters.since.clone_from(values),
                 _ => {
@@ -97,12 +94,14 @@ impl Filters {
     }
 }
 
-/// Go's `strconv.ParseBool`, as far as Docker takes it for a filter.
-fn as_bool(text: &str) -> Option<bool> {
-    match text {
-        "1" | "true" | "True" | "TRUE" | "t" | "T" => Some(true),
-        "0" | "false" | "False" | "FALSE" | "f" | "F" => Some(false),
-        _ => None,
+/// Of several values one must say yes or no, and none the opposite.
+fn yes_or_no(name: &str, values: &[String]) -> Result<Option<bool>> {
+    let says = |words: [&str; 2]| values.iter().any(|value| words.contains(&value.as_str()));
+    match (says(["1", "true"]), says(["0", "false"])) {
+        (true, false) => Ok(Some(true)),
+        (false, true) => Ok(Some(false)),
+        _ if values.is_empty() => Ok(None),
+        _ => Err(Error::invalid(format!("invalid filter '{name}=[{}]'", values.join(" ")))),
     }
 }
 
@@ -112,11 +111,25 @@ fn moment(text: &str) -> Result<Timestamp> {
         Ok(ago) if !text.bytes().all(|c| c.is_ascii_digit() || c == b'.') => {
             Ok(Timestamp::from_unix_nanos(Timestamp::now().unix_nanos() - ago.as_nanos() as i128))
         }
-        _ => Timestamp::parse_api(text),
+        _ => Timestamp::parse_api(text).map_err(|_| {
+            Error::invalid(format!("failed to parse value as time or duration: {text:?}"))
+        }),
     }
 }
 
 impl Images {
+    /// The image and all that were made of it here, and of these.
+    pub fn with_descendants(&self, id: &Digest) -> BTreeSet<Digest> {
+        let catalog = self.catalog();
+        let mut family = BTreeSet::new();
+        let mut next = vec![id.clone()];
+        while let Some(id) = next.pop() {
+            next.extend(catalog.children(&id).map(|entry| entry.record.id.clone()));
+            family.insert(id);
+        }
+        family
+    }
+
     /// The images that `options` ask for, the youngest first.
     pub fn list(&self, options: &ListOptions) -> Result<Vec<Summary>> {
         let catalog = self.catalog();
@@ -253,6 +266,46 @@ fn matches_any(name: &Reference, patterns: &[String]) -> bool {
         || patterns
             .iter()
             .any(|pattern| glob(pattern, &name.familiar()) || glob(pattern, &name.familiar_name()))
+}
+
+/// Whether Go's `path.Match` understands it.
+fn is_pattern(pattern: &str) -> bool {
+    let mut rest = pattern.chars();
+    while let Some(c) = rest.next() {
+        let understood = match c {
+            '\\' => rest.next().is_some(),
+            '[' => skip_set(&mut rest).is_some(),
+            _ => true,
+        };
+        if !understood {
+            return false;
+        }
+    }
+    true
+}
+
+/// What follows a bracket, up to the one that closes it: one character or range at least.
+fn skip_set(rest: &mut std::str::Chars<'_>) -> Option<()> {
+    fn one(rest: &mut std::str::Chars<'_>) -> Option<char> {
+        match rest.next()? {
+            '-' | ']' => None,
+            '\\' => rest.next(),
+            c => Some(c),
+        }
+    }
+    if rest.as_str().starts_with('^') {
+        rest.next();
+    }
+    loop {
+        one(rest)?;
+        if rest.as_str().starts_with('-') {
+            rest.next();
+            one(rest)?;
+        }
+        if rest.as_str().starts_with(']') {
+            return rest.next().map(drop);
+        }
+    }
 }
 
 /// Go's `path.Match`: `*` and `?` stop at slashes, `[…]` is a set. A pattern that makes no sense matches nothing.
@@ -402,6 +455,12 @@ mod tests {
         assert_eq!(parse("dangling", "1").unwrap().dangling, Some(true));
         assert_eq!(parse("dangling", "maybe").unwrap_err(), "invalid filter 'dangling=[maybe]'");
         assert_eq!(parse("colour", "red").unwrap_err(), "invalid filter 'colour'");
+        assert!(parse("reference", "a[^b-d]\\*").is_ok());
+        for pattern in ["[", "a[]", "[-a]", "[a-]", "[a", "a\\", "[\\"] {
+            assert_eq!(parse("reference", pattern).unwrap_err(), "syntax error in pattern");
+        }
+        let words = "failed to parse value as time or duration: \"soon\"";
+        assert_eq!(parse("until", "soon").unwrap_err(), words);
         assert!(parse("until", "10m").unwrap().until.unwrap() < Timestamp::now());
         assert_eq!(parse("until", "1700000000").unwrap().until.unwrap().unix(), 1_700_000_000);
     }

@@ -1,5 +1,6 @@
 //! A plugin that can be asked: patience with one that does not answer, words for one that refuses.
 
+use std::io::Read;
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -7,7 +8,7 @@ use serde::de::DeserializeOwned;
 use stdx::{Error, Result};
 
 use crate::discovery::Address;
-use crate::http::{self, Broken, Target};
+use crate::http::{self, Body, Broken, Target};
 use crate::tls;
 
 /// How long a plugin may take over things that should be quick.
@@ -80,6 +81,30 @@ impl Plugin {
     ) -> Result<T, Failure> {
         let question = serde_json::to_value(question).expect("questions are plain values");
         understand(method, &self.ask(method, &question, timeout, patience)?)
+    }
+
+    /// Asks for `method`, whose answer goes on. `timeout` is for its beginning.
+    pub fn stream(
+        &self,
+        method: &str,
+        question: &impl Serialize,
+        timeout: Duration,
+    ) -> Result<Body, Failure> {
+        let question = serde_json::to_vec(question).expect("questions are plain values");
+        let deadline = Instant::now() + timeout;
+        match http::post_for_stream(&self.target, method, &question, deadline) {
+            Ok((200, body)) => Ok(body),
+            Ok((status, body)) => {
+                let mut said = Vec::new();
+                let _torn = body.take(LONGEST_ANSWER as u64).read_to_end(&mut said);
+                let error = Error::internal(format!("{method}: {}", refusal(&said)));
+                Err(Failure::Refused(status, error))
+            }
+            Err(broken) => {
+                let asking = format!("Post \"{}\"", self.target.url(method));
+                Err(Failure::Unheard(Error::internal(asking).caused_by(Error::from(broken))))
+            }
+        }
     }
 
     pub(crate) fn is(&mut self, implements: Vec<String>) {

@@ -3,7 +3,7 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -108,6 +108,39 @@ pub fn ask(
     deadline: Instant,
     limit: usize,
 ) -> Result<Answer, Broken> {
+    let (mut reader, head) = question(target, request, deadline)?;
+    let body = body_of(&mut reader, head.length, limit).map_err(Broken::Within)?;
+    Ok(Answer { status: head.status, reason: head.reason, body })
+}
+
+/// Asks a plugin for an answer that may go on for ever. The deadline is for its beginning only.
+pub(crate) fn post_for_stream(
+    target: &Target,
+    method: &str,
+    asked: &[u8],
+    deadline: Instant,
+) -> Result<(u16, Body), Broken> {
+    let (path, headers) = (format!("/{method}"), [("Accept", ACCEPT)]);
+    let request = Request { method: "POST", path: &path, headers: &headers, body: asked };
+    let (mut reader, head) = question(target, &request, deadline)?;
+    // One that refuses has to do so in time.
+    if head.status == 200 {
+        reader.stream.has_time();
+    }
+    let left = match head.length {
+        Length::Known(length) => Left::Bytes(length),
+        Length::UntilTheEnd => Left::All,
+        Length::Chunks => Left::Chunks,
+    };
+    Ok((head.status, Body { reader, left }))
+}
+
+/// Asks, and hears the head of the answer.
+fn question(
+    target: &Target,
+    request: &Request<'_>,
+    deadline: Instant,
+) -> Result<(Reader<Box<dyn Stream>>, Head), Broken> {
     let Request { method, path, headers, body } = request;
     let mut stream = connect(target, deadline).map_err(Broken::Before)?;
     let mut head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\n", target.host());
@@ -118,12 +151,85 @@ pub fn ask(
     let asked = stream.write_all(&[head.as_bytes(), body].concat()).and_then(|()| stream.flush());
     // One that has its answer ready may have closed its ear already.
     let mut reader = Reader { stream, buffer: Vec::new() };
-    let answer = head_of(&mut reader).map_err(|heard| match asked {
+    let head = head_of(&mut reader).map_err(|heard| match asked {
         Err(error) => Broken::Before(words(&error)),
         Ok(()) => Broken::Before(heard),
     })?;
-    let body = body_of(&mut reader, answer.length, limit).map_err(Broken::Within)?;
-    Ok(Answer { status: answer.status, reason: answer.reason, body })
+    Ok((reader, head))
+}
+
+/// What is said as long as somebody listens.
+pub struct Body {
+    reader: Reader<Box<dyn Stream>>,
+    left: Left,
+}
+
+/// What there is still to hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Left {
+    /// Of the whole.
+    Bytes(u64),
+    /// As long as the connection.
+    All,
+    /// A chunk that has not begun.
+    Chunks,
+    /// Of this chunk.
+    Chunk(u64),
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Body").field("left", &self.left).finish_non_exhaustive()
+    }
+}
+
+impl Body {
+    /// What ends the listening from elsewhere, when it is shut down.
+    pub fn socket(&self) -> std::io::Result<OwnedFd> {
+        self.reader.stream.socket().try_clone_to_owned()
+    }
+}
+
+impl Read for Body {
+    fn read(&mut self, into: &mut [u8]) -> std::io::Result<usize> {
+        read_body(&mut self.reader, &mut self.left, into)
+            .map_err(|error| std::io::Error::other(error.chain()))
+    }
+}
+
+/// Reads what is there of the body; nothing is its end.
+fn read_body(reader: &mut Reader<impl Read>, left: &mut Left, into: &mut [u8]) -> Result<usize> {
+    if *left == Left::Chunks {
+        *left = match chunk(reader)? {
+            0 => Left::Bytes(0),
+            size => Left::Chunk(size),
+        };
+    }
+    let most = match *left {
+        Left::Bytes(left) | Left::Chunk(left) => usize::try_from(left).unwrap_or(usize::MAX),
+        Left::All | Left::Chunks => usize::MAX,
+    };
+    if most == 0 || into.is_empty() {
+        return Ok(0);
+    }
+    if reader.buffer.is_empty() && !reader.more()? {
+        return if *left == Left::All { Ok(0) } else { Err(Error::internal("unexpected EOF")) };
+    }
+    let count = most.min(into.len()).min(reader.buffer.len());
+    into[..count].copy_from_slice(&reader.buffer[..count]);
+    reader.buffer.drain(..count);
+    match left {
+        Left::Bytes(left) => *left -= count as u64,
+        Left::Chunk(rest) => {
+            *rest -= count as u64;
+            if *rest == 0 {
+                end_of_chunk(reader)?;
+                *left = Left::Chunks;
+            }
+        }
+        Left::All | Left::Chunks => {}
+    }
+    Ok(count)
 }
 
 struct Head {
@@ -210,24 +316,33 @@ fn body_of(reader: &mut Reader<impl Read>, length: Length, limit: usize) -> Resu
             }
         },
         Length::Chunks => loop {
-            let line = reader.line()?;
-            let bad = || Error::internal("malformed chunk in the answer");
-            let size = match httparse::parse_chunk_size(&line) {
-                Ok(httparse::Status::Complete((_, size))) => size,
-                _ => return Err(bad()),
-            };
+            let size = chunk(reader)?;
             // What follows the last one is of no interest, and the connection ends.
             if size == 0 {
                 break;
             }
             within((body.len() as u64).saturating_add(size), limit)?;
             reader.take(within(size, limit)?, &mut body)?;
-            if reader.line()? != b"\r\n" {
-                return Err(bad());
-            }
+            end_of_chunk(reader)?;
         },
     }
     Ok(body)
+}
+
+/// How long the chunk is that begins here.
+fn chunk(reader: &mut Reader<impl Read>) -> Result<u64> {
+    match httparse::parse_chunk_size(&reader.line()?) {
+        Ok(httparse::Status::Complete((_, size))) => Ok(size),
+        _ => Err(bad_chunk()),
+    }
+}
+
+fn end_of_chunk(reader: &mut Reader<impl Read>) -> Result<()> {
+    if reader.line()? == b"\r\n" { Ok(()) } else { Err(bad_chunk()) }
+}
+
+fn bad_chunk() -> Error {
+    Error::internal("malformed chunk in the answer")
 }
 
 fn within(length: u64, limit: usize) -> Result<usize> {
@@ -281,7 +396,7 @@ impl<S: Read> Reader<S> {
             }
             seen = self.buffer.len();
             if seen > LONGEST_LINE {
-                return Err(Error::internal("malformed chunk in the answer"));
+                return Err(bad_chunk());
             }
             if !self.more()? {
                 return Err(Error::internal("unexpected EOF"));
@@ -308,7 +423,7 @@ fn connect(target: &Target, deadline: Instant) -> Result<Box<dyn Stream>> {
             Socket::Tcp(stream)
         }
     };
-    let timed = Timed { socket: plain, deadline };
+    let timed = Timed { socket: plain, deadline: Some(deadline) };
     match (&target.tls, &target.address) {
         (Some(config), Address::Tcp { host, .. }) => {
             let host = target.name.as_ref().unwrap_or(host);
@@ -343,27 +458,52 @@ fn connect_tcp(host: &str, port: u16, deadline: Instant) -> std::io::Result<TcpS
     Err(last)
 }
 
-trait Stream: Read + Write {}
-impl<T: Read + Write> Stream for T {}
+trait Stream: Read + Write + Send {
+    fn socket(&self) -> BorrowedFd<'_>;
+
+    /// Nobody waits for the end of what is read from now on.
+    fn has_time(&mut self);
+}
+
+impl Stream for Timed {
+    fn socket(&self) -> BorrowedFd<'_> {
+        match &self.socket {
+            Socket::Unix(socket) => socket.as_fd(),
+            Socket::Tcp(socket) => socket.as_fd(),
+        }
+    }
+
+    fn has_time(&mut self) {
+        self.deadline = None;
+    }
+}
+
+impl Stream for StreamOwned<ClientConnection, Timed> {
+    fn socket(&self) -> BorrowedFd<'_> {
+        self.sock.socket()
+    }
+
+    fn has_time(&mut self) {
+        self.sock.has_time();
+    }
+}
 
 enum Socket {
     Unix(UnixStream),
     Tcp(TcpStream),
 }
 
-/// A socket on which nothing lasts longer than until the deadline, however slowly the other end goes about it.
+/// A socket on which nothing lasts longer than until the deadline, if there is one, however slowly the other end goes
+/// about it.
 struct Timed {
     socket: Socket,
-    deadline: Instant,
+    deadline: Option<Instant>,
 }
 
 impl Timed {
     fn arm(&self, which: Timeout) -> std::io::Result<()> {
-        let fd = match &self.socket {
-            Socket::Unix(socket) => socket.as_fd(),
-            Socket::Tcp(socket) => socket.as_fd(),
-        };
-        Ok(set_socket_timeout(fd, which, Some(left(self.deadline)?))?)
+        let left = self.deadline.map(left).transpose()?;
+        Ok(set_socket_timeout(self.socket(), which, left)?)
     }
 }
 
@@ -439,6 +579,38 @@ mod tests {
         assert_eq!(heard("HTTP/1.0 200 OK\r\n\r\n{}"), (200, "{}".to_owned()));
         let continued = "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n{}";
         assert_eq!(heard(continued), (200, "{}".to_owned()));
+    }
+
+    fn streamed(text: &str) -> Result<String> {
+        let mut reader = Reader { stream: text.as_bytes(), buffer: Vec::new() };
+        let mut left = match head_of(&mut reader)?.length {
+            Length::Known(length) => Left::Bytes(length),
+            Length::UntilTheEnd => Left::All,
+            Length::Chunks => Left::Chunks,
+        };
+        let (mut body, mut piece) = (Vec::new(), [0; 3]);
+        loop {
+            match read_body(&mut reader, &mut left, &mut piece)? {
+                0 => return Ok(String::from_utf8(body).unwrap()),
+                count => body.extend_from_slice(&piece[..count]),
+            }
+        }
+    }
+
+    #[test]
+    fn bodies_in_pieces() {
+        let known = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfourrest";
+        assert_eq!(streamed(known).unwrap(), "four");
+        let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let whole = format!("{chunked}5\r\nabcde\r\n1;x\r\nf\r\n0\r\n\r\n");
+        assert_eq!(streamed(&whole).unwrap(), "abcdef");
+        assert_eq!(streamed("HTTP/1.0 200 OK\r\n\r\nuntil").unwrap(), "until");
+        for (torn, words) in [("5\r\nab", "unexpected EOF"), ("1\r\nabc\r\n", "malformed chunk")] {
+            let error = streamed(&format!("{chunked}{torn}")).unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+        let short = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfou";
+        assert_eq!(streamed(short).unwrap_err().to_string(), "unexpected EOF");
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::Value;
@@ -16,6 +17,8 @@ pub enum Reply {
     Refuse(u16, Value),
     /// These bytes and the end of the connection; none at all is a plugin that died.
     Raw(Vec<u8>),
+    /// These bytes, one chunk after another, until there is nobody who gives more.
+    Stream(Receiver<Vec<u8>>),
     /// Nothing, for as long as somebody listens.
     Silence,
 }
@@ -83,6 +86,15 @@ fn serve(stream: UnixStream, handler: &Handler, calls: &Mutex<Vec<(String, Value
         Reply::Json(body) => answer(200, &body),
         Reply::Refuse(status, body) => answer(status, &body),
         Reply::Raw(bytes) => drop(stream.write_all(&bytes)),
+        Reply::Stream(pieces) => {
+            let mut piece =
+                stream.write_all(b"HTTP/1.1 200 X\r\nTransfer-Encoding: chunked\r\n\r\n");
+            while let (Ok(()), Ok(bytes)) = (&piece, pieces.recv()) {
+                let chunk = [format!("{:x}\r\n", bytes.len()).as_bytes(), &bytes, b"\r\n"].concat();
+                piece = stream.write_all(&chunk);
+            }
+            let _gone = stream.write_all(b"0\r\n\r\n");
+        }
         Reply::Silence => drop(stream.read(&mut [0])),
     }
 }

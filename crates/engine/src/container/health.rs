@@ -210,7 +210,9 @@ pub(crate) fn check_filter(wanted: &str) -> Result<()> {
         return Ok(());
     }
     let known = KNOWN.join(", ");
-    Err(Error::invalid(format!("invalid value for health ({wanted}): must be one of {known}")))
+    Err(Error::invalid(format!(
+        "invalid filter 'health={wanted}': invalid value for health ({wanted}): must be one of {known}"
+    )))
 }
 
 pub(crate) fn filtered(record: &Record) -> &'static str {

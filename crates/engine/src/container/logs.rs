@@ -5,18 +5,18 @@ use std::path::PathBuf;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use shim::Stream;
-use shim::logs::{Config, Driver, Entry, Follow, Next, Options, Reader};
+use shim::logs::{Config, Driver, Entry, Follow, Next, Options, PluginReader, Reader};
 use stdx::time::Timestamp;
 use stdx::{Error, Result};
 use tokio::io::unix::AsyncFd;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 use super::Container;
 use super::plan;
 use super::record::Record;
 use crate::LogStream;
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct LogsRequest {
     pub stdout: bool,
     pub stderr: bool,
@@ -54,12 +54,29 @@ impl Container {
             until: request.until,
             follow,
         };
-        let reader = tokiox::blocking(move || Reader::of(&config, options)).await?;
         let (sender, stream) = LogStream::pair(record.tty());
+        let frame = Frame { tty: record.tty(), request };
+        if config.driver == Driver::Plugin {
+            let ended = !record.state.phase.is_up();
+            let theirs = config.clone();
+            match tokiox::blocking(move || PluginReader::of(&theirs, options, ended)).await {
+                Ok(None) => {}
+                Ok(Some(reader)) => {
+                    frame.pass_on(reader, sender)?;
+                    return Ok(stream);
+                }
+                Err(error) => {
+                    let _gone = sender.send(frame.failure(&error)).await;
+                    return Ok(stream);
+                }
+            }
+        }
+        let reader = tokiox::blocking(move || Reader::of(&config, options)).await?;
         let this = self.clone();
         tokio::spawn(async move {
-            if let Err(error) = this.send_log(reader, record.tty(), request, &sender).await {
+            if let Err(error) = this.send_log(reader, frame, &sender).await {
                 tracing::warn!(container = %this.cell.id, error = %error.chain(), "log reading ended early");
+                let _gone = sender.send(frame.failure(&error)).await;
             }
         });
         Ok(stream)
@@ -68,11 +85,9 @@ impl Container {
     async fn send_log(
         &self,
         mut reader: Reader,
-        tty: bool,
-        request: LogsRequest,
+        mut frame: Frame,
         sender: &mpsc::Sender<Bytes>,
     ) -> Result<()> {
-        let mut frame = Frame { tty, request };
         let mut records = self.cell.subscribe();
         let wake = match reader.wake() {
             Some(descriptor) => {
@@ -152,6 +167,7 @@ struct Batch {
     ended: bool,
 }
 
+#[derive(Clone, Copy)]
 struct Frame {
     tty: bool,
     request: LogsRequest,
@@ -177,6 +193,45 @@ impl Frame {
             }
         }
         Ok((Batch { bytes: out.freeze(), waits, ended }, reader, self))
+    }
+
+    /// Gives what a plugin says to the client, for as long as there are both: a plugin may have nothing to say for hours, so
+    /// that it gets a thread of its own.
+    fn pass_on(self, mut reader: PluginReader, sender: mpsc::Sender<Bytes>) -> Result<()> {
+        let stopper = reader.stopper()?;
+        let client = sender.clone();
+        let (done, ended) = oneshot::channel::<()>();
+        let read = move || {
+            let mut out = BytesMut::new();
+            loop {
+                match reader.next_entry() {
+                    Ok(Some(entry)) => self.put(&entry, &mut out),
+                    Ok(None) => break,
+                    Err(error) => break drop(sender.blocking_send(self.failure(&error))),
+                }
+                if !out.is_empty() && sender.blocking_send(out.split().freeze()).is_err() {
+                    break;
+                }
+            }
+            drop(done);
+        };
+        std::thread::Builder::new().name("log-plugin".to_owned()).spawn(read)?;
+        tokio::spawn(async move {
+            tokio::select! {
+                () = client.closed() => stopper.stop(),
+                _ = ended => {}
+            }
+        });
+        Ok(())
+    }
+
+    /// What went wrong, where the client reads: the status was told long ago.
+    fn failure(&self, error: &Error) -> Bytes {
+        const DAEMON: u8 = 3;
+        let mut out = BytesMut::new();
+        let words = format!("Error grabbing logs: {}\n", error.chain());
+        self.write(DAEMON, b"", words.as_bytes(), &mut out);
+        out.freeze()
     }
 
     fn put(&self, entry: &Entry<'_>, out: &mut BytesMut) {

@@ -197,6 +197,8 @@ impl Container {
         }
         let endpoints = endpoints::connected(record, &attachment.endpoints, &rooms.networks);
         let ports = super::connect::published(&attachment);
+        let mut logs = self.log_config(record)?;
+        logs.leave_keeping_to_plugin();
         let mut spec = spec::spec(&plan, &surroundings);
         cdi::inject(&mut spec, &plan.device_requests, &rooms.settings().cdi_spec_dirs)?;
         let launched = rooms.launcher.launch(Launch {
@@ -209,7 +211,7 @@ impl Container {
                 .into_iter()
                 .chain(joined.shm.map(|shm| (PathBuf::from("/dev/shm"), shm)))
                 .collect(),
-            logs: self.log_config(record)?,
+            logs,
             open_stdin: record.config.open_stdin,
             stdin_once: record.config.stdin_once,
             tty: record.config.tty,

@@ -2,10 +2,12 @@
 
 use api::system::BuildPruneReport;
 use axum::Router;
+use axum::response::Response;
 use axum::routing::{MethodRouter, any, delete, get, post, put};
 use stdx::Error;
 
 use crate::error::Refusal;
+use crate::request::Query;
 use crate::stream;
 
 pub(crate) fn routes() -> Router {
@@ -15,7 +17,7 @@ pub(crate) fn routes() -> Router {
         .route("/build/cancel", post(not_yet("building images")))
         .route("/session", post(not_yet("build sessions")))
         .route("/grpc", post(not_yet("BuildKit's API")))
-        .route("/plugins", get(async || stream::ok(&NO_PLUGINS)))
+        .route("/plugins", get(plugins))
         .route("/plugins/{*rest}", any(not_yet("managed plugins")))
         .route("/swarm/init", post(not_yet("swarm mode")))
         .route("/swarm/join", post(not_yet("swarm mode")))
@@ -24,6 +26,13 @@ pub(crate) fn routes() -> Router {
             post(async || Refusal::from(Error::unavailable("This node is not part of a swarm"))),
         );
     SWARM.iter().fold(later, |router, path| router.route(path, swarm()))
+}
+
+async fn plugins(query: Query) -> Result<Response, Refusal> {
+    let filters = query.filters()?;
+    filters.allow(&["capability", "enabled"])?;
+    filters.flag("enabled")?;
+    Ok(stream::ok(&NO_PLUGINS))
 }
 
 /// None can be installed, so none are. In the same way, the build cache below is always empty.

@@ -20,6 +20,7 @@ use std::time::Instant;
 pub use config::{Config, Created, DRIVERS, Driver, Identity, Mode, PluginPlaces, Private};
 pub use journald::socket as journal_socket;
 pub(crate) use lines::Lines;
+pub use remote::{PluginReader, Stopper};
 pub use rotation::Compress;
 use rustix::event::PollFlags;
 use sent::Sent;

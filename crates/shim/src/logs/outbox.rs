@@ -17,6 +17,7 @@ use rustix::net::{
 };
 use stdx::{Context, Error, Result};
 
+use super::lines::LONGEST;
 use super::{Config, remote};
 
 /// After a connection is lost, how long until the next attempt.
@@ -147,6 +148,24 @@ pub(super) enum Full {
     Drops,
 }
 
+/// How much may wait for a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Room {
+    pub(super) bytes: usize,
+    pub(super) messages: usize,
+}
+
+impl Room {
+    pub(super) fn of(config: &Config) -> Self {
+        let bytes = usize::try_from(config.buffer).unwrap_or(usize::MAX);
+        match remote::most_messages(config) {
+            // Who says how many means it, however long they are.
+            Some(messages) => Self { bytes: bytes.max(messages.saturating_mul(LONGEST)), messages },
+            None => Self { bytes, messages: usize::MAX },
+        }
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Outbox {
     target: Target,
@@ -155,7 +174,7 @@ pub(super) struct Outbox {
     /// Bytes of the first message that a stream has taken.
     taken: usize,
     bytes: usize,
-    most: usize,
+    most: Room,
     full: Full,
     /// Without a socket: when to try again.
     again: Instant,
@@ -172,7 +191,7 @@ struct Farewell {
 
 impl Outbox {
     /// Connects; fails where nobody is.
-    pub(super) fn open(target: Target, most: usize, full: Full) -> Result<Self> {
+    pub(super) fn open(target: Target, most: Room, full: Full) -> Result<Self> {
         let socket = match &target {
             // Its words are whole sentences.
             Target::Process(_) => reach(&target)?,
@@ -195,7 +214,9 @@ impl Outbox {
     /// Queues a message. A container that waits has been heard already when it is asked to: what it has said goes in.
     pub(super) fn push(&mut self, message: Vec<u8>) {
         let waits = self.full == Full::Waits && self.socket.is_some();
-        if self.bytes + message.len() > self.most && !(waits && self.bytes < 2 * self.most) {
+        let is_full =
+            self.bytes + message.len() > self.most.bytes || self.queue.len() >= self.most.messages;
+        if is_full && !(waits && self.bytes < self.most.bytes.saturating_mul(2)) {
             self.dropped += 1;
             return;
         }
@@ -205,7 +226,8 @@ impl Outbox {
 
     /// No more is to be read from the container until there is room.
     pub(super) fn holds_up(&self) -> bool {
-        self.full == Full::Waits && self.bytes >= self.most && self.socket.is_some()
+        let is_full = self.bytes >= self.most.bytes || self.queue.len() >= self.most.messages;
+        is_full && self.full == Full::Waits && self.socket.is_some()
     }
 
     pub(super) fn dropped(&self) -> u64 {
@@ -387,6 +409,8 @@ mod tests {
 
     use super::*;
 
+    const ROOMY: Room = Room { bytes: 1000, messages: usize::MAX };
+
     fn settle(outbox: &mut Outbox) {
         let deadline = Instant::now() + Duration::from_secs(20);
         while !outbox.is_empty() {
@@ -408,7 +432,7 @@ mod tests {
         let path = dir.path().join("log");
         let server = UnixDatagram::bind(&path).unwrap();
         let target = Target::unix(&path, Kind::Datagram);
-        let mut outbox = Outbox::open(target, 1000, Full::Drops).unwrap();
+        let mut outbox = Outbox::open(target, ROOMY, Full::Drops).unwrap();
         outbox.push(b"one".to_vec());
         outbox.push(b"two".to_vec());
         settle(&mut outbox);
@@ -428,7 +452,7 @@ mod tests {
         let server = UdpSocket::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap();
         let target = Target::net(&address.to_string(), Kind::Datagram).unwrap();
-        let mut outbox = Outbox::open(target, 1000, Full::Drops).unwrap();
+        let mut outbox = Outbox::open(target, ROOMY, Full::Drops).unwrap();
         drop(server);
         for _ in 0..5 {
             outbox.push(b"lost".to_vec());
@@ -446,7 +470,7 @@ mod tests {
         let server = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap().to_string();
         let target = Target::net(&address, Kind::Stream).unwrap();
-        let mut outbox = Outbox::open(target, 1000, Full::Drops).unwrap();
+        let mut outbox = Outbox::open(target, ROOMY, Full::Drops).unwrap();
         let (mut client, _) = server.accept().unwrap();
         outbox.push(b"one\n".to_vec());
         settle(&mut outbox);
@@ -468,7 +492,9 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let _server = UnixListener::bind(&path).unwrap();
-        let open = |full| Outbox::open(Target::unix(&path, Kind::Stream), 10, full).unwrap();
+        let open_with =
+            |most, full| Outbox::open(Target::unix(&path, Kind::Stream), most, full).unwrap();
+        let open = |full| open_with(Room { bytes: 10, messages: usize::MAX }, full);
         let mut drops = open(Full::Drops);
         drops.push(vec![0; 8]);
         drops.push(vec![0; 8]);
@@ -480,12 +506,31 @@ mod tests {
         assert_eq!((waits.dropped(), waits.holds_up()), (0, true));
         settle(&mut waits);
         assert!(!waits.holds_up());
+        // Counted, too, where somebody wants it; what has been heard already is not lost.
+        let few = Room { bytes: 1000, messages: 2 };
+        let mut drops = open_with(few, Full::Drops);
+        let mut waits = open_with(few, Full::Waits);
+        for _ in 0..3 {
+            assert!(!drops.holds_up());
+            drops.push(vec![0; 8]);
+            waits.push(vec![0; 8]);
+        }
+        assert_eq!((drops.dropped(), waits.dropped(), waits.holds_up()), (1, 0, true));
+    }
+
+    #[test]
+    fn how_much_may_wait() {
+        let options = [("awslogs-group", "g"), ("awslogs-max-buffered-events", "1000")];
+        let options = options.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let room = Room::of(&Config::from_options("awslogs", &options).unwrap());
+        assert_eq!(room, Room { bytes: 1000 * LONGEST, messages: 1000 });
+        assert_eq!(Room::of(&Config::default()), Room { bytes: 1 << 20, messages: usize::MAX });
     }
 
     #[test]
     fn nobody_there_is_said() {
         let nowhere = Target::unix(Path::new("/nonexistent/log"), Kind::Datagram);
-        let words = Outbox::open(nowhere, 10, Full::Drops).unwrap_err().chain();
+        let words = Outbox::open(nowhere, ROOMY, Full::Drops).unwrap_err().chain();
         assert_eq!(words, "dial unixgram /nonexistent/log: no such file or directory");
     }
 }

@@ -5,7 +5,7 @@ use stdx::{Context, Error, Result};
 
 use super::config::{Driver, Mode};
 use super::json_file::Writer;
-use super::outbox::{Full, Outbox, Target};
+use super::outbox::{Full, Outbox, Room, Target};
 use super::{Config, Stamp, journald, remote, syslog};
 use crate::protocol::Stream;
 
@@ -92,7 +92,7 @@ fn first_that_answers(targets: Vec<Target>, config: &Config) -> Result<Outbox> {
         Mode::Blocking => Full::Waits,
         Mode::NonBlocking => Full::Drops,
     };
-    let most = usize::try_from(config.buffer).unwrap_or(usize::MAX);
+    let most = Room::of(config);
     let several = targets.len() > 1;
     let mut outcome = Err(Error::unavailable("Unix syslog delivery error"));
     for target in targets {

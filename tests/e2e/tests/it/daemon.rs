@@ -230,3 +230,38 @@ fn find(dir: &Path, name: &str) -> Option<std::path::PathBuf> {
     }
     None
 }
+
+#[test]
+fn log_options_that_no_container_could_have_are_refused_at_once() {
+    let dir = tempfile::tempdir().expect("places");
+    let path = |name: &str| dir.path().join(name).display().to_string();
+    let places =
+        ["-H", &format!("unix://{}", path("s")), "--data-root", &path("d")].map(String::from);
+    let more = ["--exec-root".to_owned(), path("e"), "--pidfile".to_owned(), path("p")];
+    for (flags, words) in [
+        ("--log-opt foo=bar", "unknown log opt 'foo' for json-file log driver"),
+        ("--log-opt foo", "unknown log opt 'foo' for json-file log driver"),
+        ("--log-opt mode=x", "logger: logging mode not supported: x"),
+        (
+            "--log-opt max-buffer-size=1m",
+            "logger: max-buffer-size option is only supported with 'mode=non-blocking'",
+        ),
+        (
+            "--log-driver syslog --log-opt syslog-address=foo",
+            "syslog-address should be in form proto://address, got foo",
+        ),
+        (
+            "--log-driver awslogs --log-opt tag=x",
+            "must specify a value for log opt 'awslogs-group'",
+        ),
+        ("--log-opt max-file=0", "max-file cannot be less than 1"),
+    ] {
+        let flags: Vec<&str> =
+            places.iter().chain(&more).map(String::as_str).chain(flags.split(' ')).collect();
+        let refused = called("dockerd", &flags);
+        assert!(!refused.status.success());
+        let words = format!("failed to start daemon: failed to set log opts: {words}\n");
+        assert!(shown(&refused).ends_with(&words), "{}", shown(&refused));
+        assert!(!dir.path().join("d").exists(), "nothing was begun");
+    }
+}

@@ -3,8 +3,8 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream, UdpSocket};
 use std::os::unix::net::UnixDatagram;
-use std::process::Stdio;
-use std::time::Duration;
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use testkit::House;
 use testkit::house::{PATIENCE, shown};
@@ -39,6 +39,60 @@ fn local_files() {
         .output()
         .expect("docker");
     assert!(shown(&refused).contains("max file count should be a positive number"));
+}
+
+#[test]
+fn a_follower_goes_through_compressed_files() {
+    let house = house();
+    let options = ["--log-opt", "max-size=8k", "--log-opt", "max-file=200"];
+    let options = [&options[..], &["--log-opt", "compress=true"]].concat();
+    let command = "mkfifo /go; for n in 0 1 2 3 4 5 6 7; do read go </go; seq $((n*200+1)) $((n*200+200)); done";
+    let name = ["-d", "--name", "many", "--network", "none"];
+    house.ok(&[&["run"], &name[..], &options, &["busybox", "sh", "-c", command]].concat());
+    let follower = |args: &[&str]| {
+        let mut command = house.docker(&[&["logs", "-f"], args, &["many"]].concat());
+        command.stdout(Stdio::piped()).spawn().expect("docker")
+    };
+    let read = |child: Child| {
+        let output = child.wait_with_output().expect("docker ends");
+        String::from_utf8(output.stdout).expect("numbers")
+    };
+    let numbers =
+        |from: u32, to: u32| (from..=to).map(|number| format!("{number}\n")).collect::<String>();
+    let from_the_start = follower(&[]);
+    let go = || house.ok(&["exec", "many", "sh", "-c", "echo >/go"]);
+    go();
+    let id = house.ok(&["inspect", "-f", "{{.Id}}", "many"]);
+    let directory = house.data_root().join("containers").join(id.trim());
+    let files = || {
+        let names = std::fs::read_dir(&directory).expect("a place").flatten();
+        names.filter(|file| file.file_name().to_string_lossy().ends_with(".gz")).count()
+    };
+    let compressed = |count: usize| {
+        let deadline = Instant::now() + PATIENCE;
+        while files() < count {
+            assert!(Instant::now() < deadline, "{} of {count} files", files());
+            std::thread::yield_now();
+        }
+    };
+    // Nothing is rotated while a file is being compressed: one for each round.
+    compressed(1);
+    for round in 2..=4 {
+        go();
+        compressed(round);
+    }
+    // These begin within files that are compressed already.
+    let from_the_middle = follower(&["--tail", "500"]);
+    let mut lines = BufReader::new(follower(&[]).stdout.take().expect("a pipe")).lines();
+    assert_eq!(lines.next().expect("a line").expect("text"), "1");
+    for round in 5..=8 {
+        go();
+        compressed(round);
+    }
+    assert_eq!(read(from_the_start), numbers(1, 1600));
+    assert_eq!(read(from_the_middle), numbers(301, 1600));
+    let rest: String = lines.map(|line| line.expect("text") + "\n").collect();
+    assert_eq!(rest, numbers(2, 1600));
 }
 
 #[test]

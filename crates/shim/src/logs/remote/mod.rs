@@ -24,10 +24,12 @@ use std::cell::Cell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+pub(super) use aws::most_messages;
 pub(super) use drivers::check;
 pub(super) use fluentd::never_waits;
 pub(super) use frame::encode;
 use frame::{Message, Parts};
+pub use plugin::{Reader as PluginReader, Stopper};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};

@@ -1,5 +1,5 @@
 //! Logging plugins: found as Docker finds them, begun with what they need to know, fed through a FIFO by whoever outlives
-//! the daemon, and ended.
+//! the daemon, and ended; read by those that can.
 
 use std::fs::File;
 use std::io::Read;
@@ -166,6 +166,118 @@ fn a_plugin_is_begun_fed_and_ended() {
     }
     let stopped = plugin.asked("LogDriver.StopLogging").remove(0);
     assert_eq!(stopped["File"], begun["File"]);
+}
+
+/// Length, source, time, line.
+fn record(source: &str, second: u8, line: &str) -> Vec<u8> {
+    let nanos = u64::from(second) * 1_000_000_000;
+    let mut time = Vec::new();
+    let mut rest = nanos;
+    while rest >= 0x80 {
+        time.push(rest.to_le_bytes()[0] | 0x80);
+        rest >>= 7;
+    }
+    time.push(rest.to_le_bytes()[0]);
+    let short = |text: &str| u8::try_from(text.len()).expect("a short one");
+    let source = [&[0x0a, short(source)], source.as_bytes()].concat();
+    let body =
+        [&source[..], &[0x10], &time, &[0x1a, short(line)], line.as_bytes(), &[0x20, 0]].concat();
+    [&u32::try_from(body.len()).expect("short").to_be_bytes()[..], &body].concat()
+}
+
+#[test]
+fn a_plugin_that_reads_is_asked() {
+    let dir = tempfile::tempdir().expect("a place");
+    let flag = format!("--plugin-directory={}", dir.path().display());
+    let mut house: House = crate::containers::house_with(&[&flag]);
+    let (say, said) = channel::<Vec<u8>>();
+    let said = std::sync::Mutex::new(Some(said));
+    let plugin = Plugin::start(dir.path(), "keeper", move |method, question| match method {
+        "Plugin.Activate" => Reply::Json(json!({ "Implements": ["LogDriver"] })),
+        "LogDriver.Capabilities" => Reply::Json(json!({ "Cap": { "ReadLogs": true } })),
+        "LogDriver.ReadLogs" if question["Config"]["Follow"] == true => {
+            Reply::Stream(said.lock().expect("nobody panics").take().expect("one follower"))
+        }
+        "LogDriver.ReadLogs" if question["Config"]["Tail"] == 5 => {
+            Reply::Refuse(500, json!({ "Err": "lost it" }))
+        }
+        "LogDriver.ReadLogs" => {
+            let (sender, pieces) = channel();
+            let all = [
+                record("stdout", 1, "one\n"),
+                record("stderr", 2, "two\n"),
+                record("stdout", 3, "end"),
+            ];
+            for record in all {
+                // A record need not come in one piece.
+                let (begin, rest) = record.split_at(7);
+                sender
+                    .send(begin.to_vec())
+                    .and_then(|()| sender.send(rest.to_vec()))
+                    .expect("room");
+            }
+            Reply::Stream(pieces)
+        }
+        _ => Reply::Json(json!({ "Err": "" })),
+    });
+    let run = ["run", "-d", "--name", "web", "--network", "none", "--log-driver", "keeper"];
+    house.ok(&[&run[..], &["--log-opt", "a=b", "busybox", "sleep", "1000"]].concat());
+    let said = |args: &[&str]| {
+        let output = house.docker(args).output().expect("docker");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr), output.status.code())
+    };
+    let all = ("one\nend".to_owned(), "two\n".to_owned(), Some(0));
+    assert_eq!(said(&["logs", "web"]), all);
+    assert_eq!(
+        said(&["logs", "-t", "--since", "2", "--until", "2.5", "web"]),
+        (String::new(), "1970-01-01T00:00:02.000000000Z two\n".to_owned(), Some(0))
+    );
+    let (out, err, code) = said(&["logs", "--tail", "5", "web"]);
+    let words =
+        "Error grabbing logs: error getting log reader from plugin: LogDriver.ReadLogs: lost it";
+    assert!(out.is_empty() && err.trim_end().ends_with(words), "{out} {err}");
+    assert_eq!(code, Some(1));
+    let asked = plugin.asked("LogDriver.ReadLogs");
+    assert_eq!(asked[0]["Info"]["ContainerName"], "/web");
+    assert_eq!(asked[0]["Info"]["Config"], json!({ "a": "b" }));
+    let never = "0001-01-01T00:00:00Z";
+    let whole = json!({ "Since": never, "Until": never, "Tail": -1, "Follow": false });
+    assert_eq!(asked[0]["Config"], whole);
+    assert_eq!(asked[1]["Config"]["Since"], "1970-01-01T00:00:02Z");
+    // It has been begun once, by the container's start; nothing is kept twice.
+    assert_eq!(plugin.asked("LogDriver.StartLogging").len(), 1);
+    let id = house.ok(&["inspect", "-f", "{{.Id}}", "web"]);
+    let kept = house.data_root().join("containers").join(id.trim()).join("container-cached.log");
+    assert!(!kept.exists());
+
+    let mut follower = house.docker(&["logs", "-f", "web"]);
+    let mut follower = follower.stdout(std::process::Stdio::piped()).spawn().expect("docker");
+    say.send(record("stdout", 4, "live\n")).expect("it listens");
+    let mut line = [0; 5];
+    follower.stdout.as_mut().expect("a pipe").read_exact(&mut line).expect("a line");
+    assert_eq!(&line, b"live\n");
+    // Nobody listens any more: the plugin gets to know.
+    follower.kill().and_then(|()| follower.wait()).expect("it ends");
+    while say.send(record("stdout", 5, "more\n")).is_ok() {
+        std::thread::yield_now();
+    }
+
+    // One that has ended, and a daemon that has not seen its plugin: it is begun for the reading, and ended.
+    house.ok(&["kill", "web"]);
+    house.ok(&["wait", "web"]);
+    while plugin.asked("LogDriver.StopLogging").is_empty() {
+        std::thread::yield_now();
+    }
+    house.kill();
+    house.start();
+    let output = house.docker(&["logs", "-f", "web"]).output().expect("docker");
+    assert_eq!(output.stdout, b"one\nend");
+    assert_eq!(plugin.asked("LogDriver.StartLogging").len(), 2);
+    while plugin.asked("LogDriver.StopLogging").len() < 2 {
+        std::thread::yield_now();
+    }
+    house.ok(&["rm", "web"]);
 }
 
 #[test]

@@ -165,7 +165,7 @@ fn of_links() {
     as_docker_says_it(include_str!("words/links.txt"));
 }
 
-fn as_docker_says_it(script: &str) {
+pub(crate) fn as_docker_says_it(script: &str) {
     if !Path::new(DOCKERD).exists() {
         return;
     }

@@ -79,6 +79,12 @@ pub(super) fn check(options: &Options) -> Result<()> {
     pattern::of(options).map(drop)
 }
 
+/// How many events may wait to be sent, if somebody says so.
+pub(in crate::logs) fn most_messages(config: &Config) -> Option<usize> {
+    let text = given(&config.options, "awslogs-max-buffered-events")?;
+    text.parse().ok().filter(|_| config.driver == crate::logs::Driver::Awslogs)
+}
+
 pub(super) struct Awslogs<'a> {
     client: Client<'a>,
     shim: &'a Shim<'a>,
