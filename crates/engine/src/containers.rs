@@ -264,9 +264,13 @@ fn check_ports(what: &str, wanted: &str) -> Result<()> {
     let (first, last) = range.split_once('-').unwrap_or((range, range));
     match [first, last].into_iter().find(|port| port.parse::<u16>().is_err()) {
         None => Ok(()),
-        Some(port) => Err(stdx::Error::invalid(format!(
-            "error while looking up for {what} {wanted}: strconv.ParseUint: parsing {port:?}: invalid syntax"
-        ))),
+        Some(port) => {
+            let number = !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+            let why = if number { "value out of range" } else { "invalid syntax" };
+            Err(stdx::Error::invalid(format!(
+                "error while looking up for {what} {wanted}: strconv.ParseUint: parsing {port:?}: {why}"
+            )))
+        }
     }
 }
 

@@ -55,3 +55,4 @@ mod volume_plugins;
 mod volumes;
 mod watching;
 mod websocket;
+mod words;

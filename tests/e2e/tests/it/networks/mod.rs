@@ -11,7 +11,7 @@ mod links;
 mod many;
 mod objects;
 mod reach;
-mod words;
+pub(crate) mod words;
 
 use std::process::Output;
 
