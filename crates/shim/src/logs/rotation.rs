@@ -126,11 +126,18 @@ impl Files {
         if !self.may_rotate() {
             return Ok(());
         }
-        if self.most == 1 {
-            // Not truncated: who holds the old file reads it to its end.
-            std::fs::remove_file(&self.path)
-                .context(|| format!("cannot remove {}", self.path.display()))?;
-        } else {
+        // It has its number before anybody can find it: a reader who met it without could not tell what he has missed.
+        let unnamed = self.next_name();
+        match std::fs::remove_file(&unnamed) {
+            Err(err) if err.kind() != io::ErrorKind::NotFound => {
+                return Err(err).context(|| format!("cannot remove {}", unnamed.display()));
+            }
+            _ => {}
+        }
+        let file = create(&unnamed)?;
+        set_number(&file, self.number + 1);
+        // The only one is not truncated: who holds the old file reads it to its end.
+        if self.most > 1 {
             for index in (1..self.most).rev() {
                 for suffix in ["", GZIP] {
                     let from = name(&self.path, index, suffix);
@@ -154,12 +161,19 @@ impl Files {
                 self.compressing = Compressing::Due;
             }
         }
-        let file = create(&self.path)?;
+        std::fs::rename(&unnamed, &self.path)
+            .context(|| format!("cannot rotate {}", self.path.display()))?;
         self.number += 1;
-        set_number(&file, self.number);
         self.file = file;
         self.size = 0;
         Ok(())
+    }
+
+    /// What a file is called until it takes its place.
+    fn next_name(&self) -> PathBuf {
+        let mut name = self.path.as_os_str().to_owned();
+        name.push(".next");
+        PathBuf::from(name)
     }
 
     /// Opens the file by its name again: somebody else has moved it away.
