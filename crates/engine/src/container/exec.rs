@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::exec::{CreateBody, Inspect, ProcessConfig, StartBody};
 use stdx::{Error, Id, Result};
@@ -37,6 +37,7 @@ struct Now {
     running: bool,
     started: bool,
     exit_code: Option<i32>,
+    ended: Option<Instant>,
     overdue: bool,
     pid: u32,
 }
@@ -116,6 +117,14 @@ impl Execs {
     }
 }
 
+/// Finished ones are kept for those who ask for their code, until their container is full of them: then those go that have
+/// waited longest. Who has just ended is still to be asked about.
+fn to_forget<T: Ord>(mut finished: Vec<(T, String)>) -> impl Iterator<Item = String> {
+    finished.sort();
+    let half = finished.len().div_ceil(2);
+    finished.into_iter().take(half).map(|(_, id)| id)
+}
+
 impl Cell {
     fn now(&self) -> MutexGuard<'_, Now> {
         self.now.lock().unwrap_or_else(PoisonError::into_inner)
@@ -154,16 +163,10 @@ impl Container {
         };
         {
             let mut all = self.rooms.execs.lock();
-            // Finished ones are kept for those who ask for their code, until their container is full of them.
-            if all.values().filter(|other| other.container.id() == &record.id).count()
-                >= PER_CONTAINER
-            {
-                let finished: Vec<String> = all
-                    .values()
-                    .filter(|other| {
-                        other.container.id() == &record.id && other.now().exit_code.is_some()
-                    })
-                    .map(|other| other.id.clone())
+            let of_this = || all.values().filter(|other| other.container.id() == &record.id);
+            if of_this().count() >= PER_CONTAINER {
+                let finished: Vec<_> = of_this()
+                    .filter_map(|other| Some((other.now().ended?, other.id.clone())))
                     .collect();
                 if finished.is_empty() {
                     return Err(Error::conflict(format!(
@@ -171,7 +174,7 @@ impl Container {
                         record.id
                     )));
                 }
-                for id in finished {
+                for id in to_forget(finished) {
                     all.remove(&id);
                 }
             }
@@ -227,6 +230,7 @@ impl Container {
             }
             now.running = false;
             now.exit_code = Some(ended.code);
+            now.ended = Some(Instant::now());
             now.overdue = ended.overdue;
         }
         exec.over.send_replace(true);
