@@ -2,7 +2,9 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+use testkit::House;
 
 use crate::api::side_by_side;
 use crate::engine::{Engine, busybox};
@@ -11,6 +13,10 @@ use crate::table::{Budget, Row, Table, Unit};
 use crate::turns::{Turns, clock};
 
 const CLIENTS: usize = 8;
+/// As many as are looked at to tell whether the first come up as fast as the last.
+const FEW: usize = 50;
+/// Where a crowd is at home: a bridge has a thousand ports, and the one that is there to begin with not as many addresses.
+const NETWORK: &str = "crowd";
 
 const REST: std::time::Duration = std::time::Duration::from_secs(15);
 
@@ -32,21 +38,22 @@ pub(crate) fn idle(ours: &Engine, theirs: Option<&Engine>, table: &mut Table) ->
 pub(crate) fn measure(
     turns: &Turns,
     containers: usize,
-    ours: &Engine,
+    house: &mut House,
     theirs: Option<&Engine>,
     table: &mut Table,
 ) -> Result<()> {
+    let ours = &Engine::of_house(house);
     let engines: Vec<&Engine> = [Some(ours), theirs].into_iter().flatten().collect();
     let mut crowds = Vec::new();
     for engine in &engines {
         crowds.push(Crowd::new(engine)?);
     }
-    let few = containers.min(50);
+    let few = containers.min(FEW);
     for size in [few, containers] {
         for (engine, crowd) in engines.iter().zip(&mut crowds) {
             crowd.grow(turns, engine, size)?;
         }
-        let budget = (size == 50).then_some(Budget { ratio: 1.0 / 9.0, words: "1 of 9 ms" });
+        let budget = (size == FEW).then_some(Budget { ratio: 1.0 / 9.0, words: "1 of 9 ms" });
         let name = format!("GET /containers/json, {size} running");
         side_by_side(turns, ours, theirs, table, &[(name.as_str(), budget)], |engine| {
             let mut http = engine.connect()?;
@@ -84,14 +91,55 @@ pub(crate) fn measure(
         weights,
         Budget { ratio: 0.5 / 4.2, words: "0.5 of 4.2 MiB" },
     );
-    for (engine, crowd) in engines.iter().zip(&crowds) {
+    for which in ["first", "last"] {
+        let mut values = crowds.iter().map(|crowd| match which {
+            "first" => crowd.times[..few].to_vec(),
+            _ => crowd.times[crowd.times.len() - few..].to_vec(),
+        });
+        table.push(Row {
+            name: format!("create and start, the {which} {few} of {containers}"),
+            unit: Unit::Milliseconds,
+            ours: values.next().unwrap_or_default(),
+            against: values.next().map(|values| ("dockerd", values)),
+            budget: None,
+        });
+    }
+    table.push(Row {
+        name: format!("kill -9 with {containers} up, until all are listed again"),
+        unit: Unit::Milliseconds,
+        ours: vec![replace(house, &crowds[0])?],
+        against: None,
+        budget: None,
+    });
+    let ours = &Engine::of_house(house);
+    for (engine, crowd) in [Some(ours), theirs].into_iter().flatten().zip(&crowds) {
         crowd.remove(engine)?;
     }
     Ok(())
 }
 
+/// Has the daemon killed and another start, which finds everybody as they were. Returns how long nobody answered.
+fn replace(house: &mut House, crowd: &Crowd) -> Result<f64> {
+    let listed = |house: &House| -> Result<Vec<(Value, Value)>> {
+        let list = Engine::of_house(house).connect()?.json("GET", "/containers/json", None)?;
+        let state = |one: &Value| (one["Id"].clone(), one["State"].clone());
+        Ok(list.as_array().context("no list")?.iter().map(state).collect())
+    };
+    let before = listed(house)?;
+    ensure!(before.len() == crowd.ids.len(), "{} of {}", before.len(), crowd.ids.len());
+    let (time, after) = clock(|| {
+        house.kill();
+        house.start();
+        listed(house)
+    })?;
+    ensure!(before == after, "not everybody is as before");
+    Ok(time)
+}
+
 pub(crate) struct Crowd {
     pub(crate) ids: Vec<String>,
+    /// How long each took.
+    times: Vec<f64>,
     /// How long it took to start them.
     seconds: f64,
     /// What the engine weighed before.
@@ -100,26 +148,41 @@ pub(crate) struct Crowd {
 
 impl Crowd {
     pub(crate) fn new(engine: &Engine) -> Result<Self> {
-        Ok(Self { ids: Vec::new(), seconds: 0.0, empty: engine.memory()? })
+        let body = json!({
+            "Name": NETWORK,
+            "IPAM": { "Config": [{ "Subnet": "10.99.0.0/16" }] },
+        });
+        engine.connect()?.json("POST", "/networks/create", Some(&body))?;
+        Ok(Self { ids: Vec::new(), times: Vec::new(), seconds: 0.0, empty: engine.memory()? })
     }
 
     /// Create and start, by several clients at once, until there are so many.
     pub(crate) fn grow(&mut self, turns: &Turns, engine: &Engine, size: usize) -> Result<()> {
-        let (time, more) = clock(|| {
-            together(engine, size.saturating_sub(self.ids.len()), |http, _| {
+        let (time, mut more) = clock(|| {
+            together(engine, size.saturating_sub(self.ids.len()), |http, at| {
                 turns.stop.check()?;
-                let id = engine.create(http, &busybox(&["sleep", "86400"]))?;
-                engine.start(http, &id)?;
-                Ok(id)
+                let mut body = busybox(&["sleep", "86400"]);
+                body["HostConfig"]["NetworkMode"] = NETWORK.into();
+                let (time, id) = clock(|| {
+                    let id = engine.create(http, &body)?;
+                    engine.start(http, &id)?;
+                    Ok(id)
+                })?;
+                Ok((at, time, id))
             })
         })?;
         self.seconds += time / 1000.0;
-        self.ids.extend(more);
+        more.sort_by_key(|(at, ..)| *at);
+        for (_, time, id) in more {
+            self.times.push(time);
+            self.ids.push(id);
+        }
         Ok(())
     }
 
     pub(crate) fn remove(&self, engine: &Engine) -> Result<()> {
         together(engine, self.ids.len(), |http, at| engine.remove(http, &self.ids[at]))?;
+        engine.connect()?.ask("DELETE", &format!("/networks/{NETWORK}"), None)?;
         Ok(())
     }
 }

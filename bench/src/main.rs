@@ -68,14 +68,14 @@ fn measure(options: &Options) -> Result<()> {
     let scratch = tempfile::Builder::new().prefix("gantry-bench-").tempdir()?;
     // As the peer has one: nothing of the machine's own is on either's way.
     let netns = Netns::new();
-    let house = House::within(&netns);
+    let mut house = House::within(&netns);
     let peer = match options.peer {
         true => Some(Peer::start(&options.dockerd).context("cannot start the peer")?),
         false => None,
     };
     let turns = Turns { rounds: options.rounds, stop };
     let mut table = Table::default();
-    let outcome = work(options, &turns, scratch.path(), &house, peer.as_ref(), &mut table);
+    let outcome = work(options, &turns, scratch.path(), &mut house, peer.as_ref(), &mut table);
     // Also what there is when it was interrupted.
     match options.json {
         true => println!("{:#}", table.json()),
@@ -88,11 +88,12 @@ fn work(
     options: &Options,
     turns: &Turns,
     scratch: &Path,
-    house: &House,
+    house: &mut House,
     peer: Option<&Peer>,
     table: &mut Table,
 ) -> Result<()> {
-    let ours = &Engine::of_house(house);
+    let mut engine = Engine::of_house(house);
+    let ours = &engine;
     let theirs = peer.map(Peer::engine);
     let theirs = theirs.as_ref();
     for engine in [Some(ours), theirs].into_iter().flatten() {
@@ -120,8 +121,11 @@ fn work(
         copy::measure(turns, scratch, house, theirs, table)?;
     }
     if options.wants("crowd") {
-        crowd::measure(turns, options.containers, ours, theirs, table)?;
+        crowd::measure(turns, options.containers, house, theirs, table)?;
+        engine = Engine::of_house(house);
     }
+    // Another daemon answers, perhaps.
+    let ours = &engine;
     if options.wants("stats") {
         stats::measure(turns, ours, theirs, table)?;
     }

@@ -446,17 +446,7 @@ pub fn cgroup_parent(name: &str) -> String {
 /// Kills what lives in a cgroup of a test's own, in every hierarchy, and removes it. What is frozen dies when it thaws,
 /// and a cgroup can be removed when its last process is dead.
 pub fn remove_cgroups(parent: &str) {
-    let controllers = [
-        "pids", "memory", "freezer", "devices", "cpu", "cpuacct", "cpuset", "blkio", "systemd",
-        "unified", "",
-    ];
-    let roots = controllers.map(|controller| {
-        Path::new("/sys/fs/cgroup").join(controller).join(parent.trim_start_matches('/'))
-    });
-    let mut dirs = Vec::new();
-    for root in &roots {
-        collect_below(root, &mut dirs);
-    }
+    let dirs = cgroups_below(parent);
     let dying: Vec<OwnedFd> = dirs.iter().flat_map(|dir| kill_all(dir)).collect();
     for dir in &dirs {
         let _not_frozen = write_existing(&dir.join("freezer.state"), "THAWED");
@@ -470,6 +460,24 @@ pub fn remove_cgroups(parent: &str) {
     for dir in dirs {
         let _busy = std::fs::remove_dir(dir);
     }
+}
+
+/// How many there are, in all hierarchies.
+pub fn cgroups(parent: &str) -> usize {
+    cgroups_below(parent).len()
+}
+
+fn cgroups_below(parent: &str) -> Vec<PathBuf> {
+    let controllers = [
+        "pids", "memory", "freezer", "devices", "cpu", "cpuacct", "cpuset", "blkio", "systemd",
+        "unified", "",
+    ];
+    let mut dirs = Vec::new();
+    for controller in controllers {
+        let root = Path::new("/sys/fs/cgroup").join(controller);
+        collect_below(&root.join(parent.trim_start_matches('/')), &mut dirs);
+    }
+    dirs
 }
 
 /// A directory and all below it, the deepest first.

@@ -23,6 +23,8 @@ mod input;
 mod inside;
 #[cfg(test)]
 mod isolation;
+#[cfg(test)]
+mod load;
 mod log_drivers;
 mod log_lines;
 mod log_space;
