@@ -1,4 +1,4 @@
-//! A disk of a test's own: a small ext4 in a file, which can be full, broken, or silent.
+//! A disk of a test's own: a small file system in a file, ext4 unless asked for, which can be full, broken, or silent.
 
 use std::fs::File;
 use std::io::Write;
@@ -25,19 +25,40 @@ impl Disk {
         Self::with(mebibytes, &["-N", &inodes.to_string()])
     }
 
+    /// One that counts by projects, `ext4` or `xfs`; `None` where the kernel, or who is here to make it, cannot.
+    pub fn counting(kind: &str) -> Option<Self> {
+        // xfs is made no smaller.
+        let disk = Self::unmade(512);
+        let mut make = Command::new(format!("mkfs.{kind}"));
+        make.arg("-q").stdout(Stdio::null()).stderr(Stdio::null());
+        if kind == "ext4" {
+            make.args(["-O", "quota,project", "-E", "quotatype=prjquota"]);
+        }
+        let made = make.arg(disk.dir.path().join("file")).status();
+        let mut mount = disk.mounting("loop,prjquota");
+        let counts = made.is_ok_and(|status| status.success())
+            && mount.stderr(Stdio::null()).status().is_ok_and(|status| status.success());
+        counts.then_some(disk)
+    }
+
     fn with(mebibytes: u64, more: &[&str]) -> Self {
+        let disk = Self::unmade(mebibytes);
+        // No blocks are kept for root, who is who fills it here; what breaks it makes it read-only.
+        let mut make = Command::new("mkfs.ext4");
+        make.args(["-q", "-F", "-m", "0", "-e", "remount-ro"]).args(more);
+        make.arg(disk.dir.path().join("file"));
+        succeed(make);
+        disk.mount();
+        disk
+    }
+
+    fn unmade(mebibytes: u64) -> Self {
         let dir = tempfile::Builder::new().prefix("gt-disk-").tempdir().expect("a place");
         let (file, place) = (dir.path().join("file"), dir.path().join("d"));
         std::fs::create_dir(&place).expect("a directory");
         let blocks = File::create(&file).expect("a file");
         blocks.set_len(mebibytes << 20).expect("room");
-        // No blocks are kept for root, who is who fills it here; what breaks it makes it read-only.
-        let mut make = Command::new("mkfs.ext4");
-        make.args(["-q", "-F", "-m", "0", "-e", "remount-ro"]).args(more).arg(&file);
-        succeed(make);
-        let disk = Self { dir, place, frozen: false };
-        disk.mount();
-        disk
+        Self { dir, place, frozen: false }
     }
 
     pub fn path(&self) -> &Path {
@@ -45,9 +66,13 @@ impl Disk {
     }
 
     fn mount(&self) {
+        succeed(self.mounting("loop"));
+    }
+
+    fn mounting(&self, options: &str) -> Command {
         let mut mount = Command::new("mount");
-        mount.args(["-o", "loop"]).arg(self.dir.path().join("file")).arg(&self.place);
-        succeed(mount);
+        mount.args(["-o", options]).arg(self.dir.path().join("file")).arg(&self.place);
+        mount
     }
 
     /// The loop device it is on, as the kernel calls it.

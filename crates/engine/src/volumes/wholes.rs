@@ -4,6 +4,7 @@
 //! What is new is filled where nobody sees it and has its name when it is complete. Who runs with a volume is paused while
 //! it is copied, so that the copy is of one moment.
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::PoisonError;
@@ -43,7 +44,8 @@ impl Volumes {
         let paused = if body.no_pause { Vec::new() } else { self.users_up(&name) };
         self.while_paused(paused, move |rooms| {
             let source = rooms.content_of(&name)?;
-            rooms.make_filled(Record::new(&copy, LOCAL, Default::default(), labels), |data| {
+            let options = rooms.limit_of(&name)?;
+            rooms.make_filled(Record::new(&copy, LOCAL, options, labels), |data| {
                 storage::layer::duplicate(source.as_fd(), data)
             })?;
             picture(rooms, &copy)
@@ -200,6 +202,15 @@ impl Rooms {
         }
     }
 
+    /// The option that limits it, if it is a directory that has a limit: a copy has the same.
+    fn limit_of(&self, name: &str) -> Result<BTreeMap<String, String>> {
+        let Some(record) = self.store.get::<Record>(name)? else { return Ok(BTreeMap::new()) };
+        let mut options = record.options;
+        let is_directory = storage::volume::Options::of(&options)?.is_none();
+        options.retain(|key, _| is_directory && key == "size");
+        Ok(options)
+    }
+
     /// Makes a volume with what `fill` puts into it.
     fn make_filled(
         &self,
@@ -208,11 +219,13 @@ impl Rooms {
     ) -> Result<()> {
         let name = record.name.clone();
         self.must_be_free(&name)?;
-        if !record.labels.is_empty() {
+        let says_something = !(record.options.is_empty() && record.labels.is_empty());
+        if says_something {
             self.store.put(&record)?;
         }
-        let made = self.storage.volumes.create_filled(&name, fill);
-        if made.is_err() && !record.labels.is_empty() {
+        let bytes = storage::volume::size(&record.options)?;
+        let made = self.storage.volumes.create_filled(&name, bytes, fill);
+        if made.is_err() && says_something {
             self.store.delete::<Record>(&name)?;
         }
         made.map_err(|error| match error.kind() {

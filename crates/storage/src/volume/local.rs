@@ -36,6 +36,7 @@ impl Local {
         // Of a daemon that died while it filled them: nobody else is here.
         for name in beneath::names(directory.as_fd()).on_disk()? {
             if let Some(name) = name.to_str().ok().filter(|name| name.starts_with(STAGED)) {
+                give_back(directory.as_fd(), name)?;
                 trash.take(directory.as_fd(), name)?;
             }
         }
@@ -58,10 +59,7 @@ impl Local {
         let limit = || {
             let volume = durable::open_directory(self.directory.as_fd(), name)?;
             let data = durable::open_directory(volume.as_fd(), DATA)?;
-            match self.quotas.limit(&[data.as_fd()], bytes)? {
-                Limited::Yes => Ok(()),
-                Limited::CannotBe => Err(no_quota()),
-            }
+            self.limit(data.as_fd(), bytes)
         };
         match limit() {
             Ok(()) => Ok(path),
@@ -72,17 +70,26 @@ impl Local {
         }
     }
 
-    /// Makes a volume whose data `fill` writes. It has its name when all of it is on disk; until then nobody sees it, and
-    /// after a crash the next daemon throws it away.
+    fn limit(&self, data: BorrowedFd<'_>, bytes: u64) -> Result<()> {
+        match self.quotas.limit(&[data], bytes)? {
+            Limited::Yes => Ok(()),
+            Limited::CannotBe => Err(no_quota()),
+        }
+    }
+
+    /// Makes a volume whose data `fill` writes, and that may hold so many bytes if there are to be limits. It has its name
+    /// when all of it is on disk; until then nobody sees it, and after a crash the next daemon throws it away.
     pub fn create_filled(
         &self,
         name: &str,
+        bytes: Option<u64>,
         fill: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
     ) -> Result<()> {
         validate(name)?;
         let staged = format!("{STAGED}{}", stdx::Id::random().short());
-        let made = self.fill_and_name(&staged, name, fill);
+        let made = self.fill_and_name(&staged, name, bytes, fill);
         if made.is_err() {
+            give_back(self.directory.as_fd(), &staged)?;
             self.trash.take(self.directory.as_fd(), &staged)?;
         }
         made
@@ -92,12 +99,15 @@ impl Local {
         &self,
         staged: &str,
         name: &str,
+        bytes: Option<u64>,
         fill: impl FnOnce(BorrowedFd<'_>) -> Result<()>,
     ) -> Result<()> {
         make(&self.directory, staged, 0o701)?;
         let volume = durable::open_directory(self.directory.as_fd(), staged)?;
         make(&volume, DATA, 0o755)?;
         let data = durable::open_directory(volume.as_fd(), DATA)?;
+        // What is made in it later is counted; what was there before would not be.
+        bytes.map_or(Ok(()), |bytes| self.limit(data.as_fd(), bytes))?;
         fill(data.as_fd())?;
         rustix::fs::syncfs(&data).on_disk()?;
         self.give_name(staged, name)
@@ -133,14 +143,7 @@ impl Local {
     /// Removes a volume with its data; one that is not there is gone already.
     pub fn remove(&self, name: &str) -> Result<()> {
         validate(name)?;
-        if beneath::stat(self.directory.as_fd(), name.as_bytes()).on_disk()?.is_some() {
-            let data = [name.as_bytes(), b"/", DATA.as_bytes()].concat();
-            let flags = OFlags::RDONLY | OFlags::DIRECTORY;
-            // A broken one has no data, and is removed all the same.
-            if let Ok(data) = beneath::open_plain(self.directory.as_fd(), &data, flags) {
-                quota::give_back(data.as_fd())?;
-            }
-        }
+        give_back(self.directory.as_fd(), name)?;
         self.trash.take(self.directory.as_fd(), name)
     }
 
@@ -217,6 +220,19 @@ impl Driver for Local {
     fn remove(&self, name: &str) -> Result<()> {
         self.remove(name)
     }
+}
+
+/// Takes the limit of a volume away, if it is there and has one.
+fn give_back(volumes: BorrowedFd<'_>, name: &str) -> Result<()> {
+    if beneath::stat(volumes, name.as_bytes()).on_disk()?.is_some() {
+        let data = [name.as_bytes(), b"/", DATA.as_bytes()].concat();
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY;
+        // A broken one has no data, and is removed all the same.
+        if let Ok(data) = beneath::open_plain(volumes, &data, flags) {
+            quota::give_back(data.as_fd())?;
+        }
+    }
+    Ok(())
 }
 
 /// Makes a directory, whatever the umask; one that is there already is fine.

@@ -37,6 +37,7 @@ mod outbound;
 mod overlay;
 mod peer;
 mod publish;
+mod quotas;
 mod races;
 mod reload;
 mod republish;

@@ -25,6 +25,7 @@ fn volumes_and_layers_stop_at_their_size() {
         ("volume", "small"),
         ("full", "4M"),
         ("shown", "4096"),
+        ("copy", "4M"),
         ("unlimited", "all"),
         ("layer", "4M"),
         ("beside", "all"),

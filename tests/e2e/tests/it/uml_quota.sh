@@ -32,12 +32,14 @@ run() { "$gantry" run --rm --network none "$@"; }
 say volume "$gantry" volume create --opt size=4m small
 say full run -v small:/v busybox sh -c "$fill" /v
 say shown run -v small:/v busybox sh -c 'df -k /v | tail -n1 | tr -s " " | cut -d" " -f2'
+"$gantry" volume clone small copy >/mnt/made
+say copy run -v copy:/v busybox sh -c "rm /v/f; $fill" /v
 "$gantry" volume create large >/mnt/made
 say unlimited run -v large:/v busybox sh -c "$fill" /v
 say layer run --storage-opt size=4m busybox sh -c "$fill" /root
 say beside run busybox sh -c "$fill" /root
 # What a limit was of is free for the next.
-"$gantry" volume rm small large >/mnt/removed
+"$gantry" volume rm small large copy >/mnt/removed
 for round in 1 2 3; do
     "$gantry" volume create --opt size=4m again >/mnt/made
     "$gantry" volume rm again >/mnt/removed
