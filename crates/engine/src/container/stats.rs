@@ -70,7 +70,8 @@ fn sample(named: Stats, measured: &runtime::cgroup::Stats, record: &Record, mode
         },
         memory_stats: MemoryStats {
             usage: memory.usage,
-            max_usage: memory.max_usage,
+            // Docker has none where control groups are one tree.
+            max_usage: if mode == Mode::V2 { 0 } else { memory.max_usage },
             stats: memory.stat.clone(),
             failcnt: memory.fail_count,
             limit: memory.limit.min(host_memory()),

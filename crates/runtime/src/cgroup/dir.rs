@@ -101,9 +101,14 @@ impl Dir {
 
     fn try_set(&self, setting: &Setting) -> io::Result<()> {
         let done = self.try_write(&setting.file, &setting.value);
-        match (&done, &setting.missing) {
-            (Err(error), Missing::Instead { file, value }) if is_gone(error) => {
-                self.try_write(file, value)
+        let Missing::Instead { file, value } = &setting.missing else { return done };
+        match &done {
+            Err(error) if is_gone(error) || is_unweighed(error) => {
+                match self.try_write(file, value) {
+                    // As with runc: shares are for disks that are shared out.
+                    Err(error) if is_unweighed(&error) => Ok(()),
+                    done => done,
+                }
             }
             _ => done,
         }
@@ -212,6 +217,11 @@ impl Dir {
 
 /// How deep a container's own groups are followed: each level holds a descriptor open meanwhile.
 pub(super) const DEEPEST: usize = 128;
+
+/// Nobody who hands out the time of this disk looks at weights.
+fn is_unweighed(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::OPNOTSUPP)
+}
 
 pub(super) fn is_gone(error: &io::Error) -> bool {
     matches!(Errno::from_io_error(error), Some(Errno::NOENT | Errno::NODEV))

@@ -147,7 +147,8 @@ pub(super) fn read_v2(dir: &Dir, stats: &mut Stats) -> Result<()> {
         usage: number(dir, "memory.current")?,
         max_usage: number(dir, "memory.peak")?,
         limit: number(dir, "memory.max")?,
-        fail_count: pairs(&text(dir, "memory.events")?).get("max").copied().unwrap_or(0),
+        // As Docker has it: not each time that something was reclaimed, but each time that nothing could be.
+        fail_count: pairs(&text(dir, "memory.events")?).get("oom").copied().unwrap_or(0),
         swap_usage: number(dir, "memory.swap.current")?,
         swap_limit: number(dir, "memory.swap.max")?,
         stat: pairs(&text(dir, "memory.stat")?),
