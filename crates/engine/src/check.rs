@@ -8,10 +8,11 @@ use std::path::Path;
 use std::sync::PoisonError;
 
 use runtime::cgroup::{Driver, Location};
-use stdx::{Context, Id, Result};
+use stdx::{Context, Id, Kind, Result};
 use storage::{Depth, Remedy};
 
 use crate::container::Container;
+use crate::container::plan::default_cgroup_parent;
 use crate::container::spec::{cgroups_path, id_of_cgroup};
 use crate::system::{CheckOptions, Finding, System};
 
@@ -117,7 +118,16 @@ impl System {
         let settings = &self.rooms().settings();
         let known: BTreeSet<&str> = all.iter().map(|container| container.id().as_str()).collect();
         let mut findings = Vec::new();
-        let cgroups = cgroups_below(settings.cgroup_driver, &settings.cgroup_parent)?;
+        let mut cgroups = cgroups_below(settings.cgroup_driver, &settings.cgroup_parent)?;
+        // Of a daemon that left them to somebody else.
+        let other = match settings.cgroup_driver {
+            Driver::Cgroupfs => Driver::Systemd,
+            Driver::Systemd => Driver::Cgroupfs,
+        };
+        match cgroups_below(other, default_cgroup_parent(other)) {
+            Err(error) if error.kind() == Kind::NotImplemented => {}
+            found => cgroups.extend(found?),
+        }
         let run = names_in(&settings.exec_root.join("containers"))?;
         let data = names_in(&settings.data_root.join("containers"))?;
         for (what, names) in [("cgroup", cgroups), ("run directory", run), ("data directory", data)]

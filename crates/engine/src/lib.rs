@@ -31,7 +31,7 @@ pub use container::commit::CommitRequest;
 pub use container::copy::ExtractRequest;
 pub use container::exec::{Exec, ExecStarted};
 pub use container::logs::LogsRequest;
-pub use container::plan::{check_cgroup_parent, usual_cgroupns_mode};
+pub use container::plan::{check_cgroup_parent, default_cgroup_parent, usual_cgroupns_mode};
 pub use container::remove::RemoveRequest;
 pub use container::wait::{WaitCondition, Waiting};
 pub use container::{Container, CreateRequest};

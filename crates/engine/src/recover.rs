@@ -13,6 +13,7 @@ use stdx::{Context, Id, Kind, Result};
 use tokio::task::JoinSet;
 
 use crate::Containers;
+use crate::container::exit;
 use crate::container::plan::Plan;
 use crate::container::record::Record;
 use crate::container::state::{Event, Phase};
@@ -151,13 +152,16 @@ impl Containers {
                     continue;
                 }
                 tracing::info!(directory = %entry.path().display(), "removing what belongs to no container");
-                if let Ok(shim) = shim::Client::connect(&entry.path()) {
-                    // A container whose record never came to be: it goes.
-                    let _dead = shim.kill(9, shim::Whom::All);
-                    let _gone = shim.delete();
+                let path = entry.path().display().to_string();
+                match shim::Client::connect(&entry.path()) {
+                    Ok(shim) => {
+                        // A container whose record never came to be: it goes.
+                        let _dead = shim.kill(9, shim::Whom::All);
+                        let _gone = shim.delete();
+                    }
+                    Err(_) => resists(&path, exit::take_cgroup_back(&entry.path())),
                 }
                 let gone = std::fs::remove_dir_all(entry.path());
-                let path = entry.path().display().to_string();
                 resists(&path, gone.context(|| format!("cannot remove {path}")));
             }
         }

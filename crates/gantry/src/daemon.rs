@@ -390,10 +390,9 @@ fn cgroups(config: &Config) -> Result<(Driver, String)> {
             "the systemd cgroup driver needs a host whose first process is systemd",
         ));
     }
-    let parent = match (config.cgroup_parent.as_str(), driver) {
-        ("", Driver::Cgroupfs) => "/gantry",
-        ("", Driver::Systemd) => "system.slice",
-        (parent, _) => parent,
+    let parent = match config.cgroup_parent.as_str() {
+        "" => engine::default_cgroup_parent(driver),
+        parent => parent,
     };
     engine::check_cgroup_parent(driver, parent)?;
     Ok((driver, parent.to_owned()))

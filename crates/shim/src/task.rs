@@ -302,11 +302,13 @@ pub(crate) fn write_spec(dir: &Path, spec: &Spec) -> Result<()> {
     std::fs::write(dir.join(BUNDLE_SPEC), bytes).context(|| format!("cannot write {BUNDLE_SPEC}"))
 }
 
-/// What a running container was made from, and where its control groups are, by its shim's directory.
-pub fn spec_of(dir: &Path, driver: cgroup::Driver) -> Result<(Spec, cgroup::Location)> {
+/// What a running container was made from, and where its control groups are, by its shim's directory. They are where they
+/// were made, whoever makes those of the next.
+pub fn spec_of(dir: &Path) -> Result<(Spec, cgroup::Location)> {
     let spec = read_spec(dir)?;
     let id = dir.file_name().unwrap_or_default().to_string_lossy();
-    let location = cgroup::Location::granted(driver, &spec.linux_or_default().cgroups_path, &id)?;
+    let path = &spec.linux_or_default().cgroups_path;
+    let location = cgroup::Location::granted(cgroup::Driver::of_path(path), path, &id)?;
     Ok((spec, location))
 }
 

@@ -87,7 +87,7 @@ impl Container {
         let pid = i32::try_from(record.state.pid).ok().and_then(Pid::from_raw);
         let criu = Criu::find(&self.rooms.settings().program_dirs)?;
         let shim = self.rooms.exec_dir(&record.id);
-        let (spec, cgroup) = shim::spec_of(&shim, self.rooms.settings().cgroup_driver)?;
+        let (spec, cgroup) = shim::spec_of(&shim)?;
         // Logs go where the container's other passing things are: of images only what is needed is kept.
         let settings = Settings { work: Some(shim), ..Settings::default() };
         criu::dump(

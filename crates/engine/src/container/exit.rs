@@ -3,6 +3,7 @@
 //! A running container has one task here that listens to its shim. Recovery starts the same task for every shim it
 //! finds, so that what ended while the daemon was away goes through the same door.
 
+use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -12,11 +13,10 @@ use stdx::{Error, Kind, Result};
 use tokio::io::AsyncReadExt;
 
 use super::exec::Ended;
-use super::plan::Plan;
 use super::record::Record;
 use super::restart_policy::{RestartPolicy, pause_after};
 use super::state::{Event, Phase};
-use super::{Container, endpoints, spec};
+use super::{Container, endpoints};
 
 /// How long an overlay may take to be written to disk before the next start does not wait for it any more.
 const LEAVING: Duration = Duration::from_secs(30);
@@ -254,7 +254,7 @@ impl Container {
             // Its record is ours now; a shim that has gone already has nothing to be told.
             Ok(shim) => leaving = shim.delete().ok(),
             Err(error) if error.kind() == Kind::NotFound && dir.exists() => {
-                if let Err(error) = self.take_cgroup_back() {
+                if let Err(error) = take_cgroup_back(&dir) {
                     tracing::warn!(container = %id, error = %error.chain(), "cannot remove the cgroup");
                 }
             }
@@ -280,19 +280,19 @@ async fn until_gone(leaving: shim::Leaving) {
     let _gone_or_late = tokio::time::timeout(LEAVING, end).await;
 }
 
-impl Container {
-    /// Does for a shim that was killed what it would have done: ends what is left in the cgroup, and the cgroup.
-    fn take_cgroup_back(&self) -> Result<()> {
-        let record = self.record();
-        let plan = Plan::of(&record.config, record.host(), &self.rooms.settings())?;
-        let driver = self.rooms.settings().cgroup_driver;
-        let path = spec::cgroups_path(driver, &plan.cgroup_parent, record.id.as_str());
-        let location = cgroup::Location::granted(driver, &path, record.id.as_str())?;
-        match cgroup::Handle::open(&location) {
-            Ok(cgroup) => cgroup.kill_all().and_then(|()| cgroup.destroy()),
-            Err(error) if error.kind() == Kind::NotFound => Ok(()),
-            Err(error) => Err(error),
-        }
+/// Does for a shim that was killed what it would have done: ends what is left in the cgroup, and the cgroup. That is where
+/// the shim was told to make it, by its directory, and not where this daemon would.
+pub(crate) fn take_cgroup_back(dir: &Path) -> Result<()> {
+    let location = match shim::spec_of(dir) {
+        Ok((_, location)) => location,
+        // It came to nothing.
+        Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    match cgroup::Handle::open(&location) {
+        Ok(cgroup) => cgroup.kill_all().and_then(|()| cgroup.destroy()),
+        Err(error) if error.kind() == Kind::NotFound => Ok(()),
+        Err(error) => Err(error),
     }
 }
 

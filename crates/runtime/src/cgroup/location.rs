@@ -20,6 +20,17 @@ pub enum Driver {
     Systemd,
 }
 
+impl Driver {
+    /// Who made the groups of a container that an engine has written this down of: systemd's are words between colons.
+    pub fn of_path(cgroups_path: &str) -> Self {
+        let slice = cgroups_path.split_once(':').map(|(slice, _)| slice);
+        match slice.is_some_and(|slice| slice.ends_with(".slice") && !slice.contains('/')) {
+            true => Self::Systemd,
+            false => Self::Cgroupfs,
+        }
+    }
+}
+
 /// A container's place in every hierarchy of this host. Can be written down and opened again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Location {
@@ -197,6 +208,14 @@ mod tests {
     fn on(cgroups_path: &str) -> Result<Vec<String>> {
         let own = "4:memory:/session\n1:cpu:/\n0::/deep/er\n";
         Location::on(&a_host(), own, cgroups_path, "abc").map(|found| paths_of(&found))
+    }
+
+    #[test]
+    fn who_made_it_is_seen_by_its_path() {
+        for path in ["/gantry/abc", "", "relative/abc", "/a.slice:b/abc", "a:b/abc"] {
+            assert_eq!(Driver::of_path(path), Driver::Cgroupfs, "{path}");
+        }
+        assert_eq!(Driver::of_path("a-b.slice:gantry:abc"), Driver::Systemd);
     }
 
     #[test]

@@ -28,7 +28,7 @@ use self::mounts::all_mounts;
 use self::ports::Publish;
 pub(crate) use self::ports::{Ports, port_bindings};
 pub(crate) use self::rebind::rebind;
-pub use self::resources::{BlockDevices, check_cgroup_parent};
+pub use self::resources::{BlockDevices, check_cgroup_parent, default_cgroup_parent};
 use self::resources::{block_devices, device_rules, devices, ulimits};
 pub(crate) use self::resources::{check_alone, discard, discard_here, resources};
 pub(crate) use self::security::apparmor_profile;

@@ -9,6 +9,14 @@ use super::DevicePlan;
 use crate::container::mounts;
 use crate::rooms::Settings;
 
+/// Below what containers' cgroups are made unless somebody says otherwise.
+pub fn default_cgroup_parent(driver: Driver) -> &'static str {
+    match driver {
+        Driver::Cgroupfs => "/gantry",
+        Driver::Systemd => "system.slice",
+    }
+}
+
 /// systemd puts its scopes into slices, and into nothing else.
 pub fn check_cgroup_parent(driver: Driver, parent: &str) -> Result<()> {
     match driver == Driver::Systemd && (parent.len() <= 6 || !parent.ends_with(".slice")) {
