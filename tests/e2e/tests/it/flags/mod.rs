@@ -50,8 +50,17 @@ fn the_same_as_dockerd() {
         Side::ours(&house, &our_net, shared.path()),
     ];
     let mut rows = rows();
-    let asked = asked();
-    rows.retain(|row| row.text.contains(&asked));
+    let all = rows.len();
+    let (words, part) = (asked("FLAGS"), asked("PART"));
+    rows.retain(|row| row.text.contains(&words));
+    if let Some((wanted, parts)) = part.split_once('/') {
+        let number = |word: &str| word.parse::<usize>().expect("a number");
+        let (wanted, parts) = (wanted.split(',').map(number).collect::<Vec<_>>(), number(parts));
+        let mut at = 0..;
+        rows.retain(|_| {
+            at.next().is_some_and(|at| wanted.iter().any(|part| at % parts == part % parts))
+        });
+    }
     let [mut theirs, mut ours] = observe_all(&sides, &rows);
     theirs.iter_mut().zip(&mut ours).for_each(|(theirs, ours)| only_of_one(theirs, ours));
     let reasons = Reasons::read();
@@ -78,16 +87,17 @@ fn the_same_as_dockerd() {
         let some = rows.iter().take(3).map(|row| format!("  in {row}\n")).collect::<String>();
         text += &format!("{difference}{some}  ({} rows)\n", rows.len());
     }
-    for unused in reasons.unused().filter(|_| asked.is_empty()) {
+    for unused in reasons.unused().filter(|_| rows.len() == all) {
         text += &format!("not needed any more: {unused}\n");
     }
     assert!(text.is_empty(), "\n{text}");
 }
 
-/// `FLAGS=--memory cargo nextest run …` looks at rows with these words only.
+/// `FLAGS=--memory cargo nextest run …` looks at rows with these words only, `PART=2/5` at
+/// a fifth of them, `PART=1,3,4,5/5` at the others.
 #[allow(clippy::disallowed_methods, reason = "whoever runs tests by hand says what they look at")]
-fn asked() -> String {
-    std::env::var("FLAGS").unwrap_or_default()
+fn asked(name: &str) -> String {
+    std::env::var(name).unwrap_or_default()
 }
 
 /// Where only one has made a container, or only one has run it, that is the difference, and not each line of it.
