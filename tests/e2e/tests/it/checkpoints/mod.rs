@@ -1,6 +1,8 @@
 //! Checkpoints: what is kept, what it is called, and that a container comes back from it. CRIU itself is a stand-in that
 //! writes down what it is asked: Debian's does not work with every kernel.
 
+mod real;
+
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
