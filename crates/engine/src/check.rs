@@ -119,14 +119,18 @@ impl System {
         let known: BTreeSet<&str> = all.iter().map(|container| container.id().as_str()).collect();
         let mut findings = Vec::new();
         let mut cgroups = cgroups_below(settings.cgroup_driver, &settings.cgroup_parent)?;
-        // Of a daemon that left them to somebody else.
+        // Of the same daemon when it left them to somebody else. One that has a place of its own is beside another, whose
+        // those may be.
         let other = match settings.cgroup_driver {
             Driver::Cgroupfs => Driver::Systemd,
             Driver::Systemd => Driver::Cgroupfs,
         };
-        match cgroups_below(other, default_cgroup_parent(other)) {
-            Err(error) if error.kind() == Kind::NotImplemented => {}
-            found => cgroups.extend(found?),
+        let usual = settings.cgroup_parent == default_cgroup_parent(settings.cgroup_driver);
+        if usual && !settings.rootless {
+            match cgroups_below(other, default_cgroup_parent(other)) {
+                Err(error) if error.kind() == Kind::NotImplemented => {}
+                found => cgroups.extend(found?),
+            }
         }
         let run = names_in(&settings.exec_root.join("containers"))?;
         let data = names_in(&settings.data_root.join("containers"))?;
