@@ -1,6 +1,5 @@
-//! A bridge that somebody took away comes back, with the containers that were on it.
-//!
-//! That it is gone is heard by its addresses: of devices there is news with every container, of addresses with networks only.
+//! A bridge that somebody took away, set down or stripped of its addresses is as it was a moment later, with the containers that
+//! were on it.
 
 use std::net::IpAddr;
 use std::sync::Weak;
@@ -9,20 +8,24 @@ use stdx::{Context, Result};
 use sys::netlink::Protocol;
 
 use crate::netlink::messages;
-use crate::netlink::route::{ADDRESSES, address_gone};
+use crate::netlink::route::{DEVICES_AND_ADDRESSES, address_gone, link_lost, what_is_lost};
 use crate::networks::Core;
 use crate::watch::Source;
 
 pub(crate) fn source(core: Weak<Core>) -> Result<Source> {
-    let news = sys::netlink::open(Protocol::Route, ADDRESSES)
-        .context(|| "cannot watch the host's addresses".to_owned())?;
+    let failed = || "cannot watch the host's devices".to_owned();
+    let news = sys::netlink::open(Protocol::Route, DEVICES_AND_ADDRESSES).context(failed)?;
+    sys::netlink::hear_only(&news, &what_is_lost()).context(failed)?;
     let ours = Weak::clone(&core);
     let concerns = move |news: &[u8]| {
         let Some(core) = ours.upgrade() else { return false };
         // A network that is being removed is not in the model any more.
-        messages(news)
-            .filter_map(|message| address_gone(message.kind, message.body))
-            .any(|address| core.is_of_a_bridge(address))
+        messages(news).any(|message| {
+            let address = address_gone(message.kind, message.body);
+            let device = link_lost(message.kind, message.body);
+            address.is_some_and(|address| core.is_of_a_bridge(address))
+                || device.is_some_and(|device| core.is_our_bridge(&device))
+        })
     };
     let changed = move || {
         let Some(core) = core.upgrade() else { return };
@@ -44,8 +47,17 @@ impl Core {
         })
     }
 
+    /// Whether the device is one that we made: of others it is their owner who says whether they are up.
+    fn is_our_bridge(&self, device: &str) -> bool {
+        let model = self.model();
+        let mut bridges = model.networks.values().filter_map(|network| network.bridge.as_ref());
+        bridges.any(|bridge| bridge.ours && bridge.name == device)
+    }
+
     fn mend_bridges(&self) -> Result<()> {
-        tracing::warn!("somebody took a bridge or its address away; mending what is missing");
+        tracing::warn!(
+            "somebody took a bridge or its address away, or set it down; mending what is missing"
+        );
         self.ready()?;
         let links = self.host.route().links()?;
         self.reconnect(&links)

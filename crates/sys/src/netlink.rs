@@ -36,6 +36,29 @@ pub fn open(protocol: Protocol, groups: u32) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
+/// One step of a classic BPF program: code, where to go if so and if not, operand.
+pub type Step = (u16, u8, u8, u32);
+
+/// Has the kernel ask a program which messages a socket is to have, so that nobody wakes for the others.
+pub fn hear_only(socket: impl AsFd, program: &[Step]) -> io::Result<()> {
+    let mut steps: Vec<libc::sock_filter> =
+        program.iter().map(|&(code, jt, jf, k)| libc::sock_filter { code, jt, jf, k }).collect();
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    let number = crate::fd::number(socket.as_fd()) as libc::c_int;
+    let length = size_of::<libc::sock_fprog>() as libc::socklen_t;
+    // SAFETY: the kernel reads the program and its steps, which both live until the call returns.
+    let answer = unsafe {
+        libc::setsockopt(
+            number,
+            libc::SOL_SOCKET,
+            libc::SO_ATTACH_FILTER,
+            (&raw const program).cast(),
+            length,
+        )
+    };
+    check(answer.into()).map(drop)
+}
+
 /// The number by which the kernel knows a socket.
 pub fn port(socket: impl AsFd) -> io::Result<u32> {
     let address: SocketAddrNetlink = getsockname(socket)?.try_into()?;

@@ -5,6 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use ipnet::IpNet;
 use stdx::Result;
+use sys::netlink::Step;
 
 use super::message::u32_at;
 use super::message::{Attributes, Batch, CREATE, EXCLUSIVE, REPLACE, attribute, attributes, text};
@@ -608,8 +609,34 @@ fn ipvlan_flag(flag: IpvlanFlag) -> u16 {
     }
 }
 
-/// Those who hear of addresses: the fifth group, and the ninth.
-pub(crate) const ADDRESSES: u32 = 1 << 4 | 1 << 8;
+/// Those who hear of devices and addresses: the first group, the fifth and the ninth.
+pub(crate) const DEVICES_AND_ADDRESSES: u32 = 1 | 1 << 4 | 1 << 8;
+
+/// Of devices only that they go, and that they are set down: there is more news with every container.
+pub(crate) fn what_is_lost() -> [Step; 9] {
+    // The kernel reads as the network does; what it reads was written as this machine does.
+    let kind = |kind: u16| u32::from(u16::from_be_bytes(kind.to_ne_bytes()));
+    let up = u32::from_be_bytes(IFF_UP.to_ne_bytes());
+    let (half, word, equal, any, answer) = (0x28, 0x20, 0x15, 0x45, 0x06);
+    [
+        (half, 0, 0, 4),
+        (equal, 5, 0, kind(RTM_DELLINK)),
+        (equal, 0, 4, kind(RTM_NEWLINK)),
+        // What has changed, and what is now.
+        (word, 0, 0, 28),
+        (any, 0, 3, up),
+        (word, 0, 0, 24),
+        (any, 1, 0, up),
+        (answer, 0, 0, u32::MAX),
+        (answer, 0, 0, 0),
+    ]
+}
+
+/// The name of a device that is no more, or down, if that is what a message tells.
+pub(crate) fn link_lost(kind: u16, body: &[u8]) -> Option<String> {
+    let link = link_in(body).filter(|_| matches!(kind, RTM_NEWLINK | RTM_DELLINK))?;
+    (kind == RTM_DELLINK || !link.up).then_some(link.name)
+}
 
 /// The host's address that is no more, if that is what a message tells.
 pub(crate) fn address_gone(kind: u16, body: &[u8]) -> Option<IpAddr> {

@@ -1,11 +1,12 @@
 //! After a crash: what lives stays, the rest goes.
 
+use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 
-use network::{NetworkConfig, PortRequest, Protocol};
+use network::{CreateRequest, NetworkConfig, PortRequest, Protocol};
 use stdx::Id;
 
-use crate::lab::{Daemon, config, devices, ip, on_a_host, request, run, talk};
+use crate::lab::{Daemon, config, devices, ip, on_a_host, request, run, soon, talk};
 
 #[test]
 fn what_nobody_owns_is_released() {
@@ -85,7 +86,7 @@ fn a_lost_bridge_comes_back_with_its_containers() {
         let daemon = Daemon::start(config("gt-lost"));
         let (container, attachment) = daemon.attach("bridge");
         run(&["ip", "link", "del", "gt-lost"]);
-        let (other, _) = daemon.attach("bridge");
+        let (other, _kept) = daemon.attach("bridge");
         daemon.networks.recover(&[container.clone(), other.clone()]).unwrap();
         assert_eq!(daemon.findings(&[container, other]), Vec::<String>::new());
         assert!(talk(None, Ipv4Addr::new(172, 17, 0, 1), attachment.netns.as_ref()).is_some());
@@ -112,6 +113,37 @@ fn a_bridge_that_is_taken_away_comes_back() {
             std::thread::yield_now();
         }
         assert!(talk(None, gateway, attachment.netns.as_ref()).is_some());
+        run(&["ip", "link", "set", "gt-taken", "down"]);
+        let back = soon(|| talk(None, gateway, attachment.netns.as_ref()));
+        assert!(back.is_some(), "it stays down");
+        assert_eq!(daemon.findings(&[container]), [""; 0]);
+    });
+}
+
+/// Of one on which the host has no address, no address tells.
+#[test]
+fn a_bridge_of_which_the_host_keeps_out_comes_back() {
+    on_a_host(|| {
+        let daemon = Daemon::start(config("gt-bare"));
+        let mode = "com.docker.network.bridge.gateway_mode_ipv4".to_owned();
+        let request = CreateRequest {
+            name: "alone".to_owned(),
+            internal: true,
+            options: BTreeMap::from([(mode, "isolated".to_owned())]),
+            ..CreateRequest::default()
+        };
+        let network = daemon.networks.create(&request).unwrap();
+        let (one, server) = daemon.attach("alone");
+        let (other, client) = daemon.attach("alone");
+        let talk = || talk(server.netns.as_ref(), ip(&server), client.netns.as_ref());
+        assert!(talk().is_some());
+        let bridge = network.bridge.as_ref().unwrap();
+        for words in [&["del"][..], &["set", "down"]] {
+            let words = [&["ip", "link", words[0], &bridge.name][..], &words[1..]].concat();
+            run(&words);
+            assert!(soon(talk).is_some(), "{words:?}");
+        }
+        assert_eq!(daemon.findings(&[one, other]), [""; 0]);
     });
 }
 
