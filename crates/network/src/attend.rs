@@ -81,7 +81,7 @@ impl Core {
         let mut changes = Changes::new();
         for endpoint in endpoints {
             let Ok(network) = self.model().network(&endpoint.network_id) else { continue };
-            if has_names(&network) {
+            if has_names(&network) && !endpoint.way_out {
                 changes.push((zone(&network), Vec::new()));
                 changes.push((join(endpoint, request), Vec::new()));
             }
@@ -97,7 +97,9 @@ impl Core {
     pub(crate) fn sandbox(&self, request: &AttachRequest, endpoints: &[Arc<Endpoint>]) -> Sandbox {
         let model = self.model();
         let network = |endpoint: &Endpoint| model.networks.get(&endpoint.network_id);
-        let named = |endpoint: &&Arc<Endpoint>| network(endpoint).is_some_and(|one| has_names(one));
+        let named = |endpoint: &&Arc<Endpoint>| {
+            !endpoint.way_out && network(endpoint).is_some_and(|one| has_names(one))
+        };
         let seat = |endpoint: &Arc<Endpoint>| Seat {
             zone: endpoint.network_id.to_string(),
             links: endpoint

@@ -62,7 +62,7 @@ impl Networks {
             })?;
         self.core.leave(&endpoint, namespace)?;
         self.core.tell("disconnect", &endpoint);
-        Ok(())
+        self.follow_way_out(container, namespace)
     }
 
     /// A container that runs is not linked to this one any more.
@@ -86,7 +86,7 @@ impl Networks {
     /// A container is called otherwise from now on, by others on its networks, too.
     pub fn rename(&self, container: &Id, old: &str, new: &str) -> Result<()> {
         let _turn = self.core.turn();
-        let renamed = self.core.model().of(container).into_iter().map(|endpoint| {
+        let renamed = self.connections(container).into_iter().map(|endpoint| {
             let mut endpoint = Endpoint::clone(&endpoint);
             new.clone_into(&mut endpoint.container_name);
             if let Some(first) = endpoint.dns_names.iter_mut().find(|name| *name == old) {
@@ -127,7 +127,7 @@ impl Core {
         Ok((network, endpoint))
     }
 
-    fn enter(
+    pub(crate) fn enter(
         &self,
         network: &Network,
         endpoint: &Endpoint,
@@ -148,7 +148,11 @@ impl Core {
     }
 
     /// The way back from [`enter`](Self::enter), however far that came. The address is free when this returns.
-    fn leave(&self, endpoint: &Arc<Endpoint>, namespace: Option<BorrowedFd<'_>>) -> Result<()> {
+    pub(crate) fn leave(
+        &self,
+        endpoint: &Arc<Endpoint>,
+        namespace: Option<BorrowedFd<'_>>,
+    ) -> Result<()> {
         let gateways = {
             let mut model = self.model();
             model.leaving.insert(endpoint.endpoint_id.clone());

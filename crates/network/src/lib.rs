@@ -45,6 +45,7 @@ mod remote;
 mod republish;
 mod sysctl;
 mod watch;
+mod way_out;
 mod words;
 
 pub use attend::{Living, has_names};

@@ -28,10 +28,11 @@ use crate::netlink::route::received;
 use crate::netns;
 use crate::ports::Ports;
 use crate::predefined;
-use crate::records::{DriverKind, Endpoint, Network};
+use crate::records::{DriverKind, Endpoint, Network, PublishedPort};
 use crate::release::Releaser;
 use crate::remote::RemoteIpam;
 use crate::watch::Monitor;
+use crate::way_out;
 
 /// Devices asked about in one go: all that is told of them has to fit into what a socket holds.
 const LOOKED_AT: usize = 16;
@@ -169,9 +170,16 @@ impl Networks {
         network.ipam.config.iter().map(|pool| (pool.subnet, ipam::usage(pool, &taken))).collect()
     }
 
-    /// What a container is connected to, `eth0` first.
+    /// What a container is connected to, `eth0` first: all that somebody asked for.
     pub fn connections(&self, container: &Id) -> Vec<Arc<Endpoint>> {
-        self.core.model().of(container)
+        let mut endpoints = self.core.model().of(container);
+        endpoints.retain(|endpoint| !endpoint.way_out);
+        endpoints
+    }
+
+    /// What is bound on the host for a container.
+    pub fn published(&self, container: &Id) -> Vec<PublishedPort> {
+        self.core.model().of(container).iter().flat_map(|one| one.ports.iter().copied()).collect()
     }
 
     /// Where `host-gateway` points to: what the operator says, else the host as seen from the default bridge.
@@ -307,6 +315,7 @@ impl Networks {
         namespace: Option<OwnedFd>,
     ) -> Result<Attachment> {
         self.detach(&request.container)?;
+        self.prepare_way_out(request.networks.iter().map(|wish| wish.network.as_str()))?;
         let request =
             &AttachRequest { networks: self.core.lease_all(&request.networks)?, ..request.clone() };
         let mut endpoints = self.once_settled(|| self.core.take(request)).inspect_err(|_| {
@@ -349,7 +358,7 @@ impl Networks {
     /// Frees a container's ports and forgets its names, ahead of all else that [`detach`](Self::detach) does: whoever hears
     /// of its end may want them at once.
     pub fn withdraw(&self, container: &Id) {
-        let endpoints = self.connections(container);
+        let endpoints = self.core.model().of(container);
         self.core.close(&endpoints);
         self.core.withdraw(&endpoints, Gone::Containers);
     }
@@ -411,6 +420,7 @@ impl Networks {
 
     /// Makes ports and names fit what a container that runs in `namespace` is connected to now.
     pub fn attend(&self, request: &AttachRequest, namespace: BorrowedFd<'_>) -> Result<()> {
+        self.follow_way_out(&request.container, Some(namespace))?;
         self.core.attend(request, namespace)
     }
 
@@ -477,6 +487,10 @@ impl Core {
             return Err(Error::invalid(
                 "container sharing network namespace with another container or host cannot be connected to any other network",
             ));
+        }
+        if way_out::is_missing(&model, &endpoints) {
+            let way = way_out::plan(&model, &request.container, &endpoints)?;
+            endpoints.push(Arc::new(way));
         }
         let shadows = model.departing(|other| other.container == request.container);
         drop(model);
@@ -683,6 +697,9 @@ impl Core {
     }
 
     pub(crate) fn tell(&self, action: &str, endpoint: &Endpoint) {
+        if endpoint.way_out {
+            return;
+        }
         let kind = self
             .model()
             .networks

@@ -176,7 +176,7 @@ pub struct OverlayDevice {
     /// The number that all hosts know it by.
     pub vni: u32,
     /// The address of this host that the others send to.
-    pub local: Ipv4Addr,
+    pub local: IpAddr,
     /// What is left of the underlay's when nobody chose one.
     pub mtu: Option<u32>,
     pub peers: Vec<Peer>,
@@ -185,7 +185,7 @@ pub struct OverlayDevice {
 /// Another host, and the addresses of the containers on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Peer {
-    pub vtep: Ipv4Addr,
+    pub vtep: IpAddr,
     pub range: Ipv4Net,
 }
 
@@ -426,6 +426,9 @@ pub struct Endpoint {
     pub sysctls: Vec<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<RemoteEndpoint>,
+    /// Nobody asked for it: without it what its container is connected to would lead nowhere.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub way_out: bool,
     /// Its addresses, where a plugin gave them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leases: Vec<Lease>,
@@ -521,6 +524,7 @@ impl Endpoint {
                 routes: Vec::new(),
                 told: true,
             }),
+            way_out: false,
             leases: Vec::new(),
             egress: None,
             rate: None,

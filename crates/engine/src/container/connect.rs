@@ -46,8 +46,7 @@ impl Container {
 
     /// What is bound on the host, from the network room's own records.
     pub(crate) fn published_now(&self, record: &Record) -> Vec<PublishedPort> {
-        let endpoints = self.rooms.networks.connections(&record.id);
-        published(&Attachment { netns: None, endpoints })
+        self.rooms.networks.published(&record.id)
     }
 
     /// Has the files say what the networks are now, of a container that runs. What its programs wrote beside stays.
@@ -112,8 +111,8 @@ impl Container {
                 text
             }
             _ => {
-                let addresses: Vec<_> =
-                    attachment.endpoints.iter().flat_map(|endpoint| endpoint.addresses()).collect();
+                let named = attachment.endpoints.iter().filter(|endpoint| !endpoint.way_out);
+                let addresses: Vec<_> = named.flat_map(|endpoint| endpoint.addresses()).collect();
                 let mut extra = self.extra_hosts(plan)?;
                 for linked in self.linked(record)? {
                     let names = linked.names();

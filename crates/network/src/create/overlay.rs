@@ -3,7 +3,7 @@
 //! Every host has its part of the subnet (`--ip-range`) and is told which part each other host has. A container's hardware
 //! address follows from its address, so that everybody knows where every frame goes, and nothing is ever flooded.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
 use stdx::{Error, Result};
@@ -50,7 +50,7 @@ pub(super) fn device(network: &Network, around: &Surroundings) -> Result<Overlay
         ));
     };
     let local = option(LOCAL).unwrap_or_default();
-    let local: Ipv4Addr =
+    let local: IpAddr =
         local.parse().map_err(|_| Error::invalid(format!("invalid {LOCAL}: {local:?}")))?;
     let peers = peers(option(PEERS).unwrap_or_default(), local, subnet, own)?;
     let used = |vni: u32| around.networks.iter().any(|other| vni_of(other) == Some(vni));
@@ -76,15 +76,19 @@ fn number(name: &str, text: &str, least: u32, most: u32) -> Result<u32> {
     number.ok_or_else(|| Error::invalid(format!("invalid {name}: {text:?}")))
 }
 
-fn peers(text: &str, local: Ipv4Addr, subnet: Ipv4Net, own: Ipv4Net) -> Result<Vec<Peer>> {
+fn peers(text: &str, local: IpAddr, subnet: Ipv4Net, own: Ipv4Net) -> Result<Vec<Peer>> {
     let bad = |why: &str| Error::invalid(format!("invalid {PEERS} {text:?}: {why}"));
     let mut peers: Vec<Peer> = Vec::new();
     let mut addresses = 0;
     for part in text.split(',').filter(|part| !part.is_empty()) {
         let (vtep, range) = part.split_once('=').ok_or_else(|| bad("it should be HOST=RANGE"))?;
-        let vtep: Ipv4Addr = vtep.parse().map_err(|_| bad("a host is an IPv4 address"))?;
+        let vtep: IpAddr = vtep.parse().map_err(|_| bad("a host is an IP address"))?;
+        if vtep.is_ipv4() != local.is_ipv4() {
+            return Err(bad("all hosts are of one family"));
+        }
         let range: Ipv4Net = range.parse().map_err(|_| bad("a range is a CIDR block"))?;
-        if vtep == local || vtep.is_unspecified() || vtep.is_multicast() || vtep.is_broadcast() {
+        let everybody = vtep == IpAddr::from(Ipv4Addr::BROADCAST);
+        if vtep == local || vtep.is_unspecified() || vtep.is_multicast() || everybody {
             return Err(bad("a peer is another host"));
         }
         if range != range.trunc() || !subnet.contains(&range) {
@@ -111,7 +115,7 @@ mod tests {
 
     fn read(text: &str) -> Result<Vec<Peer>> {
         let net = |text: &str| text.parse::<Ipv4Net>().unwrap();
-        peers(text, Ipv4Addr::new(192, 0, 2, 1), net("10.9.0.0/24"), net("10.9.0.0/26"))
+        peers(text, Ipv4Addr::new(192, 0, 2, 1).into(), net("10.9.0.0/24"), net("10.9.0.0/26"))
     }
 
     #[test]
@@ -121,9 +125,10 @@ mod tests {
         assert_eq!(vteps, ["192.0.2.2", "192.0.2.3"]);
         for (bad, why) in [
             ("192.0.2.2", "HOST=RANGE"),
-            ("x=10.9.0.64/26", "a host is an IPv4 address"),
+            ("x=10.9.0.64/26", "a host is an IP address"),
             ("192.0.2.2=10.9.0.64", "a CIDR block"),
             ("192.0.2.1=10.9.0.64/26", "another host"),
+            ("2001:db8::2=10.9.0.64/26", "of one family"),
             ("192.0.2.2=10.9.1.0/26", "a part of the subnet"),
             ("192.0.2.2=10.9.0.65/26", "a part of the subnet"),
             ("192.0.2.2=10.9.0.32/27", "the same addresses"),

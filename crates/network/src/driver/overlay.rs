@@ -21,8 +21,8 @@ use crate::records::{Endpoint, Mac, Network, OverlayDevice};
 
 const BRIDGE: &str = "br0";
 const VXLAN: &str = "vxlan0";
-/// What VXLAN puts around a frame, with its Ethernet header: IP, UDP, VXLAN.
-const ENVELOPE: u32 = 50;
+/// What VXLAN puts around a frame, with its Ethernet header: UDP and VXLAN, and the IP of the underlay.
+const ENVELOPE: [u32; 2] = [50, 70];
 /// Entries told to the kernel at once.
 const TOGETHER: usize = 128;
 
@@ -63,9 +63,10 @@ impl OverlayDriver {
     fn mtu(&self, device: &OverlayDevice) -> Result<u32> {
         let mut route = self.host.route();
         for link in route.links()? {
-            let ours = IpAddr::from(device.local);
-            if route.addresses(link.index)?.iter().any(|address| address.addr() == ours) {
-                return Ok(device.mtu.unwrap_or(link.mtu.saturating_sub(ENVELOPE)));
+            let ours = route.addresses(link.index)?;
+            if ours.iter().any(|address| address.addr() == device.local) {
+                let envelope = ENVELOPE[usize::from(device.local.is_ipv6())];
+                return Ok(device.mtu.unwrap_or(link.mtu.saturating_sub(envelope)));
             }
         }
         Err(Error::invalid(format!("this host does not have the address {}", device.local)))
@@ -173,7 +174,7 @@ fn furnish(socket: &mut Socket, device: &OverlayDevice, mtu: u32) -> Result<()> 
     batch.bridge_up(BRIDGE, mtu);
     batch.set_master(VXLAN, bridge.index);
     socket.execute(batch)?;
-    let everybody: Vec<(Ipv4Addr, Ipv4Addr)> = device
+    let everybody: Vec<(Ipv4Addr, IpAddr)> = device
         .peers
         .iter()
         .flat_map(|peer| {

@@ -332,10 +332,10 @@ fn term_of(list: &mut Attributes, term: &Term, family: &mut Option<Ip>) {
             payload(list, TRANSPORT_HEADER, 12, 4, REGISTER_1);
             lookup(list, set, Is::Yes, None);
         }
-        Term::SourceNetworkIn(is, set) => {
-            only(list, Ip::V4, family);
-            address(list, source(Ip::V4));
-            payload(list, TRANSPORT_HEADER, 12, 4, PART_1);
+        Term::SourceNetworkIn(ip, is, set) => {
+            only(list, *ip, family);
+            address(list, source(*ip));
+            payload(list, TRANSPORT_HEADER, 12, 4, [PART_1, REGISTER_2][index(*ip)]);
             lookup(list, set, *is, None);
         }
         Term::ToHost => {

@@ -199,6 +199,10 @@ fn the_default_bridge_in_full() {
         		type ipv4_addr . ipv4_addr
         	}
 
+        	set peers6 {
+        		type ipv6_addr . ipv4_addr
+        	}
+
         	set bridges {
         		type ifname
         		elements = { "gantry0" }
@@ -536,6 +540,7 @@ fn several_networks() {
             home4: 172.17.0.0/16 . "gantry0"
             masquerade4: 172.17.0.0/16
             guard + udp dport 4789 @th,96,32 @overlays ip saddr . @th,96,32 != @peers drop
+            guard + udp dport 4789 @th,96,32 @overlays ip6 saddr . @th,96,32 != @peers6 drop
         "#]],
     );
     check(
@@ -570,6 +575,7 @@ fn what_is_asked_of_every_packet() {
         guard: meta nfproto ipv6 iifname @without6 drop
         guard: iifname @internal fib daddr type local fib daddr . iif type != local drop
         guard: udp dport 4789 @th,96,32 @overlays ip saddr . @th,96,32 != @peers drop
+        guard: udp dport 4789 @th,96,32 @overlays ip6 saddr . @th,96,32 != @peers6 drop
         forward: iifname @internal oifname != @bridges drop
     "#]]
     .assert_eq(&chains.map(asked).collect::<String>());

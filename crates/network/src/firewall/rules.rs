@@ -5,7 +5,7 @@
 //! dearest that a rule does, so what most packets would ask in vain is only asked where there is a network of the kind.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use super::leash;
 use super::ruleset::{
@@ -17,7 +17,7 @@ use crate::records::GatewayMode;
 
 /// Our networks of several hosts, and who may send for which.
 const OVERLAYS: &str = "overlays";
-const PEERS: &str = "peers";
+const PEERS: [&str; 2] = ["peers", "peers6"];
 /// Our bridges.
 const BRIDGES: &str = "bridges";
 /// Pairs of one bridge and itself, where containers may talk to each other.
@@ -152,8 +152,11 @@ fn of_link(link: &Link) -> (&'static str, Element) {
 fn of_overlay(overlay: &Overlay) -> Vec<(&'static str, Element)> {
     let network = || Value::Network(overlay.vni);
     let mut elements = vec![(OVERLAYS, Element::of([network()]))];
-    let peer = |vtep: &Ipv4Addr| Element::of([Value::Address((*vtep).into()), network()]);
-    elements.extend(overlay.peers.iter().map(peer).map(|element| (PEERS, element)));
+    let peer = |vtep: &IpAddr| {
+        let set = PEERS[usize::from(vtep.is_ipv6())];
+        (set, Element::of([Value::Address(*vtep), network()]))
+    };
+    elements.extend(overlay.peers.iter().map(peer));
     elements
 }
 
@@ -207,9 +210,10 @@ fn device(name: &str) -> Value {
 
 fn sets() -> Vec<Set> {
     use Field::{Device, Ipv4, Ipv6, Network, Port, Protocol, Subnet4, Subnet6};
-    let tables: [(&'static str, &'static [Field], &'static [Field]); 29] = [
+    let tables: [(&'static str, &'static [Field], &'static [Field]); 30] = [
         (OVERLAYS, &[Network], &[]),
-        (PEERS, &[Ipv4, Network], &[]),
+        (PEERS[0], &[Ipv4, Network], &[]),
+        (PEERS[1], &[Ipv6, Network], &[]),
         (BRIDGES, &[Device], &[]),
         (ICC, &[Device, Device], &[]),
         (LINKED, &[Device, Ipv4, Ipv4, Protocol, Port], &[]),
@@ -325,8 +329,10 @@ fn guard(kinds: &Kinds) -> Vec<Vec<Term>> {
     }
     if kinds.overlays {
         // VXLAN believes whoever knows the number of a network.
-        let stranger = Term::SourceNetworkIn(Is::Not, PEERS);
-        rules.push(vec![Term::Vxlan, Term::NetworkIn(OVERLAYS), stranger, Term::Drop]);
+        rules.extend(FAMILIES.map(|(index, ip)| {
+            let stranger = Term::SourceNetworkIn(ip, Is::Not, PEERS[index]);
+            vec![Term::Vxlan, Term::NetworkIn(OVERLAYS), stranger, Term::Drop]
+        }));
     }
     rules.push(vec![Term::Connection(Connection::Established), Term::Accept]);
     // Who begins a conversation says who he is.

@@ -138,7 +138,7 @@ pub(crate) enum Term {
     /// VXLAN's identifier is an element of the set.
     NetworkIn(&'static str),
     /// Source address and VXLAN's identifier together are an element of the set.
-    SourceNetworkIn(Is, &'static str),
+    SourceNetworkIn(Ip, Is, &'static str),
     /// Destination is an address of this host.
     ToHost,
     /// Destination is no single machine's address, or one of this host.
@@ -367,8 +367,8 @@ impl fmt::Display for Term {
             }
             Self::Vxlan => write!(f, "udp dport {VXLAN_PORT}"),
             Self::NetworkIn(set) => write!(f, "@th,96,32 @{set}"),
-            Self::SourceNetworkIn(is, set) => {
-                write!(f, "ip saddr . @th,96,32 {}@{set}", not(is))
+            Self::SourceNetworkIn(ip, is, set) => {
+                write!(f, "{ip} saddr . @th,96,32 {}@{set}", not(is))
             }
             Self::ToHost => f.write_str("fib daddr type local"),
             Self::ToNobodyElse => f.write_str("fib daddr type != unicast"),

@@ -87,7 +87,7 @@ impl FromStr for Mark {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Overlay {
     pub(crate) vni: u32,
-    pub(crate) peers: Vec<Ipv4Addr>,
+    pub(crate) peers: Vec<IpAddr>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -49,6 +49,7 @@ const IFLA_IPVLAN_FLAGS: u16 = 2;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VXLAN_ID: u16 = 1;
 const IFLA_VXLAN_LOCAL: u16 = 4;
+const IFLA_VXLAN_LOCAL6: u16 = 17;
 const IFLA_VXLAN_LEARNING: u16 = 7;
 const IFLA_VXLAN_PROXY: u16 = 11;
 const IFLA_VXLAN_PORT: u16 = 15;
@@ -126,7 +127,7 @@ pub(crate) struct Pair<'a> {
 pub(crate) struct Vxlan<'a> {
     pub(crate) name: &'a str,
     pub(crate) vni: u32,
-    pub(crate) local: Ipv4Addr,
+    pub(crate) local: IpAddr,
     pub(crate) mtu: u32,
     pub(crate) namespace: BorrowedFd<'a>,
 }
@@ -281,7 +282,11 @@ impl Batch {
                 info.text(IFLA_INFO_KIND, "vxlan");
                 info.nest(IFLA_INFO_DATA, |data| {
                     data.u32(IFLA_VXLAN_ID, vxlan.vni);
-                    data.bytes(IFLA_VXLAN_LOCAL, &vxlan.local.octets());
+                    let local = match vxlan.local {
+                        IpAddr::V4(_) => IFLA_VXLAN_LOCAL,
+                        IpAddr::V6(_) => IFLA_VXLAN_LOCAL6,
+                    };
+                    data.ip(local, vxlan.local);
                     data.u8(IFLA_VXLAN_LEARNING, 0);
                     data.u8(IFLA_VXLAN_PROXY, 1);
                     data.bytes(IFLA_VXLAN_PORT, &VXLAN_PORT.to_be_bytes());
@@ -300,10 +305,10 @@ impl Batch {
     }
 
     /// Where a VXLAN device sends the frames for a hardware address.
-    pub(crate) fn add_forwarding(&mut self, link: u32, mac: Mac, to: Ipv4Addr) {
+    pub(crate) fn add_forwarding(&mut self, link: u32, mac: Mac, to: IpAddr) {
         let header = neighbour_header(AF_BRIDGE, link, NUD_PERMANENT | NUD_NOARP, NTF_SELF);
         self.push(RTM_NEWNEIGH, CREATE | REPLACE, &header, |entry| {
-            entry.ip(NDA_DST, to.into());
+            entry.ip(NDA_DST, to);
             entry.bytes(NDA_LLADDR, &mac.0);
         });
     }

@@ -1,18 +1,24 @@
 //! One network on three hosts, and strangers who would like to be on it (N11).
 
 use std::collections::BTreeMap;
-use std::net::{Ipv4Addr, UdpSocket};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
 use network::netd::NetdConfig;
-use network::{Attachment, CreateRequest, Network, NetworkConfig, PoolRequest};
+use network::{
+    Attachment, CreateRequest, EndpointRequest, Network, NetworkConfig, PoolRequest, PortRequest,
+    Protocol,
+};
 use stdx::{Id, Kind, Result};
 use sys::ns::unshare;
 use sys::process::CloneFlags;
 
-use crate::lab::{Daemon, config, ip, new_namespace, on_a_host, request, run, talk, within};
+use crate::lab::{
+    Daemon, INTERNET, UPLINK, config, internet, ip, new_namespace, on_a_host, request, run, talk,
+    within,
+};
 
 /// A host on the underlay: `192.0.2.NUMBER`, behind a switch that is the test's own namespace.
 struct Machine {
@@ -30,6 +36,7 @@ impl Machine {
         within(&host, || {
             run(&["ip", "addr", "add", &format!("192.0.2.{number}/24"), "dev", "wire"]);
             run(&["ip", "link", "set", "wire", "mtu", &mtu.to_string(), "up"]);
+            run(&["ip", "addr", "add", &format!("2001:db8::{number}/64"), "dev", "wire", "nodad"]);
         });
         Self { host, number }
     }
@@ -80,16 +87,35 @@ impl Drop for Place {
     }
 }
 
+#[derive(Clone, Copy)]
+enum Underlay {
+    V4,
+    V6,
+}
+
+impl Underlay {
+    fn address(self, number: u8) -> String {
+        match self {
+            Self::V4 => format!("192.0.2.{number}"),
+            Self::V6 => format!("2001:db8::{number}"),
+        }
+    }
+}
+
 /// Host `number` has the addresses from `64 * (number - 1)` on.
 fn blue(number: u8, hosts: &[u8], vni: Option<u32>) -> CreateRequest {
+    blue_over(Underlay::V4, number, hosts, vni)
+}
+
+fn blue_over(underlay: Underlay, number: u8, hosts: &[u8], vni: Option<u32>) -> CreateRequest {
     let range = |number: u8| format!("10.9.0.{}/26", 64 * (u32::from(number) - 1));
     let peers: Vec<String> = hosts
         .iter()
         .filter(|other| **other != number)
-        .map(|other| format!("192.0.2.{other}={}", range(*other)))
+        .map(|other| format!("{}={}", underlay.address(*other), range(*other)))
         .collect();
     let mut options = BTreeMap::from([
-        ("gantry.overlay.local".to_owned(), format!("192.0.2.{number}")),
+        ("gantry.overlay.local".to_owned(), underlay.address(number)),
         ("gantry.overlay.peers".to_owned(), peers.join(",")),
     ]);
     if let Some(vni) = vni {
@@ -151,14 +177,15 @@ fn n11_three_hosts() {
 }
 
 /// What a container hears first of what one who is no peer, and knows everything else, and then a peer send to it.
-fn first_heard(iptables: bool) -> String {
+fn first_heard(underlay: Underlay, iptables: bool) -> String {
     let dir = Place::new();
     let machines = [Machine::new(1, 1500), Machine::new(2, 1500)];
     let daemons = [1, 2].map(|number| {
         let machine = &machines[number - 1];
-        let config = NetworkConfig { iptables, ..machine.config(dir.path()) };
+        let config = NetworkConfig { iptables, ip6tables: iptables, ..machine.config(dir.path()) };
         let daemon = within(&machine.host, || Daemon::start(config));
-        machine.create(&daemon, &blue(machine.number, &[1, 2], None)).expect("a network");
+        let request = blue_over(underlay, machine.number, &[1, 2], None);
+        machine.create(&daemon, &request).expect("a network");
         daemon
     });
     let [(_, one), (_, other)] = [0, 1].map(|number| machines[number].attach(&daemons[number]));
@@ -177,9 +204,9 @@ fn first_heard(iptables: bool) -> String {
             "dstport",
             "4789",
             "local",
-            "192.0.2.9",
+            &underlay.address(9),
             "remote",
-            "192.0.2.1",
+            &underlay.address(1),
             "dev",
             "wire",
         ]);
@@ -198,7 +225,7 @@ fn first_heard(iptables: bool) -> String {
     // The underlay has to find its way first, or the first word waits for it.
     within(&stranger.host, || {
         let answered = std::net::TcpStream::connect_timeout(
-            &(Ipv4Addr::new(192, 0, 2, 1), 9).into(),
+            &SocketAddr::new(underlay.address(1).parse().expect("an address"), 9),
             testkit::house::PATIENCE,
         );
         assert!(answered.is_err(), "nobody listens there");
@@ -212,9 +239,11 @@ fn first_heard(iptables: bool) -> String {
 
 #[test]
 fn n11_strangers_are_not_heard() {
-    on_an_underlay(|| assert_eq!(first_heard(true), "good"));
+    on_an_underlay(|| assert_eq!(first_heard(Underlay::V4, true), "good"));
+    on_an_underlay(|| assert_eq!(first_heard(Underlay::V6, true), "good"));
     // It is a rule that keeps them out, and nothing else.
-    on_an_underlay(|| assert_eq!(first_heard(false), "evil"));
+    on_an_underlay(|| assert_eq!(first_heard(Underlay::V4, false), "evil"));
+    on_an_underlay(|| assert_eq!(first_heard(Underlay::V6, false), "evil"));
 }
 
 fn link_mtu(attachment: &Attachment) -> String {
@@ -223,6 +252,106 @@ fn link_mtu(attachment: &Attachment) -> String {
         let mut words = shown.split_whitespace().skip_while(|word| *word != "mtu");
         words.nth(1).expect("a number").to_owned()
     })
+}
+
+#[test]
+fn n11_two_hosts_of_ipv6() {
+    on_an_underlay(|| {
+        let dir = Place::new();
+        let machines = [Machine::new(1, 1500), Machine::new(2, 1500)];
+        let daemons: Vec<Daemon> = machines.iter().map(|one| one.daemon(dir.path())).collect();
+        let attached: Vec<Attachment> = machines
+            .iter()
+            .zip(&daemons)
+            .map(|(machine, daemon)| {
+                let request = blue_over(Underlay::V6, machine.number, &[1, 2], None);
+                machine.create(daemon, &request).unwrap();
+                machine.attach(daemon).1
+            })
+            .collect();
+        let [one, other] = [&attached[0], &attached[1]];
+        let from = talk(one.netns.as_ref(), ip(one), other.netns.as_ref());
+        assert_eq!(from, Some(ip(other).into()));
+        assert_eq!(link_mtu(one), "1430");
+    });
+}
+
+#[test]
+fn a_way_out() {
+    on_an_underlay(|| {
+        let dir = Place::new();
+        let machine = Machine::new(1, 1500);
+        let config = machine.config(dir.path());
+        within(&machine.host, || {
+            let internet = internet();
+            let daemon = Daemon::start(config.clone());
+            daemon.networks.create(&blue(1, &[1, 2], None)).unwrap();
+            assert!(daemon.networks.find("docker_gwbridge").is_err(), "nobody needs it yet");
+            let one = Id::random();
+            let mut wish = request(&one, "blue");
+            wish.ports.push(PortRequest {
+                protocol: Protocol::Tcp,
+                container_port: 80,
+                host_ip: None,
+                host_ports: Some(8080..=8080),
+            });
+            let first = daemon.networks.attach(&wish).unwrap();
+            let (other, second) = daemon.attach("blue");
+            let out = |who: &Attachment| talk(Some(&internet), INTERNET, who.netns.as_ref());
+            assert_eq!((out(&first), out(&second)), (Some(UPLINK.into()), Some(UPLINK.into())));
+            assert_eq!(daemon.networks.connections(&one).len(), 1, "nobody asked for it");
+            let way = &first.endpoints[1];
+            assert!(way.way_out && way.container_name.starts_with("gateway_"));
+            // Who shares it does not see each other there.
+            assert_eq!(talk(first.netns.as_ref(), way.ip.unwrap(), second.netns.as_ref()), None);
+            assert_eq!(daemon.networks.published(&one).len(), 2, "a port, in both families");
+            let netns = first.netns.as_ref().unwrap();
+            let listener = within(netns, || TcpListener::bind("0.0.0.0:80").unwrap());
+            within(&internet, || TcpStream::connect((UPLINK, 8080)).unwrap());
+            listener.accept().unwrap();
+
+            // With a network that leads out it is not needed any more; without it it is needed again.
+            let ways = || run(&["ip", "-o", "link", "show", "type", "veth"]).lines().count();
+            let before = ways();
+            let wish =
+                EndpointRequest { network: "bridge".to_owned(), ..EndpointRequest::default() };
+            daemon
+                .networks
+                .connect(&other, "web", &wish, second.netns.as_ref().unwrap().as_fd())
+                .unwrap();
+            let attend = || {
+                let request = request(&other, "blue");
+                let netns = second.netns.as_ref().unwrap();
+                daemon.networks.attend(&request, netns.as_fd()).unwrap();
+            };
+            attend();
+            assert_eq!(ways(), before, "one has come and one has gone");
+            assert_eq!(out(&second), Some(UPLINK.into()));
+            let bridge = daemon.networks.find("bridge").unwrap();
+            let there = second.netns.as_ref().unwrap().as_fd();
+            daemon.networks.disconnect(&other, &bridge.id, Some(there)).unwrap();
+            attend();
+            assert_eq!((ways(), out(&second)), (before, Some(UPLINK.into())));
+
+            // It outlives its daemon, and goes with its container.
+            let daemon = daemon.crash_and_start(config);
+            daemon.networks.recover(&[one.clone(), other.clone()]).unwrap();
+            assert_eq!(daemon.findings(&[one.clone(), other.clone()]), [""; 0]);
+            assert_eq!(out(&first), Some(UPLINK.into()));
+            daemon.networks.detach(&one).unwrap();
+            daemon.networks.detach(&other).unwrap();
+            daemon.networks.settle();
+            assert_eq!(daemon.endpoints_recorded(), 0);
+            daemon.networks.remove("docker_gwbridge").unwrap();
+            daemon.networks.remove("blue").unwrap();
+
+            // An internal network leads nowhere.
+            let inner = CreateRequest { internal: true, ..blue(1, &[1, 2], None) };
+            daemon.networks.create(&inner).unwrap();
+            let (_, inside) = daemon.attach("blue");
+            assert_eq!((out(&inside), inside.endpoints.len()), (None, 1));
+        });
+    });
 }
 
 #[test]

@@ -74,6 +74,20 @@ fn n11_containers_of_three_daemons_reach_each_other() {
         }
     };
     everybody(&houses);
+    // What it is connected to is what was asked for; the way out is beside it.
+    let house = &houses[0];
+    let networks = "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}";
+    assert_eq!(house.ok(&["inspect", "-f", networks, "ca"]), "blue \n");
+    let way = "{{range .Containers}}{{.Name}} {{.IPv4Address}}{{end}}";
+    let way = house.ok(&["network", "inspect", "-f", way, "docker_gwbridge"]);
+    let id = house.ok(&["inspect", "-f", "{{.Id}}", "ca"]);
+    let (name, address) = way.trim().split_once(' ').expect("both");
+    assert_eq!(name, format!("gateway_{}", &id[..12]));
+    let route = house.ok(&["exec", "ca", "ip", "route", "show", "default"]);
+    assert!(route.trim().ends_with("dev eth1"), "{route}");
+    let hosts = house.ok(&["exec", "ca", "cat", "/etc/hosts"]);
+    let (address, _) = address.split_once('/').expect("a prefix");
+    assert!(hosts.contains(&all[0]) && !hosts.contains(address), "{hosts}");
     // Nobody is needed for it to go on.
     houses[1].kill();
     let there = houses[0].docker(&["exec", "ca", "ping", "-c", "1", "-w", "20", &all[1]]).output();
