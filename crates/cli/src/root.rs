@@ -39,8 +39,9 @@ const COMMON: [&str; 11] =
     ["run", "exec", "ps", "pull", "push", "images", "login", "logout", "search", "version", "info"];
 
 /// Other roles of the same program: their first words are understood before this command is asked.
-const ENGINE: [(&str, &str); 2] = [
+const ENGINE: [(&str, &str); 3] = [
     ("daemon", "Run the engine that commands and the API talk to"),
+    ("rootless", "Set up the engine of a user who is not root"),
     ("runtime", "Run containers from OCI bundles, without an engine"),
 ];
 

@@ -6,6 +6,7 @@
 mod config;
 mod daemon;
 mod reload;
+mod setup;
 mod user;
 
 use std::ffi::OsString;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     }
     match args.get(1).and_then(|word| word.to_str()) {
         Some("daemon") => daemon::main("gantry daemon", args.split_off(2)),
+        Some("rootless") => setup::main(&args.split_off(2)),
         Some("runtime") => runtime::oci_cli::main(args.split_off(2)),
         _ => cli::main(args.split_off(1.min(args.len())), &called),
     }

@@ -63,3 +63,45 @@ impl Core {
         self.reconnect(&links)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use rustix::net::{RecvFlags, recv};
+    use sys::ns::unshare;
+    use sys::process::CloneFlags;
+
+    use super::*;
+
+    #[test]
+    fn only_what_is_lost_is_heard() {
+        if !rustix::process::geteuid().is_root() {
+            println!("skipped: needs root");
+            return;
+        }
+        let host = std::thread::spawn(|| {
+            unshare(CloneFlags::NEWNET).unwrap();
+            let news = sys::netlink::open(Protocol::Route, 1).unwrap();
+            sys::netlink::hear_only(&news, &what_is_lost()).unwrap();
+            let ip = |words: &str| {
+                assert!(Command::new("ip").args(words.split(' ')).status().unwrap().success());
+                let mut buffer = vec![0; 65536];
+                let mut heard = Vec::new();
+                while let Ok((length, _)) = recv(&news, &mut buffer[..], RecvFlags::DONTWAIT) {
+                    let lost = messages(&buffer[..length]).map(|one| link_lost(one.kind, one.body));
+                    heard.extend(lost.flatten());
+                }
+                heard
+            };
+            let nothing = Vec::<String>::new();
+            assert_eq!(ip("link add lan type bridge"), nothing);
+            assert_eq!(ip("link set lan up"), nothing);
+            assert_eq!(ip("link add one type veth peer name other"), nothing);
+            assert_eq!(ip("link set one master lan up"), nothing);
+            assert_eq!(ip("link set lan down"), ["lan"]);
+            assert!(ip("link del lan").contains(&"lan".to_owned()));
+        });
+        host.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+    }
+}

@@ -15,7 +15,7 @@
 //! keeps the link up. What it started is written down, so that a successor finds it should it be killed itself.
 //!
 //! `ids` says who is whom inside, `link` what a link is told, both pure. `namespaces` makes them, `keeper` is the process,
-//! `client` the daemon's half.
+//! `client` the daemon's half. `readiness` says what a host lacks.
 
 mod client;
 mod ids;
@@ -24,9 +24,11 @@ mod link;
 mod namespaces;
 mod program;
 mod protocol;
+mod readiness;
 mod record;
 
 pub use client::{Outside, enter};
 pub use keeper::main;
 pub use link::Kind as LinkKind;
 pub use protocol::{NAME, Settings};
+pub use readiness::{Lack, lacks};

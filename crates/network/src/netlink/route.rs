@@ -618,17 +618,18 @@ fn ipvlan_flag(flag: IpvlanFlag) -> u16 {
 pub(crate) const DEVICES_AND_ADDRESSES: u32 = 1 | 1 << 4 | 1 << 8;
 
 /// Of devices only that they go, and that they are set down: there is more news with every container.
-pub(crate) fn what_is_lost() -> [Step; 9] {
+pub(crate) fn what_is_lost() -> [Step; 10] {
     // The kernel reads as the network does; what it reads was written as this machine does.
     let kind = |kind: u16| u32::from(u16::from_be_bytes(kind.to_ne_bytes()));
     let up = u32::from_be_bytes(IFF_UP.to_ne_bytes());
     let (half, word, equal, any, answer) = (0x28, 0x20, 0x15, 0x45, 0x06);
     [
         (half, 0, 0, 4),
-        (equal, 5, 0, kind(RTM_DELLINK)),
-        (equal, 0, 4, kind(RTM_NEWLINK)),
-        // What has changed, and what is now.
+        (equal, 6, 0, kind(RTM_DELLINK)),
+        (equal, 0, 5, kind(RTM_NEWLINK)),
+        // What has changed, which is everything when a device is new; and what is now.
         (word, 0, 0, 28),
+        (equal, 4, 0, u32::MAX),
         (any, 0, 3, up),
         (word, 0, 0, 24),
         (any, 1, 0, up),

@@ -442,3 +442,76 @@ fn what_is_missing_is_said_in_one_sentence() {
         all_end(uid);
     }
 }
+
+/// Executes words as a user: `$1` is his number, `$2` his directory, and what he executes is in there.
+const A_USER: &str = r#"
+set -e
+uid=$1 dir=$2; shift 2
+mkdir -p "$dir/bin" "$dir/home" "$dir/run"
+cp /etc/passwd "$dir/passwd"
+echo "gt:x:$uid:$uid::$dir/home:/bin/sh" >>"$dir/passwd"
+mount --bind "$dir/passwd" /etc/passwd
+echo "$IDS" >"$dir/ids"
+for file in subuid subgid; do mount --bind "$dir/ids" "/etc/$file"; done
+[ -e "$dir/tun" ] || mknod -m 666 "$dir/tun" c 10 200
+mount --bind "$dir/tun" /dev/net/tun
+: >>"$dir/bin/gantry"
+mount --bind "$GANTRY" "$dir/bin/gantry"
+printf '#!/bin/sh\n[ "$2" != show-environment ] || exit ${NONE:-0}\necho "$@" >>%s\n' "$dir/home/asked" >"$dir/bin/systemctl"
+chmod 755 "$dir" "$dir/bin/systemctl"
+chown "$uid:$uid" "$dir/home" "$dir/run"
+exec setpriv --reuid "$uid" --regid "$uid" --clear-groups -- \
+    env HOME="$dir/home" XDG_RUNTIME_DIR="$dir/run" PATH="$dir/bin:/usr/bin:/bin" "$dir/bin/gantry" "$@"
+"#;
+
+/// What a user is told who has no daemon yet, and what he gets.
+#[test]
+fn a_daemon_is_set_up() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let uid = (1_000_000 + std::process::id()).to_string();
+    let place = dir.path().display().to_string();
+    let said = |environment: &[(&str, &str)], words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args(["-m", "sh", "-c", A_USER, "sh", &uid, &place]).args(words);
+        command.env("GANTRY", House::binary()).envs(environment.iter().copied());
+        command.output().expect("it can be executed")
+    };
+    let with = [("IDS", "gt:100000:65536")];
+    let refused = said(&[("IDS", "bob:100000:65536")], &["rootless", "install"]);
+    assert!(!refused.status.success());
+    let text = shown(&refused);
+    assert!(text.contains("gt has no range of ids in /etc/subuid"), "{text}");
+    assert!(text.contains("    usermod --add-subuids 165536-231071 gt\n"), "{text}");
+    let unit = dir.path().join("home/.config/systemd/user/gantry.service");
+    assert!(!unit.exists());
+
+    let ready = said(&with, &["rootless", "check"]);
+    assert_eq!(shown(&ready), "Nothing is missing.\n");
+    let done = said(&with, &["rootless", "install"]);
+    let text = shown(&done);
+    assert!(done.status.success(), "{text}");
+    assert!(
+        text.contains(&format!("    export DOCKER_HOST=unix://{place}/run/gantry.sock\n")),
+        "{text}"
+    );
+    assert!(!text.contains("export PATH"), "it is there already: {text}");
+    let written = std::fs::read_to_string(&unit).expect("a unit");
+    assert!(written.contains(&format!("\nExecStart={place}/bin/gantry daemon\n")), "{written}");
+    let asked =
+        || std::fs::read_to_string(dir.path().join("home/asked")).expect("systemd was asked");
+    let started =
+        "--user daemon-reload\n--user enable gantry.service\n--user restart gantry.service\n";
+    assert_eq!(asked(), started);
+
+    let gone = said(&with, &["rootless", "uninstall"]);
+    assert!(gone.status.success() && !unit.exists(), "{}", shown(&gone));
+    let ended = "--user disable --now gantry.service\n--user daemon-reload\n";
+    assert_eq!(asked(), format!("{started}{ended}"));
+
+    // Without a systemd of the user's it is his to start.
+    let by_hand = said(&[with[0], ("NONE", "1")], &["rootless", "install"]);
+    let text = shown(&by_hand);
+    assert!(text.contains(&format!("    {place}/bin/gantry daemon\n")), "{text}");
+    let root = Command::new(House::binary()).args(["rootless", "check"]).output();
+    assert!(shown(&root.expect("it can be executed")).contains("for users who are not root"));
+}
