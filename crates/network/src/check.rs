@@ -7,9 +7,10 @@ use stdx::{Id, Result};
 
 use crate::driver::bridge::must_be_isolated;
 use crate::ipam;
+use crate::model::Model;
 use crate::netlink::Batch;
 use crate::netlink::route::{ENODEV, Link};
-use crate::networks::{Core, Model, Networks};
+use crate::networks::{Core, Networks};
 use crate::records::{Endpoint, is_host_device};
 
 /// Something that should not be so.

@@ -10,8 +10,9 @@ use crate::conntrack::forget_all;
 use crate::egress::{Allowed, Whom};
 use crate::firewall::grants::Grant;
 use crate::firewall::view::Guard;
+use crate::model::Model;
 use crate::netlink::conntrack::{Flow, number};
-use crate::networks::{Core, Model};
+use crate::networks::Core;
 use crate::records::{Endpoint, Network, Protocol};
 
 /// What an endpoint may reach, as the firewall has it.

@@ -11,7 +11,7 @@ use stdx::{Error, Id, Result};
 use crate::egress::{self, Egress};
 use crate::files::Dns;
 use crate::ipam::{self, Family};
-use crate::networks::Model;
+use crate::model::Model;
 use crate::rate::{self, Rate};
 use crate::records::{
     DriverKind, Endpoint, IpamPool, IpvlanMode, Lease, Link, Mac, Network, Protocol, ShareMode,

@@ -11,8 +11,9 @@ use crate::egress::{self, Egress};
 use crate::endpoint::AttachRequest;
 use crate::firewall::grants::Grant;
 use crate::firewall::view::Guard;
+use crate::model::Model;
 use crate::netd::protocol::{Leash, LeashEnd};
-use crate::networks::{Core, Model, Networks};
+use crate::networks::{Core, Networks};
 use crate::records::Endpoint;
 
 impl Networks {

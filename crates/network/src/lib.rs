@@ -9,6 +9,7 @@
 //! Start reading at [`Networks`]; what is remembered is in `records.rs`; the ruleset is a value in `firewall/rules.rs`.
 
 mod apart;
+mod attach;
 mod attend;
 mod bridges;
 mod check;
@@ -30,6 +31,8 @@ mod gateway;
 mod host;
 mod ipam;
 mod leash;
+mod make;
+mod model;
 pub mod netd;
 mod netlink;
 mod netns;
@@ -48,6 +51,7 @@ mod watch;
 mod way_out;
 mod words;
 
+pub use attach::Attachment;
 pub use attend::{Living, has_names};
 pub use check::Finding;
 pub use config::{AddressPool, Bridge, NetworkConfig};
@@ -59,7 +63,7 @@ pub use firewall::Keeper;
 pub use firewall::view::Mark;
 pub use ipam::Usage;
 pub use netns::{namespace_at, namespace_of};
-pub use networks::{Attachment, Networks};
+pub use networks::Networks;
 pub use rate::Rate;
 pub use records::{
     BridgeDevice, DriverKind, Endpoint, GatewayMode, Ipam, IpamPool, IpvlanFlag, IpvlanMode, Lease,

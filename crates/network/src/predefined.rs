@@ -9,7 +9,7 @@ use stdx::{Error, Id, Result};
 use crate::config::{Bridge, NetworkConfig};
 use crate::host::Host;
 use crate::ipam::{self, Family};
-use crate::networks::Model;
+use crate::model::Model;
 use crate::records::{BridgeDevice, DriverKind, Ipam, IpamPool, Network};
 
 pub(crate) const BRIDGE: &str = "bridge";

@@ -7,12 +7,19 @@ use std::thread::{self, JoinHandle};
 
 use stdx::{Context, Id, Result};
 
+use crate::attend::Gone;
+use crate::netlink::Batch;
+use crate::netlink::route::received;
 use crate::networks::Core;
+use crate::records::{DriverKind, Endpoint};
 
 /// Detached containers that may wait; more are released by who detaches them.
 const WAITING: usize = 1024;
 /// Endpoints taken out in one go.
 const TOGETHER: usize = 64;
+
+/// Devices asked about in one go: all that is told of them has to fit into what a socket holds.
+const LOOKED_AT: usize = 16;
 
 enum Order {
     Release(Vec<Id>),
@@ -66,6 +73,58 @@ impl Releaser {
             // An error means that the worker has ended, and with it everything before.
             wait.recv().unwrap_or_default();
         }
+    }
+}
+
+impl Core {
+    /// Takes endpoints out of the kernel, then out of the records: their addresses are free only now.
+    pub(crate) fn release(&self, ids: &[Id]) -> Result<()> {
+        let present: Vec<_> = {
+            let mut model = self.model();
+            let present: Vec<_> =
+                ids.iter().filter_map(|id| model.endpoints.get(id).cloned()).collect();
+            model.leaving.extend(present.iter().map(|endpoint| endpoint.endpoint_id.clone()));
+            present
+        };
+        self.withdraw(&present, Gone::Endpoints);
+        let connected: Vec<_> =
+            present.iter().filter(|endpoint| !endpoint.ifname.is_empty()).cloned().collect();
+        let (foreign, ours): (Vec<_>, Vec<_>) =
+            connected.into_iter().partition(|endpoint| endpoint.is_foreign());
+        self.part(&foreign)?;
+        let on_bridges = foreign.into_iter().filter(|endpoint| endpoint.remote.is_none());
+        let bridged: Vec<_> = ours.into_iter().chain(on_bridges).collect();
+        let heard_of = self.heard_of(&bridged);
+        self.drivers.of(DriverKind::Bridge).disconnect(&bridged)?;
+        self.shut(&present)?;
+        self.forget_flows_of(&heard_of);
+        {
+            let _turn = self.turn();
+            self.store.transaction(|tx| {
+                ids.iter().try_for_each(|id| tx.delete::<Endpoint>(id.as_str()))
+            })?;
+            let mut model = self.model();
+            for id in ids {
+                model.endpoints.remove(id);
+                model.leaving.remove(id);
+                model.withdrawn.remove(id);
+            }
+        }
+        self.unguard(&present)
+    }
+
+    /// Those who have sent a packet, or may have: of the others the kernel knows no flows. Most commands end without a word.
+    fn heard_of(&self, endpoints: &[Arc<Endpoint>]) -> Vec<Arc<Endpoint>> {
+        let mut heard_of = Vec::new();
+        for some in endpoints.chunks(LOOKED_AT) {
+            let mut batch = Batch::new();
+            some.iter().for_each(|endpoint| batch.get_link(&endpoint.host_device()));
+            let replies = self.host.farewell().exchange(batch).unwrap_or_default();
+            let mut packets = replies.iter().map(received);
+            let spoke = |_: &&Arc<Endpoint>| packets.next().flatten().is_none_or(|all| all > 0);
+            heard_of.extend(some.iter().filter(spoke).cloned());
+        }
+        heard_of
     }
 }
 

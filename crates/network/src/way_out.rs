@@ -8,7 +8,8 @@ use stdx::{Id, Kind, Result};
 
 use crate::create::CreateRequest;
 use crate::endpoint::EndpointRequest;
-use crate::networks::{Core, Model, Networks};
+use crate::model::Model;
+use crate::networks::{Core, Networks};
 use crate::records::{DriverKind, Endpoint, Network};
 
 const NAME: &str = "docker_gwbridge";
