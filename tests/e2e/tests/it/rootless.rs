@@ -111,8 +111,12 @@ struct Person {
 
 impl Person {
     fn new(environment: &[&str]) -> Self {
-        let (lab, uid) = (Lab::new(), 1_000_000 + std::process::id());
-        let house = House::through(&words(&wrapper(&lab, uid, environment)));
+        Self::on(Lab::new(), environment, &[])
+    }
+
+    fn on(lab: Lab, environment: &[&str], flags: &[&str]) -> Self {
+        let uid = 1_000_000 + std::process::id();
+        let house = House::through_with(&words(&wrapper(&lab, uid, environment)), flags);
         house.load(&TestImage::busybox().docker_archive(&["busybox:latest"]));
         Self { house: Some(house), uid, lab }
     }
@@ -386,6 +390,38 @@ fn a_user_has_networks() {
     let said = person.ok(&[&run[..], &[&nc(&format!("{WORLD}:8000"))]].concat());
     assert_eq!(said, format!("hello {HOST}\n"));
     person.leave();
+}
+
+/// A host with IPv6, and a daemon that listens there for others.
+#[test]
+fn a_user_is_on_the_hosts_network() {
+    for missing in ["MISSING=pasta", "MISSING=slirp4netns"] {
+        let lab = Lab::new();
+        for (netns, address) in [(&lab.host, "2001:db8::10/64"), (&lab.world, "2001:db8::1/64")] {
+            let mut command = netns.command("ip");
+            command.args(["addr", "add", address, "dev", "eth0", "nodad"]);
+            succeed(command);
+        }
+        let mut command = lab.host.command("ip");
+        command.args(["-6", "route", "add", "default", "via", "2001:db8::1"]);
+        succeed(command);
+        let host = format!("tcp://{HOST}:2375");
+        let mut person = Person::on(lab, &[missing], &["-H", &host]);
+        person.lab.serve(&person.lab.world, "[2001:db8::1]:8000");
+        let asked = within(&person.lab.world, || {
+            let mut stream = TcpStream::connect((HOST, 2375)).expect("it listens on the host");
+            stream.write_all(b"GET /_ping HTTP/1.0\r\n\r\n").expect("it hears");
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).expect("it answers");
+            answer
+        });
+        assert!(asked.ends_with("OK"), "{asked}");
+        person.ok(&["network", "create", "--ipv6", "six"]);
+        let script = "mkfifo /f; nc -w 5 2001:db8::1 8000 <>/f";
+        let run = ["run", "--rm", "--network", "six", "busybox", "sh", "-c", script];
+        assert_eq!(person.ok(&run), "hello 2001:db8::10\n", "{missing}");
+        person.leave();
+    }
 }
 
 fn anchor_of(house: &House) -> Pid {
