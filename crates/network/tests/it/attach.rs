@@ -123,10 +123,10 @@ fn attaching_again_replaces() {
 fn a_failed_attach_leaves_nothing() {
     on_a_host(|| {
         let daemon = Daemon::start(config("gt-fail"));
-        // Another device has its name; that it was renamed is not told as its end is.
-        run(&["ip", "link", "set", "gt-fail", "down"]);
-        run(&["ip", "link", "set", "gt-fail", "name", "elsewhere"]);
-        run(&["ip", "link", "add", "gt-fail", "type", "ifb"]);
+        // Another device has its name, in one go: a bridge that is missing is made again soon.
+        let swap =
+            "link set gt-fail down\\nlink set gt-fail name elsewhere\\nlink add gt-fail type ifb";
+        run(&["sh", "-c", &format!("printf '{swap}\\n' | ip -batch -")]);
         let err = daemon.networks.attach(&request(&Id::random(), "bridge")).unwrap_err();
         assert!(
             err.chain().starts_with("failed to create endpoint web on network bridge: "),
