@@ -94,7 +94,7 @@ impl Work {
         self.fd.as_raw_fd()
     }
 
-    /// The last error in one of its logs.
+    /// The first error in one of its logs: those after it only say what became of it.
     fn complaint(&self, log: &str) -> Option<String> {
         const LONGEST: usize = 4 << 20;
         let file = fs::File::open(self.path.join(log)).ok()?;
@@ -105,7 +105,7 @@ impl Work {
 
 /// `(00.001) Error (criu/x.c:1): what went wrong`, without the moment.
 fn complaint(log: &str) -> Option<String> {
-    let line = log.lines().rev().find(|line| line.contains("Error ("))?;
+    let line = log.lines().find(|line| line.contains("Error ("))?;
     Some(line[line.find("Error (")?..].trim_end().to_owned())
 }
 
@@ -189,9 +189,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_error_is_what_counts() {
+    fn the_first_error_is_what_counts() {
         let log = "(00.01) Warn  (a.c:1): x\n(00.02) Error (a.c:2): first\n(00.03) Error (b.c:3): last\n(00.04) bye\n";
-        assert_eq!(complaint(log).unwrap(), "Error (b.c:3): last");
+        assert_eq!(complaint(log).unwrap(), "Error (a.c:2): first");
         assert_eq!(complaint("(00.01) all is well\n"), None);
     }
 

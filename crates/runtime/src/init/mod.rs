@@ -227,12 +227,11 @@ impl Init<'_> {
         match (terminal, self.stdio) {
             (Some(terminal), _) => crate::terminal::control(&terminal),
             (None, Stdio::Fds { stdin, stdout, stderr }) => {
-                let null = own_null(stdin.as_fd());
-                let stdin = null.as_ref().unwrap_or(stdin);
                 sys::fd::install_stdio(stdin.as_fd(), stdout.as_fd(), stderr.as_fd())
-                    .context(|| "cannot install the standard streams".to_owned())
+                    .context(|| "cannot install the standard streams".to_owned())?;
+                own_nulls()
             }
-            (None, Stdio::Inherit | Stdio::Terminal) => Ok(()),
+            (None, Stdio::Inherit | Stdio::Terminal) => own_nulls(),
         }
     }
 
@@ -244,6 +243,20 @@ impl Init<'_> {
 }
 
 /// The container's `/dev/null` for the host's: who asks what a descriptor is (CRIU does) finds a file of the container's.
+fn own_nulls() -> Result<()> {
+    let words = || "cannot install the standard streams".to_owned();
+    if let Some(null) = own_null(rustix::stdio::stdin()) {
+        rustix::stdio::dup2_stdin(null).context(words)?;
+    }
+    if let Some(null) = own_null(rustix::stdio::stdout()) {
+        rustix::stdio::dup2_stdout(null).context(words)?;
+    }
+    if let Some(null) = own_null(rustix::stdio::stderr()) {
+        rustix::stdio::dup2_stderr(null).context(words)?;
+    }
+    Ok(())
+}
+
 fn own_null(stream: BorrowedFd) -> Option<OwnedFd> {
     let is_null = |fd: BorrowedFd| {
         rustix::fs::fstat(fd).is_ok_and(|found| {
