@@ -251,21 +251,25 @@ fn nobody_forks_away_from_the_kill() {
         "kill",
         &Resources { pids: Some(Pids { limit: Some(40) }), ..Resources::default() },
     );
-    // Each of them makes another and ends: at no moment does a list of them stay right. Who may not fork gives up, and
-    // when all have, others begin.
-    let storm = "hop() { while :; do (hop &) ; done; }; hop & hop & hop & exec sleep 1000";
-    let mut begun = std::time::Instant::now();
-    let mut children = vec![group.start(storm)];
-    while group.handle.procs().unwrap().len() < 10 {
-        if begun.elapsed() > std::time::Duration::from_secs(1) && children.len() < 9 {
-            begun = std::time::Instant::now();
-            children.push(group.start(storm));
+    // Each of them makes another and ends: at no moment does a list of them stay right. Who may not fork gives up, whichever
+    // of them it is, and when nobody is left others begin.
+    let storm = "hop() { while :; do (hop &) ; done; }; hop & hop & hop &";
+    let mut sleeper = group.start("exec sleep 1000");
+    let mut storms = Vec::new();
+    loop {
+        let living = group.handle.procs().unwrap().len();
+        if living >= 10 {
+            break;
+        }
+        if living <= 1 {
+            storms.push(group.start(storm));
         }
         std::thread::yield_now();
     }
     group.handle.kill_all().unwrap();
-    for mut child in children {
-        assert_eq!(child.wait().unwrap().signal(), Some(9));
+    assert_eq!(sleeper.wait().unwrap().signal(), Some(9));
+    for mut ended in storms {
+        ended.wait().unwrap();
     }
     // Only the emptied group can be removed.
     group.handle.destroy().unwrap();

@@ -306,3 +306,164 @@ fn e4_nothing_of_the_container_is_used_to_copy() {
     assert!(!trace.exists());
     house.ok(&["rm", "-f", "ca"]);
 }
+
+/// Devices of the host: nodes of them can be made, as in Docker, and not opened.
+#[test]
+fn e12_nodes_of_the_hosts_devices_stay_shut() {
+    let house = house();
+    let script = r#"
+        for node in "kmsg c 1 11" "mem c 1 1" "port c 1 4" "kvm c 10 232" "fuse c 10 229" "loop b 7 0" "sda b 8 0" "vda b 254 0" "null c 1 3"; do
+            mknod /tmp/${node%% *} ${node#* } || echo "cannot make $node"
+        done
+        for name in kmsg mem port kvm fuse loop sda vda; do
+            (: < /tmp/$name) 2>/tmp/why && echo "opened $name"
+            grep -q "Operation not permitted" /tmp/why || echo "$name: $(cat /tmp/why)"
+            (: > /tmp/$name) 2>/dev/null && echo "wrote $name"
+        done
+        echo x > /tmp/null && echo its own are open
+    "#;
+    let run = ["run", "--rm", "--network", "none", "busybox", "sh", "-c", script];
+    assert_eq!(house.ok(&run), "its own are open\n");
+    house.ok(&["run", "-d", "--name", "ca", "--network", "none", "busybox", "sleep", "600"]);
+    assert_eq!(house.ok(&["exec", "ca", "sh", "-c", script]), "its own are open\n");
+    // One that was asked for is open, for as much as was asked.
+    let given =
+        ["run", "--rm", "--network", "none", "--device", "/dev/net/tun:/dev/tun:r", "busybox"];
+    let look = "(: < /dev/tun) && echo read; (: > /dev/tun) 2>/dev/null && echo wrote; :";
+    assert_eq!(house.ok(&[&given[..], &["sh", "-c", look]].concat()), "read\n");
+}
+
+/// Ways out of containers that everybody can find, each of which says so if it leads out.
+const WAYS_OUT: &[(&str, &str)] = &[
+    ("release_agent", "mkdir /tmp/cg && mount -t cgroup -o memory cgroup /tmp/cg && echo out"),
+    (
+        "release_agent of a hierarchy of its own",
+        "mkdir /tmp/cg && mount -t cgroup -o rdma cgroup /tmp/cg && echo out",
+    ),
+    (
+        "release_agent in a user namespace",
+        "unshare -UrmC sh -c 'mkdir /tmp/cg; mount -t cgroup -o memory cgroup /tmp/cg' && echo out",
+    ),
+    (
+        "release_agent where it is",
+        "for f in $(find /sys/fs/cgroup -name release_agent); do echo /x > $f && echo out; done",
+    ),
+    (
+        "notify_on_release",
+        "for f in $(find /sys/fs/cgroup -name notify_on_release); do echo 1 > $f && echo out; done",
+    ),
+    (
+        "devices.allow",
+        "for f in $(find /sys/fs/cgroup -name devices.allow); do echo a > $f && echo out; done",
+    ),
+    (
+        "limits of its own",
+        "for f in $(find /sys/fs/cgroup -name memory.limit_in_bytes -o -name memory.max); do echo 1g > $f && echo out; done",
+    ),
+    (
+        "processes of others",
+        "for f in $(find /sys/fs/cgroup -name cgroup.procs); do echo $$ > $f && echo out; done",
+    ),
+    ("core_pattern", "echo '|/x' > /proc/sys/kernel/core_pattern && echo out"),
+    ("modprobe", "echo /x > /proc/sys/kernel/modprobe && echo out"),
+    ("hotplug", "echo /x > /proc/sys/kernel/hotplug && echo out"),
+    ("poweroff_cmd", "echo /x > /proc/sys/kernel/poweroff_cmd && echo out"),
+    ("uevent_helper", "echo /x > /sys/kernel/uevent_helper && echo out"),
+    ("binfmt_misc", "mount -t binfmt_misc none /proc/sys/fs/binfmt_misc && echo out"),
+    ("binfmt register", "echo ':x:M::x::/x:' > /proc/sys/fs/binfmt_misc/register && echo out"),
+    ("sysrq", "echo h > /proc/sysrq-trigger && echo out"),
+    ("kcore", "[ -n \"$(head -c 16 /proc/kcore)\" ] && echo out"),
+    ("keys", "[ -s /proc/keys ] && [ -n \"$(cat /proc/keys)\" ] && echo out"),
+    ("timer_list", "[ -n \"$(cat /proc/timer_list)\" ] && echo out"),
+    ("kmsg of proc", "head -c 1 /proc/kmsg | grep -q . && echo out"),
+    ("dmesg", "dmesg | grep -q . && echo out"),
+    ("kernel memory", "mknod /tmp/mem c 1 1; head -c 1 /tmp/mem | grep -q . && echo out"),
+    ("disk of the host", "mknod /tmp/disk b 254 0; head -c 1 /tmp/disk && echo out"),
+    ("disk by debugfs", "mount -t debugfs none /tmp && echo out"),
+    ("tracefs", "mount -t tracefs none /tmp && echo out"),
+    ("securityfs", "mount -t securityfs none /tmp && echo out"),
+    ("another proc", "mount -t proc proc /tmp && echo out"),
+    ("another sysfs", "mount -t sysfs sysfs /tmp && echo out"),
+    ("proc writable again", "mount -o remount,rw /proc/sys && echo out"),
+    ("sys writable again", "mount -o remount,rw /sys && echo out"),
+    ("masks taken away", "umount /proc/kcore && echo out"),
+    ("a bind of the root", "mount --bind / /tmp && echo out"),
+    ("pivot", "mkdir /tmp/a /tmp/a/b && pivot_root /tmp/a /tmp/a/b && echo out"),
+    ("the first process' root", "[ -e /proc/1/root$CANARY ] && echo out"),
+    (
+        "descriptors left open",
+        "for f in /proc/self/fd/* /proc/1/fd/*; do [ -e $f$CANARY ] && echo out; done; :",
+    ),
+    (
+        "a working directory outside",
+        "for n in 3 4 5 6 7 8 9 10; do [ -e /proc/self/fd/$n/../../..$CANARY ] && echo out; done; :",
+    ),
+    ("dots", "[ -e /../../../../..$CANARY ] && echo out"),
+    (
+        "chroot out",
+        "mkdir /tmp/c; chroot /tmp/c /bin/true; [ -e ../../../../..$CANARY ] && echo out",
+    ),
+    ("namespaces of the host", "nsenter -t 1 -m -p -- sh -c \"[ -e $CANARY ]\" && echo out"),
+    ("another user namespace", "unshare -Ur true && echo out"),
+    ("another mount namespace", "unshare -m true && echo out"),
+    (
+        "the engine's socket",
+        "for f in /var/run/docker.sock /run/docker.sock /run/gantry.sock $SOCKET; do [ -e $f ] && echo out; done; :",
+    ),
+    ("sockets without a name", "grep -qi gantry /proc/net/unix && echo out"),
+    (
+        "modules",
+        "insmod /nothing.ko 2>&1 | grep -qv 'not permitted' && [ -n \"$(lsmod)\" ] && insmod /nothing.ko && echo out",
+    ),
+    ("clock", "date -s @0 2>&1 | grep -q \"can't set\" || echo out"),
+    ("name of the host", "hostname elsewhere && echo out"),
+    ("priority", "renice -n -20 -p $$ && echo out"),
+    ("limits", "ulimit -Hn 99999999 && echo out"),
+    (
+        "swap",
+        "dd if=/dev/zero of=/tmp/swap bs=1k count=64 && mkswap /tmp/swap && swapon /tmp/swap && echo out",
+    ),
+    ("reboot", "reboot -f && echo out"),
+    ("oom of others", "echo -1000 > /proc/self/oom_score_adj && echo out"),
+];
+
+/// Those that a container without its own users' namespace shares with the host, and may not change.
+const OF_THE_HOST: &[&str] = &[
+    "/proc/sys/kernel/core_pattern",
+    "/proc/sys/kernel/modprobe",
+    "/proc/sys/kernel/poweroff_cmd",
+    "/proc/sys/kernel/hostname",
+];
+
+#[test]
+fn e14_ways_out_that_everybody_knows() {
+    assert!(WAYS_OUT.len() >= 40);
+    let house = house();
+    let canary = house.path("canary");
+    fs::write(&canary, SECRET).expect("a file");
+    let state = || OF_THE_HOST.iter().map(|path| fs::read_to_string(path).ok()).collect::<Vec<_>>();
+    let before = state();
+    let environment =
+        [format!("CANARY={}", canary.display()), format!("SOCKET={}", house.socket().display())];
+    let mut run = vec!["run", "-d", "--name", "ca", "--network", "none"];
+    environment.iter().for_each(|variable| run.extend(["-e", variable.as_str()]));
+    house.ok(&[&run[..], &["busybox", "sleep", "600"]].concat());
+    for (name, script) in WAYS_OUT {
+        // Nothing may hang for want of an answer.
+        let tried = house.docker(&["exec", "ca", "timeout", "20", "sh", "-c", script]).output();
+        let tried = tried.expect("docker");
+        let said = String::from_utf8_lossy(&tried.stdout);
+        assert!(!said.lines().any(|line| line == "out"), "{name}: {}", shown(&tried));
+    }
+    assert_eq!(state(), before);
+    assert_eq!(fs::read_to_string(&canary).expect("it is there"), SECRET);
+    // The twin: who is given everything gets out, and so the questions are asked rightly.
+    let everything = ["run", "--rm", "--privileged", "--pid", "host", "--network", "none"];
+    let mut run = everything.to_vec();
+    environment.iter().for_each(|variable| run.extend(["-e", variable.as_str()]));
+    for name in ["another mount namespace", "a bind of the root", "another proc", "another sysfs"] {
+        let (_, script) = WAYS_OUT.iter().find(|(other, _)| *other == name).expect("it is listed");
+        let said = house.ok(&[&run[..], &["busybox", "sh", "-c", script]].concat());
+        assert!(said.lines().any(|line| line == "out"), "{name} leads nowhere for anybody: {said}");
+    }
+}
