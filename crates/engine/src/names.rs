@@ -82,7 +82,7 @@ pub(crate) fn parse(name: &str) -> Result<&str> {
     let bare = name.strip_prefix('/').unwrap_or(name);
     if !is_restricted(bare) {
         return Err(Error::invalid(format!(
-            "Invalid container name ({bare}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            "Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
         )));
     }
     Ok(bare)

@@ -61,9 +61,13 @@ pub struct Settings {
     pub labels: Vec<String>,
     pub registry_mirrors: Vec<String>,
     pub insecure_registries: Vec<String>,
-    /// Where specs of devices are looked for.
     /// Who is asked about every request; the door does that.
     pub authorization_plugins: Vec<String>,
+    /// What the subnets of networks are cut from, where somebody said so, and how large: for `docker info`.
+    pub address_pools: Vec<(String, u8)>,
+    /// May there be firewall rules?
+    pub firewall: bool,
+    /// Where specs of devices are looked for.
     pub cdi_spec_dirs: Vec<PathBuf>,
     /// Whose users those of containers are that do not say.
     pub userns: Userns,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use api::system::{
-    Commit, Component, Device, DiskUsage, IndexInfo, Info, Platform, Plugins, RegistryConfig,
-    Runtime, Swarm, Usage, Version,
+    AddressPool, Commit, Component, Device, DiskUsage, Firewall, IndexInfo, Info, Platform,
+    Plugins, RegistryConfig, Runtime, Swarm, Usage, Version,
 };
 use runtime::cgroup::Driver;
 use serde::Serialize;
@@ -234,6 +234,14 @@ impl System {
             swarm: Swarm { local_node_state: "inactive".to_owned(), ..Swarm::default() },
             // Not an option here: containers always live on.
             live_restore_enabled: true,
+            default_address_pools: settings
+                .address_pools
+                .iter()
+                .map(|(base, size)| AddressPool { base: base.clone(), size: i64::from(*size) })
+                .collect(),
+            firewall_backend: settings
+                .firewall
+                .then(|| Firewall { driver: "nftables".to_owned(), ..Firewall::default() }),
             cdi_spec_dirs: settings
                 .cdi_spec_dirs
                 .iter()

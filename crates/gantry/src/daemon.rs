@@ -364,6 +364,8 @@ fn settings(config: &Config) -> Result<Settings> {
         registry_mirrors: config.registry_mirrors.clone(),
         insecure_registries: config.insecure_registries.clone(),
         authorization_plugins: config.authorization_plugins.clone(),
+        address_pools: config.address_pools.clone(),
+        firewall: config.iptables || config.ip6tables,
         cdi_spec_dirs: match config.cdi_spec_dirs.as_slice() {
             [] => ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec(),
             dirs => dirs.to_vec(),

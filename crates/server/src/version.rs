@@ -217,6 +217,7 @@ pub(crate) fn info(info: &mut api::system::Info, version: ApiVersion) {
         info.discovered_devices.clear();
     }
     if version < V1_49 {
+        info.firewall_backend = None;
         for commit in [&mut info.containerd_commit, &mut info.runc_commit, &mut info.init_commit] {
             commit.expected.clone_from(&commit.id);
         }

@@ -31,6 +31,14 @@ pub(crate) fn render(format: &str, headings: &[Heading], rows: Vec<Row>) -> Resu
     Ok(if table { align(&out) } else { out })
 }
 
+/// Whether a format means something for a row, which stands for any other. Tables are texts like any other here.
+pub(crate) fn try_out(format: &str, row: Row) -> Result<(), String> {
+    let template =
+        Template::parse(format).map_err(|err| format!("failed to parse template: {err}"))?;
+    let tried = template.run(&Value::Row(row.into()), Absent::NoValue);
+    tried.map(drop).map_err(|err| format!("failed to execute template: {err}"))
+}
+
 /// A table that is there before its template is known to be right: the first error, if any.
 pub(crate) fn check(format: &str) -> Result<(), String> {
     let text = format.strip_prefix("table").unwrap_or(format);

@@ -12,7 +12,10 @@ impl Container {
         let allocating = || "Error when allocating new name".to_owned();
         let name = match name {
             "" => return Err(Error::invalid("Neither old nor new names may be empty")),
-            name => names::parse(name).context(allocating)?.to_owned(),
+            // What is wrong with it is said of the name with its slash.
+            name => names::parse(&format!("/{}", name.strip_prefix('/').unwrap_or(name)))
+                .context(allocating)?
+                .to_owned(),
         };
         let this = self.clone();
         tokiox::to_the_end(async move {

@@ -265,3 +265,15 @@ fn log_options_that_no_container_could_have_are_refused_at_once() {
         assert!(!dir.path().join("d").exists(), "nothing was begun");
     }
 }
+
+#[test]
+fn what_it_was_told_of_networks_is_told() {
+    let house = house_with(&["--default-address-pool", "base=10.215.0.0/16,size=24"]);
+    let info = house.api("GET", "/v1.55/info", None).json();
+    // The house has one, too.
+    let pools = info["DefaultAddressPools"].as_array().expect("a list");
+    assert_eq!(pools.last(), Some(&json!({ "Base": "10.215.0.0/16", "Size": 24 })));
+    assert_eq!(info["FirewallBackend"]["Driver"], "nftables");
+    let older = house.api("GET", "/v1.48/info", None).json();
+    assert!(older.get("FirewallBackend").is_none(), "{older}");
+}

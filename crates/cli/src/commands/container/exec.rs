@@ -21,7 +21,9 @@ pub(crate) static COMMAND: Command = Command {
         Flag::new("detach", Kind::Switch, "Detached mode: run command in the background")
             .short('d'),
         Flag::new("detach-keys", Kind::Text, "Override the key sequence for detaching a container"),
-        Flag::new("env", Kind::List, "Set environment variables").short('e'),
+        Flag::new("env", Kind::List, "Set environment variables")
+            .short('e')
+            .check(super::checks::env),
         Flag::new("env-file", Kind::List, "Read in a file of environment variables"),
         Flag::new("interactive", Kind::Switch, "Keep STDIN open even if not attached").short('i'),
         Flag::new("privileged", Kind::Switch, "Give extended privileges to the command"),

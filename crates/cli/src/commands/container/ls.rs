@@ -63,6 +63,9 @@ const RAW: &str = "container_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command
 
 async fn run(call: &Call<'_>) -> Result {
     let flags = &call.flags;
+    // A format that means nothing is an error, however few containers there are.
+    listing::try_out(flags.text("format"), row(&Value::Missing, true))
+        .map_err(crate::failure::Failure::words)?;
     let format = match flags.text("format") {
         "" => call.cli.config().text("psFormat"),
         format => format,
@@ -277,6 +280,19 @@ mod tests {
         let row = row(&value, true);
         let shown = row.columns.iter().find(|(name, _)| *name == column).unwrap().1.clone();
         assert_eq!(shown, Value::text(expected), "{json}");
+    }
+
+    #[test]
+    fn formats() {
+        let tried = |format: &str| listing::try_out(format, row(&Value::Missing, true));
+        let error = |format: &str| tried(format).err().unwrap_or_default();
+        for right in ["", "table", "json", "raw", "{{.ID}} {{.Label \"x\"}} {{json .}}", TABLE, RAW]
+        {
+            assert_eq!(error(right), "");
+        }
+        assert_eq!(error("{{"), "failed to parse template: template: :1: unclosed action");
+        let words = "failed to execute template: template: :1:2: executing \"\" at <.Nope>: can't evaluate field Nope in type *formatter.ContainerContext";
+        assert_eq!(error("{{.Nope}}"), words);
     }
 
     #[test]
