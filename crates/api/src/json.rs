@@ -159,7 +159,11 @@ fn syntax_words(bytes: &[u8], error: &serde_json::Error) -> String {
         Ok(text) => text.get(column..).and_then(|rest| rest.chars().next()).unwrap_or('\n'),
         Err(_) => char::from(line.get(column).copied().unwrap_or(b'\n')),
     };
-    format!("invalid character {culprit:?} looking for beginning of value")
+    let place = match error.to_string() {
+        text if text.starts_with("key must be a string") => "object key string",
+        _ => "value",
+    };
+    format!("invalid character {culprit:?} looking for beginning of {place}")
 }
 
 static NULL: Value = Value::Null;
@@ -459,6 +463,10 @@ mod tests {
         assert_eq!(
             refusal("x"),
             "invalid JSON: invalid character 'x' looking for beginning of value"
+        );
+        assert_eq!(
+            refusal("{x"),
+            "invalid JSON: invalid character 'x' looking for beginning of object key string"
         );
         assert_eq!(refusal("{} {}"), "unexpected content after JSON");
         assert_eq!(

@@ -68,12 +68,13 @@ impl Filters {
                 }
                 "before" => filters.before.clone_from(values),
                 "since" => filters.since.clone_from(values),
+                // Of several the earliest counts, but not where something is to be removed.
+                _ if values.len() > 1 && !allowed.contains(&"since") => {
+                    return Err(Error::invalid("more than one until filter specified"));
+                }
                 _ => {
-                    filters.until = match values.as_slice() {
-                        [] => None,
-                        [one] => Some(moment(one)?),
-                        _ => return Err(Error::invalid("more than one until filter specified")),
-                    }
+                    let moments = values.iter().map(|one| moment(one));
+                    filters.until = moments.collect::<Result<Vec<_>>>()?.into_iter().min();
                 }
             }
         }

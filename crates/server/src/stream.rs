@@ -78,13 +78,16 @@ pub(crate) async fn progress<M: Serialize + Send + 'static>(
     Ok(bytes("application/json", first.chain(running.rest())))
 }
 
-/// Work that fails in its last message only, as dockerd's `load` does: its clients look nowhere else.
-pub(crate) fn report<M: Serialize + Send + 'static>(
+/// Work that fails in its last message only, as dockerd's `load` does: its clients look nowhere else. There are those who
+/// wait for the answer to begin and take the work for done: it begins with the first message.
+pub(crate) async fn report<M: Serialize + Send + 'static>(
     work: impl Future<Output = Result<()>> + Send + 'static,
     messages: mpsc::Receiver<M>,
 ) -> Response {
     let running = Progress { work: Some(Box::pin(work)), messages, failure: None };
-    bytes("application/json", running.rest())
+    let mut pieces = Box::pin(running.rest());
+    let first = stream::iter(pieces.next().await);
+    bytes("application/json", first.chain(pieces))
 }
 
 struct Progress<M> {

@@ -84,6 +84,7 @@ fn collapse(path: &str) -> String {
 const V1_42: ApiVersion = ApiVersion::new(1, 42);
 const V1_44: ApiVersion = ApiVersion::new(1, 44);
 const V1_45: ApiVersion = ApiVersion::new(1, 45);
+const V1_46: ApiVersion = ApiVersion::new(1, 46);
 const V1_48: ApiVersion = ApiVersion::new(1, 48);
 const V1_49: ApiVersion = ApiVersion::new(1, 49);
 const V1_50: ApiVersion = ApiVersion::new(1, 50);
@@ -94,25 +95,6 @@ pub(crate) fn output_type(version: ApiVersion, tty: bool) -> &'static str {
     match tty || version < V1_42 {
         true => "application/vnd.docker.raw-stream",
         false => "application/vnd.docker.multiplexed-stream",
-    }
-}
-
-/// What a client asks for, in the words of today: a MAC address belongs to the network the container runs on.
-pub(crate) fn create_body(body: &mut api::container::CreateBody) {
-    let address = std::mem::take(&mut body.config.mac_address);
-    if address.is_empty() {
-        return;
-    }
-    let mode = body.host_config.as_ref().map_or("", |host| host.network_mode.as_str());
-    let network = if mode.is_empty() { "default" } else { mode }.to_owned();
-    if matches!(network.as_str(), "host" | "none") || network.starts_with("container:") {
-        return;
-    }
-    let networking = body.networking_config.get_or_insert_default();
-    let endpoints = networking.endpoints_config.get_or_insert_default();
-    let endpoint = endpoints.entry(network).or_default().get_or_insert_default();
-    if endpoint.mac_address.is_empty() {
-        endpoint.mac_address = address;
     }
 }
 
@@ -153,9 +135,12 @@ pub(crate) fn inspect(container: &mut api::container::Inspect, version: ApiVersi
 }
 
 pub(crate) fn summaries(containers: &mut [api::container::Summary], version: ApiVersion) {
-    if version < V1_52 {
-        for container in containers {
+    for container in containers {
+        if version < V1_52 {
             container.health = None;
+        }
+        if version < V1_46 {
+            container.host_config.annotations.clear();
         }
     }
 }
@@ -379,15 +364,5 @@ mod tests {
         assert!(body("1.43").await.contains(r#""VirtualSize":0"#));
         assert!(body("1.44").await.contains(r#""ContainerConfig":{"AttachStderr":false"#));
         assert!(!body("1.45").await.contains("ContainerConfig"));
-    }
-
-    #[test]
-    fn an_old_mac_address_moves_to_the_network() {
-        let mut body = api::container::CreateBody::default();
-        body.config.mac_address = "02:42:ac:11:00:02".to_owned();
-        create_body(&mut body);
-        let endpoints = body.networking_config.unwrap().endpoints_config.unwrap();
-        assert_eq!(endpoints["default"].as_ref().unwrap().mac_address, "02:42:ac:11:00:02");
-        assert_eq!(body.config.mac_address, "");
     }
 }

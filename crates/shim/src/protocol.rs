@@ -248,6 +248,9 @@ pub struct AttachOptions {
     pub stdin: bool,
     pub stdout: bool,
     pub stderr: bool,
+    /// Whether it is told in frames what came from where; unless said, all but a terminal are.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub framed: Option<bool>,
 }
 
 /// Whom a signal is for.

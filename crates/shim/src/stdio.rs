@@ -118,11 +118,16 @@ impl Stdio {
         if self.clients.len() >= MOST_CLIENTS {
             return Err(Error::conflict(format!("{MOST_CLIENTS} clients are attached already")));
         }
+        let framing = match options.framed {
+            None => self.framing,
+            Some(true) => Framing::Multiplexed,
+            Some(false) => Framing::Raw,
+        };
         let reading = options.stdin && self.mode != StdinMode::Closed && !self.stdin.over;
         self.clients.push(Attached {
             stream,
             options,
-            ring: Ring::new(self.framing),
+            ring: Ring::new(framing),
             reading,
             gone: false,
             moved: Instant::now(),

@@ -70,6 +70,7 @@ impl Container {
             stdin: request.stdin && record.config.open_stdin,
             stdout: request.stdout,
             stderr: request.stderr,
+            framed: None,
         };
         {
             // A start that runs right now has either taken the list already, and is up when the gate opens, or takes us.

@@ -246,10 +246,6 @@ impl Container {
 }
 
 impl Exec {
-    pub fn tty(&self) -> bool {
-        self.0.body.tty
-    }
-
     /// Runs it. Once only.
     pub async fn start(&self, body: StartBody) -> Result<ExecStarted> {
         let exec = Arc::clone(&self.0);
@@ -374,6 +370,7 @@ async fn run(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted, (i32, Err
             stdin: wanted.attach_stdin,
             stdout: wanted.attach_stdout,
             stderr: wanted.attach_stderr,
+            framed: Some(!body.tty),
         };
         request.attach = Some((options, theirs));
         client = Some(attach::to_async(ours).map_err(never_began)?);
@@ -392,7 +389,7 @@ async fn run(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted, (i32, Err
     exec.now().pid = started?;
     let Some(stream) = client else { return Ok(ExecStarted::Detached) };
     Ok(ExecStarted::Attached(Attached {
-        tty: wanted.tty,
+        tty: body.tty,
         stream,
         detach: (wanted.tty && wanted.attach_stdin).then_some(keys),
         replay: None,

@@ -124,13 +124,10 @@ impl Check {
         })
     }
 
-    /// How long to wait before the next probe of a container that has run for `ran`. A start period that ends before is
-    /// ended by a probe.
+    /// How long to wait before the next probe of a container that has run for `ran`.
     fn pause(&self, status: Status, ran: Duration) -> Duration {
-        match self.start_period.saturating_sub(ran) {
-            Duration::ZERO => self.interval,
-            left if left < self.interval => left,
-            _ if status == Status::Starting => self.start_interval,
+        match status {
+            Status::Starting if ran < self.start_period => self.start_interval,
             _ => self.interval,
         }
     }
@@ -471,7 +468,7 @@ mod tests {
         let slow = check(|check| check.start_period = 100_000_000_000);
         assert_eq!(slow.pause(Status::Starting, seconds(0)), seconds(5));
         assert_eq!(slow.pause(Status::Healthy, seconds(0)), seconds(30));
-        assert_eq!(slow.pause(Status::Starting, seconds(90)), seconds(10));
+        assert_eq!(slow.pause(Status::Starting, seconds(90)), seconds(5));
         assert_eq!(slow.pause(Status::Starting, seconds(100)), seconds(30));
     }
 

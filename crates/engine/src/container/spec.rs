@@ -132,27 +132,27 @@ impl Device {
     }
 }
 
-/// Docker's. A path that the kernel does not have is skipped.
-const MASKED: [&str; 11] = [
-    "/proc/acpi",
+/// Docker's, in its order. A path that the kernel does not have is skipped.
+const MASKED: [&str; 12] = [
     "/proc/asound",
+    "/proc/acpi",
     "/proc/interrupts",
     "/proc/kcore",
     "/proc/keys",
     "/proc/latency_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
     "/proc/timer_list",
     "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
     "/sys/devices/virtual/powercap",
 ];
-const MASKED_TOO: [&str; 1] = ["/sys/firmware"];
 const READONLY: [&str; 5] =
     ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 
 /// The paths that are hidden and write-protected unless somebody says otherwise, as `inspect` shows them.
 pub fn masked_paths() -> Vec<String> {
-    MASKED.iter().chain(&MASKED_TOO).map(|&path| path.to_owned()).collect()
+    MASKED.iter().map(|&path| path.to_owned()).collect()
 }
 
 pub fn readonly_paths() -> Vec<String> {

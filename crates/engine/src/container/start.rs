@@ -322,11 +322,7 @@ impl Container {
                 "container {} is restarting, wait until the container is running",
                 other.id
             ))),
-            _ => Err(Error::conflict(format!(
-                "cannot join namespace of a non running container: container {} is {}",
-                other.id,
-                state.phase.name()
-            ))),
+            _ => Err(Error::internal(format!("container {} is not running", other.id))),
         }
     }
 }

@@ -532,12 +532,16 @@ fn is_empty(path: &Path) -> Result<bool> {
 fn subpath_of(volume: &Path, below: &str) -> Result<OwnedFd> {
     let root =
         std::fs::File::open(volume).context(|| format!("cannot open {}", volume.display()))?;
-    let resolve = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_SYMLINKS;
+    let resolve = rustix::fs::ResolveFlags::BENEATH | rustix::fs::ResolveFlags::NO_MAGICLINKS;
     let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-    rustix::fs::openat2(&root, below, flags, rustix::fs::Mode::empty(), resolve).map_err(|_| {
-        Error::invalid(format!(
-            "cannot access path {}: it is not a plain path inside the volume",
-            below
-        ))
+    let opened = rustix::fs::openat2(&root, below, flags, rustix::fs::Mode::empty(), resolve);
+    opened.map_err(|errno| {
+        Error::invalid(match errno {
+            rustix::io::Errno::XDEV => format!(
+                "path concatenation escapes the base directory, base: {:?}, subpath: {below:?}",
+                volume.display().to_string()
+            ),
+            other => format!("cannot access path {}: {other}", volume.join(below).display()),
+        })
     })
 }

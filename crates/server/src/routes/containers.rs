@@ -21,7 +21,7 @@ use crate::error::Refusal;
 use crate::hijack::{self, Splice};
 use crate::request::{Json, Query, RequiredJson, Version};
 use crate::websocket::{self, Payload};
-use crate::{stream, version};
+use crate::{requests, stream, version};
 
 /// How long the end of an exec's stream waits for its exit code. The two come from the shim at the same time; later than
 /// this comes only the code of an exec whose client has parted from it.
@@ -79,16 +79,19 @@ async fn list(
 
 async fn create(
     State(containers): State<Containers>,
+    Version(version): Version,
     query: Query,
     RequiredJson(mut body): RequiredJson<CreateBody>,
 ) -> Outcome {
     if body.config == Config::default() {
         return Err(Error::invalid("config cannot be empty in order to create a container").into());
     }
-    version::create_body(&mut body);
-    let request =
-        CreateRequest { name: query.text("name"), platform: query.text("platform"), body };
-    Ok(stream::json(StatusCode::CREATED, &containers.create(request).await?))
+    let warnings = requests::create(&mut body, version)?;
+    let platform = query.text("platform").filter(|_| version >= ApiVersion::new(1, 41));
+    let request = CreateRequest { name: query.text("name"), platform, body };
+    let mut created = containers.create(request).await?;
+    created.warnings.extend(warnings);
+    Ok(stream::json(StatusCode::CREATED, &created))
 }
 
 async fn prune(State(containers): State<Containers>, query: Query) -> Outcome {
@@ -125,19 +128,26 @@ async fn start(
 async fn stop(
     State(containers): State<Containers>,
     Path(name): Path<String>,
+    Version(version): Version,
     query: Query,
 ) -> Outcome {
-    containers.find(&name)?.stop(query.get("signal"), query.number("t")?).await?;
+    containers.find(&name)?.stop(stop_signal(&query, version), query.number("t")?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 async fn restart(
     State(containers): State<Containers>,
     Path(name): Path<String>,
+    Version(version): Version,
     query: Query,
 ) -> Outcome {
-    containers.find(&name)?.restart(query.get("signal"), query.number("t")?).await?;
+    containers.find(&name)?.restart(stop_signal(&query, version), query.number("t")?).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Since 1.42, who stops says by which signal.
+fn stop_signal(query: &Query, version: ApiVersion) -> Option<&str> {
+    query.get("signal").filter(|_| version >= ApiVersion::new(1, 42))
 }
 
 async fn kill(
@@ -183,8 +193,10 @@ async fn resize(
 async fn update(
     State(containers): State<Containers>,
     Path(name): Path<String>,
-    Json(body): Json<UpdateBody>,
+    Version(version): Version,
+    Json(mut body): Json<UpdateBody>,
 ) -> Outcome {
+    requests::update(&mut body, version);
     Ok(stream::ok(&containers.find(&name)?.update(body).await?))
 }
 
@@ -192,9 +204,10 @@ async fn update(
 async fn wait(
     State(containers): State<Containers>,
     Path(name): Path<String>,
+    Version(version): Version,
     query: Query,
 ) -> Outcome {
-    let condition = match query.get("condition") {
+    let condition = match query.get("condition").filter(|_| version >= ApiVersion::new(1, 30)) {
         None | Some("not-running") => WaitCondition::NotRunning,
         Some("next-exit") => WaitCondition::NextExit,
         Some("removed") => WaitCondition::Removed,
@@ -304,9 +317,11 @@ async fn top(
 async fn stats(
     State(containers): State<Containers>,
     Path(name): Path<String>,
+    Version(version): Version,
     query: Query,
 ) -> Outcome {
-    let (streaming, one_shot) = (query.flag_or("stream", true), query.flag("one-shot"));
+    let one_shot = query.flag("one-shot") && version >= ApiVersion::new(1, 41);
+    let streaming = query.flag_or("stream", true);
     if streaming && one_shot {
         return Err(Error::invalid("cannot have stream=true and one-shot=true").into());
     }

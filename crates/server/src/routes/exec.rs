@@ -1,5 +1,6 @@
 //! Execs.
 
+use api::ApiVersion;
 use api::exec::{CreateBody, CreateResponse, StartBody};
 use axum::Router;
 use axum::extract::{Path, State};
@@ -28,8 +29,12 @@ pub(crate) fn routes(containers: Containers) -> Router {
 async fn create(
     State(containers): State<Containers>,
     Path(name): Path<String>,
-    RequiredJson(body): RequiredJson<CreateBody>,
+    Version(version): Version,
+    RequiredJson(mut body): RequiredJson<CreateBody>,
 ) -> Outcome {
+    if version < ApiVersion::new(1, 42) {
+        body.console_size = None;
+    }
     let id = containers.find(&name)?.exec_create(&name, body).await?;
     Ok(stream::json(StatusCode::CREATED, &CreateResponse { id }))
 }
@@ -41,11 +46,14 @@ async fn start(
     Path(id): Path<String>,
     Version(version): Version,
     headers: HeaderMap,
-    Json(body): Json<StartBody>,
+    Json(mut body): Json<StartBody>,
 ) -> Outcome {
     let exec = containers.exec(&id)?;
-    let tty = exec.tty();
-    let detach = body.detach;
+    // What the client says now, whatever was made: it knows how it is going to read.
+    let (detach, tty) = (body.detach, body.tty);
+    if !tty || version < ApiVersion::new(1, 42) {
+        body.console_size = None;
+    }
     let splice = match exec.start(body).await {
         Ok(ExecStarted::Detached) => return Ok(StatusCode::OK.into_response()),
         Ok(ExecStarted::Attached(attached)) => splice(attached),

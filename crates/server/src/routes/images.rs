@@ -156,7 +156,7 @@ async fn load(State(images): State<Images>, query: Query, body: Body) -> Outcome
     let options = LoadOptions { platform, quiet: query.flag("quiet") };
     let (sender, messages) = mpsc::channel(MESSAGES);
     let load = async move { images.load(reader(body), options, sender).await.map(drop) };
-    Ok(stream::report(load, messages))
+    Ok(stream::report(load, messages).await)
 }
 
 /// `linux/arm64`, or since 1.48 `{"os":"linux","architecture":"arm64"}`.

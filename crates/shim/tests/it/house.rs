@@ -16,8 +16,10 @@ use shim::{
 };
 use tempfile::TempDir;
 
-pub(crate) const ALL: AttachOptions = AttachOptions { stdin: true, stdout: true, stderr: true };
-pub(crate) const OUTPUT: AttachOptions = AttachOptions { stdin: false, stdout: true, stderr: true };
+pub(crate) const ALL: AttachOptions =
+    AttachOptions { stdin: true, stdout: true, stderr: true, framed: None };
+pub(crate) const OUTPUT: AttachOptions =
+    AttachOptions { stdin: false, stdout: true, stderr: true, framed: None };
 
 /// Longer than anything here takes on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);

@@ -27,6 +27,9 @@ pub(super) fn all_mounts(config: &Config, host: &HostConfig) -> Result<Vec<Mount
             Error::invalid(format!("invalid mount path: '{target}' mount path must be absolute"))
         };
         let target = mounts::absolute(target).ok_or_else(bad)?;
+        if target == "/" {
+            return Err(Error::invalid("invalid specification: destination can't be '/'"));
+        }
         let options: Vec<String> =
             options.split(',').filter(|option| !option.is_empty()).map(str::to_owned).collect();
         for option in &options {
