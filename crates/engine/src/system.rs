@@ -191,12 +191,6 @@ impl System {
             cpu_set: support.cpuset,
             pids_limit: support.pids_limit,
             ipv4_forwarding,
-            bridge_nf_iptables: Some(
-                read("/proc/sys/net/bridge/bridge-nf-call-iptables").trim() == "1",
-            ),
-            bridge_nf_ip6tables: Some(
-                read("/proc/sys/net/bridge/bridge-nf-call-ip6tables").trim() == "1",
-            ),
             debug: settings.debug,
             experimental_build: settings.experimental,
             n_fd: std::fs::read_dir("/proc/self/fd").map_or(0, |entries| entries.count() as i64),

@@ -197,8 +197,7 @@ fn fill(document: &mut Value, fields: Value) {
 
 pub(crate) fn info(info: &mut api::system::Info, version: ApiVersion) {
     if version < V1_50 {
-        info.bridge_nf_iptables.get_or_insert(false);
-        info.bridge_nf_ip6tables.get_or_insert(false);
+        (info.bridge_nf_iptables, info.bridge_nf_ip6tables) = (Some(false), Some(false));
         info.discovered_devices.clear();
     }
     if version < V1_49 {
