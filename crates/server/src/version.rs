@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::ApiVersion;
-use api::container::LegacyNetworkSettings;
+use api::container::{BindOptions, LegacyNetworkSettings};
 use api::system::{DiskUsage, LegacyDiskUsage};
 use axum::response::Response;
 use engine::Filters;
@@ -131,6 +131,14 @@ pub(crate) fn inspect(container: &mut api::container::Inspect, version: ApiVersi
     }
     if version >= V1_44 {
         container.config.mac_address.clear();
+    } else {
+        // They all are so for a client of then, and it did not say it.
+        for mount in &mut container.host_config.mounts {
+            if let Some(options) = &mut mount.bind_options {
+                options.read_only_non_recursive = false;
+            }
+            mount.bind_options.take_if(|options| *options == BindOptions::default());
+        }
     }
 }
 

@@ -286,7 +286,9 @@ pub(crate) fn take_cgroup_back(dir: &Path) -> Result<()> {
     let location = match shim::spec_of(dir) {
         Ok((_, location)) => location,
         // It came to nothing.
-        Err(error) if error.kind() == Kind::NotFound => return Ok(()),
+        Err(error) if error.errno() == Some(rustix::io::Errno::NOENT.raw_os_error()) => {
+            return Ok(());
+        }
         Err(error) => return Err(error),
     };
     match cgroup::Handle::open(&location) {
