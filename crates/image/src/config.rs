@@ -3,6 +3,8 @@
 use oci::image::{Empty, Healthcheck, RunConfig};
 use stdx::{Error, Result};
 
+use crate::variables;
+
 /// Applies instructions, one a text: `CMD ["sh"]`, `ENV a=b`, `EXPOSE 80/tcp`.
 pub fn apply_changes(config: &mut RunConfig, changes: &[String]) -> Result<()> {
     changes.iter().try_for_each(|change| apply(config, change.trim()))
@@ -15,6 +17,7 @@ fn apply(config: &mut RunConfig, change: &str) -> Result<()> {
     if rest.is_empty() && !matches!(word.as_str(), "CMD" | "ENTRYPOINT") {
         return Err(Error::invalid(format!("{word} requires at least one argument")));
     }
+    let env = config.env.clone();
     match word.as_str() {
         "CMD" => config.cmd = command(config, rest),
         "ENTRYPOINT" => {
@@ -23,7 +26,7 @@ fn apply(config: &mut RunConfig, change: &str) -> Result<()> {
             config.cmd.clear();
         }
         "ENV" => {
-            for (key, value) in pairs(&word, rest)? {
+            for (key, value) in pairs(&word, rest, &env)? {
                 let new = format!("{key}={value}");
                 match config.env.iter_mut().find(|pair| pair.split('=').next() == Some(&key)) {
                     Some(old) => *old = new,
@@ -31,9 +34,9 @@ fn apply(config: &mut RunConfig, change: &str) -> Result<()> {
                 }
             }
         }
-        "LABEL" => config.labels.extend(pairs(&word, rest)?),
+        "LABEL" => config.labels.extend(pairs(&word, rest, &env)?),
         "EXPOSE" => {
-            for port in rest.split_whitespace() {
+            for port in words(rest, &env)?.iter().flat_map(|word| word.split_whitespace()) {
                 config.exposed_ports.extend(ports(port)?.into_iter().map(|port| (port, Empty {})));
             }
         }
@@ -41,16 +44,16 @@ fn apply(config: &mut RunConfig, change: &str) -> Result<()> {
             let volumes = json_list(rest)
                 .unwrap_or_else(|| rest.split_whitespace().map(str::to_owned).collect());
             for volume in volumes {
-                let volume = volume.trim();
+                let volume = variables::expand(volume.trim(), &env)?;
                 if volume.is_empty() {
                     return Err(Error::invalid("VOLUME specified can not be an empty string"));
                 }
-                config.volumes.insert(volume.to_owned(), Empty {});
+                config.volumes.insert(volume, Empty {});
             }
         }
-        "USER" => config.user = one(&word, rest)?,
-        "WORKDIR" => config.working_dir = joined(&config.working_dir, &one(&word, rest)?),
-        "STOPSIGNAL" => config.stop_signal = one(&word, rest)?,
+        "USER" => config.user = one(&word, rest, &env)?,
+        "WORKDIR" => config.working_dir = joined(&config.working_dir, &one(&word, rest, &env)?),
+        "STOPSIGNAL" => config.stop_signal = one(&word, rest, &env)?,
         "ONBUILD" => {
             let trigger = rest.split_whitespace().next().unwrap_or_default().to_ascii_uppercase();
             match trigger.as_str() {
@@ -102,8 +105,8 @@ fn json_list(text: &str) -> Option<Vec<String>> {
     text.starts_with('[').then(|| serde_json::from_str(text).ok()).flatten()
 }
 
-fn one(word: &str, rest: &str) -> Result<String> {
-    let words = words(rest);
+fn one(word: &str, rest: &str, env: &[String]) -> Result<String> {
+    let words = words(rest, env)?;
     match words.as_slice() {
         [one] => Ok(one.clone()),
         _ => Err(Error::invalid(format!("{word} requires exactly one argument"))),
@@ -118,19 +121,21 @@ fn joined(directory: &str, path: &str) -> String {
 }
 
 /// `key=value key="value with spaces"`, or one old-style `key value`.
-fn pairs(word: &str, rest: &str) -> Result<Vec<(String, String)>> {
-    let words = words(rest);
+fn pairs(word: &str, rest: &str, env: &[String]) -> Result<Vec<(String, String)>> {
+    let words = variables::split(rest);
     if !words.first().is_some_and(|first| first.contains('=')) {
         let (key, value) = rest
             .split_once(char::is_whitespace)
             .ok_or_else(|| Error::invalid(format!("{word} must have two arguments")))?;
-        return Ok(vec![(key.to_owned(), value.trim().to_owned())]);
+        return Ok(vec![(variables::expand(key, env)?, variables::expand(value.trim(), env)?)]);
     }
     words
         .into_iter()
         .map(|pair| match pair.split_once('=') {
             Some(("", _)) => Err(Error::invalid(format!("{word} names can not be blank"))),
-            Some((key, value)) => Ok((key.to_owned(), value.to_owned())),
+            Some((key, value)) => {
+                Ok((variables::expand(key, env)?, variables::expand(value, env)?))
+            }
             None => Err(Error::invalid(format!(
                 "Syntax error - can't find = in {pair:?}. Must be of the form: name=value"
             ))),
@@ -138,28 +143,9 @@ fn pairs(word: &str, rest: &str) -> Result<Vec<(String, String)>> {
         .collect()
 }
 
-/// Splits as a Dockerfile's words: quotes group, a backslash takes the next character as it is.
-fn words(text: &str) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut word: Option<String> = None;
-    let mut quote = None;
-    let mut chars = text.chars();
-    while let Some(c) = chars.next() {
-        match (quote, c) {
-            (Some(open), c) if c == open => quote = None,
-            (Some('\''), c) => word.get_or_insert_default().push(c),
-            (_, '\\') => word.get_or_insert_default().extend(chars.next()),
-            (Some(_), c) => word.get_or_insert_default().push(c),
-            (None, '"' | '\'') => {
-                quote = Some(c);
-                word.get_or_insert_default();
-            }
-            (None, c) if c.is_whitespace() => words.extend(word.take()),
-            (None, c) => word.get_or_insert_default().push(c),
-        }
-    }
-    words.extend(word);
-    words
+/// Words, with variables from what is set so far.
+fn words(text: &str, env: &[String]) -> Result<Vec<String>> {
+    variables::split(text).iter().map(|word| variables::expand(word, env)).collect()
 }
 
 /// `80`, `80/udp`, `8000-8002`.
@@ -251,6 +237,10 @@ mod tests {
         check(&["cmd echo hi"], r#"{"Cmd":["/bin/sh","-c","echo hi"]}"#);
         check(&["CMD x", "ENTRYPOINT [\"e\"]"], r#"{"Entrypoint":["e"]}"#);
         check(&["ENV a=1 b=\"2 3\"", "ENV a x y"], r#"{"Env":["a=x y","b=2 3"]}"#);
+        check(
+            &["ENV a=/a b='$a'", "ENV a=$a:${c:-c}", "LABEL a=$a", "USER $b"],
+            r#"{"User":"$a","Env":["a=/a:c","b=$a"],"Labels":{"a":"/a:c"}}"#,
+        );
         check(
             &["EXPOSE 80 53/udp 8000-8001"],
             r#"{"ExposedPorts":{"53/udp":{},"80/tcp":{},"8000/tcp":{},"8001/tcp":{}}}"#,

@@ -43,10 +43,7 @@ impl Images {
         }
         let platform = request.platform.clone().unwrap_or_else(Platform::host);
         if platform.os != "linux" {
-            return Err(Error::invalid(format!(
-                "operating system {:?} is not supported",
-                platform.os
-            )));
+            return Err(Error::invalid("operating system is not supported"));
         }
         (config.os, config.architecture, config.variant) =
             (platform.os, platform.architecture, platform.variant);

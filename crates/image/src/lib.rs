@@ -30,6 +30,7 @@ mod save;
 mod store;
 mod stream;
 mod unpack;
+mod variables;
 
 pub use config::apply_changes;
 pub use create::NewImage;

@@ -12,7 +12,7 @@ use std::task::{Context as TaskContext, Poll};
 use bytes::Bytes;
 use futures_util::Stream;
 use oci::image::{Descriptor, Index, Manifest, media_type};
-use oci::{Digest, Reference};
+use oci::{Digest, Platform, Reference};
 use serde_json::json;
 use stdx::{Error, Result};
 use storage::tar::{Entry as TarEntry, Kind, Writer};
@@ -40,10 +40,17 @@ impl Stream for Archive {
 impl Images {
     /// Starts an archive of these images. A name without a tag means all tags of its repository, an ID means the image
     /// without a name. Fails before there is a stream when one of them is not here.
-    pub async fn save(&self, names: Vec<String>) -> Result<Archive> {
+    pub async fn save(&self, names: Vec<String>, platform: Option<Platform>) -> Result<Archive> {
         let catalog = self.catalog();
         let lease = self.lease();
         let chosen = choose(&catalog, &names)?;
+        if let Some(platform) = platform
+            && chosen.iter().any(|one| !platform.matches(&one.entry.config.platform()))
+        {
+            return Err(Error::invalid(format!(
+                "no suitable export target found for platform {platform}"
+            )));
+        }
         for one in &chosen {
             pin(&lease, &one.entry);
         }

@@ -146,12 +146,19 @@ impl FromStr for Platform {
             )));
         }
         let parts: Vec<&str> = text.split('/').collect();
-        for (at, part) in parts.iter().enumerate() {
-            let part =
-                if at == 0 { part.split_once('(').map_or(*part, |(os, _)| os) } else { part };
-            if part.is_empty()
-                || !part.bytes().all(|c| c.is_ascii_alphanumeric() || b"_.-".contains(&c))
-            {
+        let is_of = |part: &str, others: &[u8]| {
+            let right = |c: u8| c.is_ascii_alphanumeric() || others.contains(&c);
+            !part.is_empty() && part.bytes().all(right)
+        };
+        let first = parts[0];
+        if !is_of(first.split_once('(').map_or(first, |(os, _)| os), b"_-") {
+            return Err(Error::invalid(format!(
+                "{first:?} is an invalid OS component of {text:?}: OSAndVersion specifier component must match \
+                 \"^([A-Za-z0-9_-]+)(?:\\\\(([A-Za-z0-9_.-]*)\\\\))?$\": invalid argument"
+            )));
+        }
+        for part in &parts[1..] {
+            if !is_of(part, b"_.-") {
                 return Err(Error::invalid(format!(
                     "{part:?} is an invalid component of {text:?}: platform specifier component must match \
                      \"^[A-Za-z0-9_.-]+$\": invalid argument"

@@ -171,7 +171,7 @@ fn what_is_beyond_docker() {
     assert_eq!(part(&ours(&["volume", "--help"]), commands), volume);
     assert_eq!(part(&ours(&["network", "--help"]), commands), ["doctor"]);
     assert_eq!(part(&ours(&["system", "--help"]), commands), ["check"]);
-    assert_eq!(part(&ours(&["--help"]), "Engine"), ["daemon", "runtime"]);
+    assert_eq!(part(&ours(&["--help"]), "Engine"), ["daemon", "rootless", "runtime"]);
     for line in [&["run", "--help"][..], &["volume", "--help"], &["network", "--help"], &["--help"]]
     {
         let help = alone(line).out;

@@ -4,6 +4,37 @@ use std::path::Path;
 
 use stdx::{Context, Error, Result};
 
+/// How mounts travel into a bind of which a user has said `wanted`. Where it shows the daemon's root, they must: a mount of
+/// the daemon's that a container holds as its own could not be taken away.
+pub(super) fn of_bind<'a>(source: &str, wanted: &'a str, root: &Path) -> Result<&'a str> {
+    if !shows(source, root) {
+        return Ok(if wanted.is_empty() { "rprivate" } else { wanted });
+    }
+    match wanted {
+        "" => Ok("rslave"),
+        "rslave" | "rshared" => Ok(wanted),
+        other => Err(Error::invalid(format!(
+            "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when mount source is within the \
+             daemon root, daemon root: {:?}, bind mount source: {source:?}, propagation: {other:?}",
+            root.display().to_string()
+        ))),
+    }
+}
+
+/// The same when it is mounted: what nobody asked for is left out where it is impossible.
+pub(super) fn in_force<'a>(source: &str, wanted: &'a str, root: &Path) -> Result<&'a str> {
+    let propagation = of_bind(source, wanted, root)?;
+    match check(source, propagation) {
+        Err(_) if wanted.is_empty() => Ok("rprivate"),
+        checked => checked.map(|()| propagation),
+    }
+}
+
+fn shows(source: &str, root: &Path) -> bool {
+    let source = Path::new(source);
+    source.starts_with(root) || root.starts_with(source)
+}
+
 /// Refuses `shared` and `slave` where they would mean nothing, in Docker's words.
 pub(super) fn check(path: &str, propagation: &str) -> Result<()> {
     if !matches!(propagation, "shared" | "rshared" | "slave" | "rslave") {
@@ -50,6 +81,24 @@ fn mount_of<'a>(table: &'a str, path: &Path) -> Option<(&'a str, Vec<&'a str>)> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_daemons_mounts_stay_the_daemons() {
+        let of = |source: &str, wanted: &'static str| {
+            of_bind(source, wanted, Path::new("/var/lib/gantry")).map_err(|error| error.to_string())
+        };
+        assert_eq!(of("/srv", ""), Ok("rprivate"));
+        assert_eq!(of("/var/lib/gantry-other", "shared"), Ok("shared"));
+        for source in ["/", "/var", "/var/lib/gantry", "/var/lib/gantry/volumes"] {
+            assert_eq!(of(source, ""), Ok("rslave"), "{source}");
+            assert_eq!(of(source, "rshared"), Ok("rshared"), "{source}");
+        }
+        assert_eq!(
+            of("/var", "private").unwrap_err(),
+            "invalid mount config: must use either propagation mode \"rslave\" or \"rshared\" when mount source is within \
+             the daemon root, daemon root: \"/var/lib/gantry\", bind mount source: \"/var\", propagation: \"private\""
+        );
+    }
 
     #[test]
     fn only_from_where_mounts_travel() {

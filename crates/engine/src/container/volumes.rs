@@ -12,6 +12,7 @@ use stdx::{Context, Error, Id, Kind, Result};
 use super::Container;
 use super::mounts::{By, Making, Missing, MountPlan, Origin, Source, joined};
 use super::plan::Plan;
+use super::propagation;
 use super::record::Record;
 use super::spec::{ResolvedMount, What};
 use super::userns::Mapped;
@@ -58,6 +59,7 @@ impl Container {
         plan: &Plan,
         foreign: &BTreeMap<String, Foreign>,
     ) -> Result<()> {
+        let root = self.rooms.settings().data_root.clone();
         let of_others = record.of_others.clone();
         let mounts = joined(&plan.mounts, &of_others);
         self.wish(record, &mounts, foreign)?;
@@ -72,11 +74,7 @@ impl Container {
                         destination: mount.target.clone(),
                         mode: mount.mode.clone(),
                         rw: !mount.read_only,
-                        propagation: if propagation.is_empty() {
-                            "rprivate".to_owned()
-                        } else {
-                            propagation.clone()
-                        },
+                        propagation: propagation::of_bind(path, propagation, &root)?.to_owned(),
                         ..MountPoint::default()
                     }
                 }
@@ -385,10 +383,10 @@ impl Container {
                         .context(|| format!("error while creating mount source path '{path}'"))?;
                 }
                 check_source(path, Missing::Refuse)?;
-                super::propagation::check(path, propagation)?;
+                let root = &self.rooms.settings().data_root;
                 What::Bind {
                     source: PathBuf::from(path),
-                    propagation: propagation.clone(),
+                    propagation: propagation::in_force(path, propagation, root)?.to_owned(),
                     recursive: *recursive,
                 }
             }

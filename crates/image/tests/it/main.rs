@@ -99,7 +99,7 @@ impl Host {
     pub(crate) async fn save(&self, names: &[&str]) -> Vec<u8> {
         use futures_util::StreamExt as _;
         let names = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut archive = self.images.save(names).await.unwrap();
+        let mut archive = self.images.save(names, None).await.unwrap();
         let mut bytes = Vec::new();
         while let Some(piece) = archive.next().await {
             bytes.extend_from_slice(&piece.unwrap());

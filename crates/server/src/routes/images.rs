@@ -1,6 +1,6 @@
 //! Images.
 
-use api::json;
+use api::{ApiVersion, json};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -55,12 +55,26 @@ async fn show(
     State(images): State<Images>,
     Path(path): Path<String>,
     Version(version): Version,
+    query: Query,
 ) -> Outcome {
     let (name, verb) = path.rsplit_once('/').unwrap_or(("", &path));
     match verb {
-        "json" => Ok(version::image(&images.inspect(name)?, version)),
+        "json" => {
+            let image = images.inspect(name)?;
+            let wanted = query.get("platform").filter(|_| version >= ApiVersion::new(1, 49));
+            if let Some(wanted) = wanted.map(platform).transpose()? {
+                if query.flag("manifests") {
+                    return Err(Error::invalid(
+                        "conflicting options: manifests and platform options cannot both be set",
+                    )
+                    .into());
+                }
+                is_for(&image, name, &wanted)?;
+            }
+            Ok(version::image(&image, version))
+        }
         "history" => Ok(stream::ok(&images.history(name)?)),
-        "get" => archive(&images, vec![name.to_owned()]).await,
+        "get" => archive(&images, vec![name.to_owned()], &query, version).await,
         "attestations" => Err(Error::not_implemented("attestations are not supported yet").into()),
         _ => Ok(error::page_not_found()),
     }
@@ -151,12 +165,41 @@ fn wanted(name: &str, tag: Option<&str>) -> Result<Reference> {
     }
 }
 
-async fn load(State(images): State<Images>, query: Query, body: Body) -> Outcome {
-    let platform = query.get("platform").map(platform).transpose()?;
+async fn load(
+    State(images): State<Images>,
+    Version(version): Version,
+    query: Query,
+    body: Body,
+) -> Outcome {
+    let platform = one_platform(&query, version)?;
     let options = LoadOptions { platform, quiet: query.flag("quiet") };
     let (sender, messages) = mpsc::channel(MESSAGES);
     let load = async move { images.load(reader(body), options, sender).await.map(drop) };
     Ok(stream::report(load, messages).await)
+}
+
+/// What is to be saved or loaded of an image that is for several platforms. Since 1.48.
+fn one_platform(query: &Query, version: ApiVersion) -> Result<Option<Platform>> {
+    if version < ApiVersion::new(1, 48) {
+        return Ok(None);
+    }
+    if query.all("platform").count() > 1 {
+        return Err(Error::invalid("multiple platform parameters not supported"));
+    }
+    query.get("platform").filter(|text| !text.is_empty()).map(platform).transpose()
+}
+
+fn is_for(image: &api::image::Inspect, name: &str, wanted: &Platform) -> Result<()> {
+    let parts = [&image.os, &image.architecture, &image.variant];
+    let own: Vec<&str> =
+        parts.into_iter().map(String::as_str).filter(|part| !part.is_empty()).collect();
+    let own = own.join("/");
+    match own.parse::<Platform>() {
+        Ok(platform) if !wanted.matches(&platform) => Err(Error::not_found(format!(
+            "image with reference {name} was found but its platform ({own}) does not match the specified platform ({wanted})"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// `linux/arm64`, or since 1.48 `{"os":"linux","architecture":"arm64"}`.
@@ -183,12 +226,17 @@ fn credentials(auth: api::system::AuthConfig) -> Credentials {
 }
 
 /// `GET /images/get?names=…`, any number of them.
-async fn save(State(images): State<Images>, query: Query) -> Outcome {
+async fn save(State(images): State<Images>, Version(version): Version, query: Query) -> Outcome {
     let names = query.all("names").flat_map(|names| names.split(',')).map(str::to_owned).collect();
-    archive(&images, names).await
+    archive(&images, names, &query, version).await
 }
 
-async fn archive(images: &Images, names: Vec<String>) -> Outcome {
-    let archive = images.save(names).await?;
+async fn archive(
+    images: &Images,
+    names: Vec<String>,
+    query: &Query,
+    version: ApiVersion,
+) -> Outcome {
+    let archive = images.save(names, one_platform(query, version)?).await?;
     Ok(stream::bytes("application/x-tar", archive))
 }

@@ -110,7 +110,7 @@ fn block_devices_have_limits_of_their_own() {
     let refused = refusal(&house, &[&missing[..], &["busybox", "true"]].concat());
     assert!(refused.contains("stat /dev/nope: no such file or directory"), "{refused}");
     let body = json!({"Image": "busybox", "HostConfig": {"KernelMemory": 50 << 20}});
-    let answer = house.api("POST", "/containers/create", Some(&body)).json();
+    let answer = house.api("POST", "/v1.41/containers/create", Some(&body)).json();
     assert_eq!(
         answer["Warnings"],
         json!([

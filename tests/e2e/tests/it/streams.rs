@@ -144,3 +144,20 @@ fn a_reader_who_leaves_is_no_reason_to_complain() {
         assert_eq!(ended.status.code(), Some(141), "{line:?}");
     }
 }
+
+/// Who starts an exec says how he is going to read it, whatever it was made with.
+#[test]
+fn an_exec_is_read_as_its_start_says() {
+    let house = house();
+    house.ok(&["run", "-d", "--name", "ca", "--network", "none", "busybox", "sleep", "600"]);
+    let read = |made: bool, started: bool| {
+        let body = json!({ "Cmd": ["echo", "hi"], "AttachStdout": true, "Tty": made });
+        let exec = house.api("POST", "/containers/ca/exec", Some(&body)).json();
+        let path = format!("/exec/{}/start", exec["Id"].as_str().expect("an id"));
+        house.api("POST", &path, Some(&json!({ "Tty": started }))).body
+    };
+    assert_eq!(read(false, false), b"\x01\0\0\0\0\0\0\x03hi\n");
+    assert_eq!(read(true, false), b"\x01\0\0\0\0\0\0\x04hi\r\n");
+    assert_eq!(read(true, true), b"hi\r\n");
+    assert_eq!(read(false, true), b"hi\n");
+}

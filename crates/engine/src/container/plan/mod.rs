@@ -325,7 +325,7 @@ impl Plan {
 
     /// A container must have something to run.
     pub fn check_process(&self) -> Result<()> {
-        if self.args.is_empty() || self.args == [""] {
+        if self.args.is_empty() {
             return Err(Error::invalid("no command specified"));
         }
         Ok(())

@@ -136,6 +136,13 @@ impl Reader {
                 continue;
             }
             if self.options.follow == Follow::No {
+                // A follower that was behind when the container ended has the files to read that came since it looked last.
+                if self.wake.is_some() && self.has_moved_on()? {
+                    if self.lost > 0 {
+                        return Ok(Step::Lost(std::mem::take(&mut self.lost)));
+                    }
+                    continue;
+                }
                 self.done = true;
                 let rest = self.buffer.rest();
                 return Ok(match self.accept(rest.clone()) {
@@ -150,7 +157,7 @@ impl Reader {
             if self.fill()? {
                 continue;
             }
-            if self.truncated()? || self.look_for_newer()? {
+            if self.has_moved_on()? {
                 if self.lost > 0 {
                     return Ok(Step::Lost(std::mem::take(&mut self.lost)));
                 }
@@ -177,6 +184,11 @@ impl Reader {
             Some(segment) => Ok(self.buffer.fill(segment)?),
             None => Ok(false),
         }
+    }
+
+    /// Whether there is more than the end of the file in hand.
+    fn has_moved_on(&mut self) -> Result<bool> {
+        Ok(self.truncated()? || self.look_for_newer()?)
     }
 
     fn truncated(&mut self) -> Result<bool> {
@@ -480,8 +492,12 @@ mod tests {
         log.writer.rotate().unwrap();
         log.say(1);
         assert_eq!(all(&mut reader), (range(5..8), "wait"));
+        // The end comes before it has looked.
+        log.say(1);
+        log.writer.rotate().unwrap();
+        log.say(2);
         reader.finish();
-        assert_eq!(all(&mut reader), (vec![], "end"));
+        assert_eq!(all(&mut reader), (range(8..11), "end"));
     }
 
     #[test]
