@@ -130,7 +130,7 @@ impl Link {
     }
 
     fn pasta(&self, anchor: i32, pid_file: &str) -> Vec<String> {
-        let mut args = words("--quiet --config-net --no-dhcp --no-dhcpv6 --no-ndp --no-ra");
+        let mut args = words("--quiet --config-net --no-dhcp --no-dhcpv6 --no-ra");
         // Ports are ours to publish, in neither direction pasta's.
         args.extend(words("-t none -u none -T none -U none"));
         args.extend(words(&format!(
@@ -141,7 +141,9 @@ impl Link {
         if !self.host_loopback {
             args.push("--no-map-gw".to_owned());
         }
+        // With IPv6 the gateway's address is asked for, and somebody must answer.
         if !self.ipv6 {
+            args.push("--no-ndp".to_owned());
             args.push("--ipv4-only".to_owned());
         }
         args.push(anchor.to_string());
@@ -190,13 +192,16 @@ mod tests {
     fn what_pasta_is_told() {
         assert_eq!(
             link(Program::Pasta).args(7, "/r/link.pid", 5).join(" "),
-            "--quiet --config-net --no-dhcp --no-dhcpv6 --no-ndp --no-ra -t none -u none -T none -U none --ns-ifname \
+            "--quiet --config-net --no-dhcp --no-dhcpv6 --no-ra -t none -u none -T none -U none --ns-ifname \
              tap0 --mtu 1400 --address 10.0.2.100 --netmask 24 --gateway 10.0.2.2 --dns-forward 10.0.2.3 --pid \
-             /r/link.pid --no-map-gw --ipv4-only 7"
+             /r/link.pid --no-map-gw --no-ndp --ipv4-only 7"
         );
         let open = Link { host_loopback: true, ipv6: true, ..link(Program::Pasta) };
         let args = open.args(7, "/r/link.pid", 5).join(" ");
-        assert!(!args.contains("--no-map-gw") && !args.contains("--ipv4-only"), "{args}");
+        assert!(
+            !["--no-map-gw", "--ipv4-only", "--no-ndp"].iter().any(|one| args.contains(one)),
+            "{args}"
+        );
     }
 
     #[test]

@@ -408,6 +408,27 @@ fn a_user_is_reached_from_elsewhere() {
     person.leave();
 }
 
+/// By pasta; slirp4netns has no way there.
+#[test]
+fn a_user_goes_out_by_ipv6() {
+    let lab = Lab::new();
+    for (netns, address) in [(&lab.host, "2001:db8::10/64"), (&lab.world, "2001:db8::1/64")] {
+        let mut command = netns.command("ip");
+        command.args(["addr", "add", address, "dev", "eth0", "nodad"]);
+        succeed(command);
+    }
+    let mut command = lab.host.command("ip");
+    command.args(["-6", "route", "add", "default", "via", "2001:db8::1"]);
+    succeed(command);
+    let mut person = Person::on(lab, &["MISSING=slirp4netns"], &[]);
+    person.lab.serve(&person.lab.world, "[2001:db8::1]:8000");
+    person.ok(&["network", "create", "--ipv6", "six"]);
+    let script = "mkfifo /f; nc -w 5 2001:db8::1 8000 <>/f";
+    let run = ["run", "--rm", "--network", "six", "busybox", "sh", "-c", script];
+    assert_eq!(person.ok(&run), "hello 2001:db8::10\n");
+    person.leave();
+}
+
 fn anchor_of(house: &House) -> Pid {
     let text = std::fs::read(house.exec_root().join("outside.json")).expect("a record");
     let record: serde_json::Value = serde_json::from_slice(&text).expect("a record");
