@@ -34,7 +34,8 @@ pub(crate) struct Site {
     pub(crate) published: u16,
     _neighbour: Netns,
     _upstream: Upstream,
-    _server: Server,
+    /// In the container, and in the host itself.
+    _servers: [Server; 2],
 }
 
 impl Site {
@@ -72,7 +73,7 @@ impl Site {
         let published = text(bound)?.parse()?;
         let host = Place::at(&engine.network_namespace())?;
         let upstream = host.within(|| Upstream::start(gateway))?;
-        let server = place_of(&target)?.within(Server::start)?;
+        let servers = [place_of(&target)?.within(Server::start)?, host.within(Server::start)?];
         let neighbour = neighbour(engine)?;
         Ok(Self {
             engine: engine.clone(),
@@ -85,7 +86,7 @@ impl Site {
             published,
             _neighbour: neighbour,
             _upstream: upstream,
-            _server: server,
+            _servers: servers,
         })
     }
 

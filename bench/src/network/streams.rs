@@ -35,9 +35,11 @@ pub(crate) enum Path {
     Container,
     Neighbour,
     Host,
+    /// No engine at all: the host asks itself. What a published port cannot be faster than.
+    Nobody,
 }
 
-pub(crate) const PATHS: [Path; 3] = [Path::Container, Path::Neighbour, Path::Host];
+pub(crate) const PATHS: [Path; 4] = [Path::Container, Path::Neighbour, Path::Host, Path::Nobody];
 
 impl Path {
     pub(crate) fn rows(self) -> [Promise; 3] {
@@ -58,6 +60,11 @@ impl Path {
                 ("TCP localhost to published port, requests, kept", PerSecond, THRICE),
                 ("TCP localhost to published port, a connection each", PerSecond, THRICE),
             ],
+            Self::Nobody => [
+                ("TCP localhost to itself, one stream", MiBPerSecond, None),
+                ("TCP localhost to itself, requests, kept", PerSecond, None),
+                ("TCP localhost to itself, a connection each", PerSecond, None),
+            ],
         }
     }
 
@@ -67,6 +74,7 @@ impl Path {
             Self::Container => (&site.client, site.direct),
             Self::Neighbour => (&site.neighbour, site.outside()),
             Self::Host => (&site.host, site.inside()),
+            Self::Nobody => (&site.host, SocketAddr::new(Ipv4Addr::LOCALHOST.into(), PORT)),
         }
     }
 }
