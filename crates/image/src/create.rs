@@ -98,8 +98,7 @@ impl Images {
             ingest.abort()?;
             return Err(error);
         }
-        let stored = ingest.commit(None, None)?;
-        lease.pin_blob(&stored.digest);
+        let stored = lease.commit(ingest, None, None)?;
 
         let mut diffs = config.rootfs.diff_ids;
         diffs.push(stored.digest.clone());
@@ -136,8 +135,7 @@ impl Images {
     ) -> Result<Arc<Image>> {
         let raw = config.to_bytes();
         let id = Digest::of(&raw);
-        lease.pin_blob(&id);
-        self.room.storage.content.put(&raw)?;
+        lease.put(&self.room.storage.content, &raw)?;
         let record = ImageRecord {
             id: id.clone(),
             layers,

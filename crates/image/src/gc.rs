@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use oci::{ChainId, Digest};
 use stdx::{Kind, Result};
+use storage::content::{self, Ingest};
 
 use crate::Images;
 
@@ -46,6 +47,31 @@ impl Lease {
     pub(crate) fn pin_chain(&self, chain: &ChainId) {
         *self.pins.lock().chains.entry(chain.clone()).or_default() += 1;
         self.held.lock().unwrap_or_else(PoisonError::into_inner).1.push(chain.clone());
+    }
+
+    /// Stores bytes that are at hand. They are pinned before they can be found: the same may be here already, of an image
+    /// that is just being removed.
+    pub(crate) fn put(
+        &self,
+        content: &content::Store,
+        bytes: &[u8],
+    ) -> Result<content::Descriptor> {
+        self.pin_blob(&Digest::of(bytes));
+        content.put(bytes)
+    }
+
+    /// Gives what was written its name, pinned before it has it; `expected` is what it must turn out to be.
+    pub(crate) fn commit(
+        &self,
+        ingest: Ingest,
+        expected: Option<&Digest>,
+        size: Option<u64>,
+    ) -> Result<content::Descriptor> {
+        match expected {
+            Some(digest) => self.pin_blob(digest),
+            None => self.pin_blob(&ingest.digest()),
+        }
+        ingest.commit(expected, size)
     }
 
     /// The blobs pinned so far.

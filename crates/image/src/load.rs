@@ -149,11 +149,9 @@ impl Loader<'_> {
         let storage = &self.images.room.storage;
         let mut loaded = Vec::new();
         for (image, _) in &complete {
-            storage.content.put(&image.raw)?;
-            self.lease.pin_blob(&Digest::of(&image.raw));
-            if let Some((descriptor, bytes)) = &image.manifest {
-                self.lease.pin_blob(&descriptor.digest);
-                storage.content.put(bytes)?;
+            self.lease.put(&storage.content, &image.raw)?;
+            if let Some((_, bytes)) = &image.manifest {
+                self.lease.put(&storage.content, bytes)?;
             }
         }
         let mut catalog = self.images.change();
@@ -206,6 +204,7 @@ impl Loader<'_> {
 /// What the archive has, by name.
 struct Files<'a> {
     images: &'a Images,
+    lease: &'a Lease,
     files: BTreeMap<String, Content>,
 }
 
@@ -216,19 +215,19 @@ enum Content {
 }
 
 impl<'a> Files<'a> {
-    fn read(images: &'a Images, lease: &Lease, archive: impl Read + Send) -> Result<Self> {
+    fn read(images: &'a Images, lease: &'a Lease, archive: impl Read + Send) -> Result<Self> {
         let limits =
             Limits { entries: ARCHIVE_ENTRIES as u64, bytes: u64::MAX, ..Limits::default() };
         let mut archive = compression::decoder_within(archive, &limits)
             .context(|| "cannot read the archive".to_owned())?;
         let mut reader = Reader::new(&mut archive, &limits);
-        let mut files = Self { images, files: BTreeMap::new() };
+        let mut files = Self { images, lease, files: BTreeMap::new() };
         let mut small = 0;
         while let Some(entry) = reader.next()? {
             let name = name_of(&entry)?;
             let content = match entry.kind {
                 Kind::Directory => continue,
-                Kind::File => files.take(&name, &entry, &mut reader, lease, &mut small)?,
+                Kind::File => files.take(&name, &entry, &mut reader, &mut small)?,
                 Kind::Symlink => Content::Link(String::from_utf8_lossy(&entry.link).into_owned()),
                 _ => {
                     return Err(Error::invalid(format!(
@@ -248,7 +247,6 @@ impl<'a> Files<'a> {
         name: &str,
         entry: &Entry,
         reader: &mut Reader<'_>,
-        lease: &Lease,
         small: &mut u64,
     ) -> Result<Content> {
         let document =
@@ -289,15 +287,10 @@ impl<'a> Files<'a> {
             ingest.abort()?;
             return Err(error);
         }
-        let stored = ingest
-            .commit(promised.as_ref(), Some(entry.size))
+        let stored = self
+            .lease
+            .commit(ingest, promised.as_ref(), Some(entry.size))
             .context(|| format!("invalid archive: {name:?}"))?;
-        lease.pin_blob(&stored.digest);
-        if !content.contains(&stored.digest) {
-            return Err(Error::unavailable(
-                "an image with the same content is being removed; try again",
-            ));
-        }
         Ok(Content::Blob(stored.digest, stored.size))
     }
 
@@ -343,7 +336,7 @@ impl<'a> Files<'a> {
     fn blob(&self, name: &str) -> Result<(Digest, u64)> {
         match self.find(name)? {
             Content::Small(bytes) => {
-                let stored = self.images.room.storage.content.put(bytes)?;
+                let stored = self.lease.put(&self.images.room.storage.content, bytes)?;
                 Ok((stored.digest, stored.size))
             }
             Content::Blob(digest, size) => Ok((digest.clone(), *size)),

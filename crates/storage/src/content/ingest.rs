@@ -95,7 +95,7 @@ impl Ingest {
             }
             return Err(Error::invalid(words));
         }
-        let digest = self.digest(expected.map_or(Algorithm::Sha256, Digest::algorithm))?;
+        let digest = self.digest_by(expected.map_or(Algorithm::Sha256, Digest::algorithm))?;
         if let Some(expected) = expected.filter(|expected| **expected != digest) {
             let words = format!("unexpected commit digest {digest}, expected {expected}");
             self.abort()?;
@@ -117,9 +117,14 @@ impl Ingest {
         remove(&self.store, &self.key)
     }
 
-    fn digest(&self, algorithm: Algorithm) -> Result<Digest> {
+    /// The SHA-256 of what is written so far: the name it would be committed under.
+    pub fn digest(&self) -> Digest {
+        self.hasher.clone().finish()
+    }
+
+    fn digest_by(&self, algorithm: Algorithm) -> Result<Digest> {
         if algorithm == Algorithm::Sha256 {
-            return Ok(self.hasher.clone().finish());
+            return Ok(self.digest());
         }
         // Hardly anybody names content otherwise: read it once more instead of always hashing twice.
         let mut hasher = Hasher::new(algorithm);

@@ -46,7 +46,7 @@ fn a_follower_goes_through_compressed_files() {
     let house = house();
     let options = ["--log-opt", "max-size=8k", "--log-opt", "max-file=200"];
     let options = [&options[..], &["--log-opt", "compress=true"]].concat();
-    let command = "mkfifo /go; for n in 0 1 2 3 4 5 6 7; do read go </go; seq $((n*200+1)) $((n*200+200)); done";
+    let command = "mkfifo /go; exec 3<>/go; for n in 0 1 2 3 4 5 6 7; do read go <&3; seq $((n*200+1)) $((n*200+200)); done";
     let name = ["-d", "--name", "many", "--network", "none"];
     house.ok(&[&["run"], &name[..], &options, &["busybox", "sh", "-c", command]].concat());
     let follower = |args: &[&str]| {
@@ -60,7 +60,8 @@ fn a_follower_goes_through_compressed_files() {
     let numbers =
         |from: u32, to: u32| (from..=to).map(|number| format!("{number}\n")).collect::<String>();
     let from_the_start = follower(&[]);
-    let go = || house.ok(&["exec", "many", "sh", "-c", "echo >/go"]);
+    let speak = "until [ -p /go ]; do usleep 1000; done; echo >/go";
+    let go = || house.ok(&["exec", "many", "sh", "-c", speak]);
     go();
     let id = house.ok(&["inspect", "-f", "{{.Id}}", "many"]);
     let directory = house.data_root().join("containers").join(id.trim());

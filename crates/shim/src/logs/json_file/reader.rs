@@ -129,7 +129,10 @@ impl Reader {
                 continue;
             }
             // The file is at its end. What it has without a newline may be a record that was written in two halves (wait
-            // for the other), or that a power cut has torn (nothing).
+            // for the other), or that a power cut has torn (nothing). What was lost is told here, between the two files.
+            if self.lost > 0 && !self.newer.is_empty() {
+                return Ok(Step::Lost(std::mem::take(&mut self.lost)));
+            }
             if let Some(next) = self.newer.pop_front() {
                 self.current = Some(next);
                 self.buffer.clear();
@@ -138,9 +141,6 @@ impl Reader {
             if self.options.follow == Follow::No {
                 // A follower that was behind when the container ended has the files to read that came since it looked last.
                 if self.wake.is_some() && self.has_moved_on()? {
-                    if self.lost > 0 {
-                        return Ok(Step::Lost(std::mem::take(&mut self.lost)));
-                    }
                     continue;
                 }
                 self.done = true;
@@ -158,9 +158,6 @@ impl Reader {
                 continue;
             }
             if self.has_moved_on()? {
-                if self.lost > 0 {
-                    return Ok(Step::Lost(std::mem::take(&mut self.lost)));
-                }
                 continue;
             }
             return Ok(Step::Wait);
@@ -515,6 +512,22 @@ mod tests {
             log.say(1);
         }
         assert_eq!(all(&mut reader), (vec![-2, 6], "wait"));
+    }
+
+    /// Between a follower's reading the last of a file and his looking for others, there is more in it, and it is gone.
+    #[test]
+    fn what_is_missed_is_told_where_it_is_missing() {
+        let mut log = Log::new(Config { max_file: 1, ..Config::default() });
+        log.say(1);
+        let mut reader = log.open(Options { follow: Follow::Yes, ..Options::default() });
+        assert_eq!(all(&mut reader), (range(0..1), "wait"));
+        log.say(1);
+        for _ in 0..3 {
+            log.writer.rotate().unwrap();
+            log.say(1);
+        }
+        assert!(reader.has_moved_on().unwrap());
+        assert_eq!(all(&mut reader), (vec![1, -2, 4], "wait"));
     }
 
     #[test]

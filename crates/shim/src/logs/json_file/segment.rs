@@ -135,23 +135,33 @@ fn count_lines(mut reader: impl Read) -> io::Result<u64> {
 /// All files of a log, oldest first. The log may be rotated while they are being opened: then look again.
 pub(super) fn all(path: &Path) -> Result<Vec<Segment>> {
     const TRIES: usize = 16;
-    for _ in 0..TRIES {
-        let segments = look(path)?;
+    let mut segments = look(path)?;
+    for _ in 1..TRIES {
         let newest = match File::open(path) {
             Ok(file) => {
                 Some(file.metadata().context(|| format!("cannot read {}", path.display()))?.ino())
             }
             Err(_) => None,
         };
-        if segments.last().map(|segment| segment.inode) == newest {
-            return Ok(segments);
+        if segments.last().map(|segment| segment.inode) == newest && is_unbroken(&segments) {
+            break;
         }
+        segments = look(path)?;
     }
-    look(path)
+    Ok(segments)
+}
+
+/// Whether each is the one after the one before, as far as their numbers tell.
+fn is_unbroken(segments: &[Segment]) -> bool {
+    segments.windows(2).all(|pair| match (pair[0].number, pair[1].number) {
+        (Some(one), Some(next)) => next == one + 1,
+        _ => true,
+    })
 }
 
 fn look(path: &Path) -> Result<Vec<Segment>> {
     let mut segments: Vec<Segment> = Vec::new();
+    let mut missing = 0;
     for index in 0.. {
         let plain = Segment::open(&rotation::name(path, index, ""), "");
         let found = match plain {
@@ -162,12 +172,13 @@ fn look(path: &Path) -> Result<Vec<Segment>> {
         };
         match found {
             Ok(segment) => {
+                missing = 0;
                 if !segments.iter().any(|known| known.is(&segment)) {
                     segments.push(segment);
                 }
             }
-            // Between a rename and the next create the newest is missing.
-            Err(err) if err.kind() == io::ErrorKind::NotFound && index == 0 => {}
+            // While files move up one name is nobody's, and the newest has none before the next is made.
+            Err(err) if err.kind() == io::ErrorKind::NotFound && missing == 0 => missing = 1,
             Err(err) if err.kind() == io::ErrorKind::NotFound => break,
             Err(err) => {
                 return Err(err).context(|| format!("cannot open the log {}", path.display()));
@@ -175,12 +186,31 @@ fn look(path: &Path) -> Result<Vec<Segment>> {
         }
     }
     segments.reverse();
+    if segments.iter().all(|segment| segment.number.is_some()) {
+        segments.sort_by_key(|segment| segment.number);
+    }
     Ok(segments)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A look that falls between two renames must not take the newest file for the only one.
+    #[test]
+    fn a_name_that_is_nobodys_does_not_end_the_look() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        for suffix in ["", ".2", ".3"] {
+            std::fs::write(dir.path().join(format!("log{suffix}")), suffix).unwrap();
+        }
+        let mut found = all(&path).unwrap();
+        let mut text = String::new();
+        for segment in &mut found {
+            segment.file.read_to_string(&mut text).unwrap();
+        }
+        assert_eq!((found.len(), text.as_str()), (3, ".3.2"));
+    }
 
     #[test]
     fn the_tail_is_found_from_behind() {

@@ -104,8 +104,8 @@ fn a_plugin_is_begun_fed_and_ended() {
     assert!(shown(&refused).contains(words), "{}", shown(&refused));
 
     let (plugin, entries) = plugin(dir.path());
-    let command = "head -c 20000 /dev/zero | tr '\\0' x; echo; \
-                   mkfifo /f; while read line < /f; do echo $line >&2; done";
+    let command = "mkfifo /f; exec 3<>/f; head -c 20000 /dev/zero | tr '\\0' x; echo; \
+                   while read line <&3; do echo $line >&2; done";
     house.ok(&[
         "run",
         "-d",

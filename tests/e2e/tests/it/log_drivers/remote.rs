@@ -210,9 +210,12 @@ fn a_server_that_goes_and_comes_back() {
     let (listener, address) = tcp(&netns);
     let place = format!("gelf-address=tcp://{address}");
     let quick = ["gelf-tcp-max-reconnect=50", "gelf-tcp-reconnect-delay=0"];
-    let fifo = "mkfifo /f; while read line < /f; do echo $line; done";
+    let fifo = "mkfifo /f; exec 3<>/f; while read line <&3; do echo $line; done";
     run(&house, "talk", &[&[place.as_str()][..], &quick].concat(), fifo);
-    let say = |line: &str| house.ok(&["exec", "talk", "sh", "-c", &format!("echo {line} > /f")]);
+    let say = |line: &str| {
+        let script = format!("until [ -p /f ]; do usleep 1000; done; echo {line} > /f");
+        house.ok(&["exec", "talk", "sh", "-c", &script])
+    };
     let message = |stream: &mut TcpStream| {
         let mut bytes = Vec::new();
         while bytes.last() != Some(&0) {
