@@ -2,6 +2,7 @@
 //!
 //! One thread and one loop. It ends when nobody is connected and nobody lives in the namespaces but what it put there.
 
+use std::ffi::CString;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -383,11 +384,19 @@ fn start_slirp4netns(
         .context(failed)?;
     drop(word);
     let held = held(child.id().cast_signed())?;
-    match rustix::io::read(&ready, &mut [0; 1]) {
-        Ok(1) => Ok(held),
-        _ => {
+    let device = CString::new(link::DEVICE).expect("a name has no zero in it");
+    let finish = || match rustix::io::read(&ready, &mut [0; 1]) {
+        Ok(1) if link.ipv6 => namespaces::within(anchor.pid, || {
+            sys::net::way_out6(&device, link::ADDRESS6, link::PREFIX6, link::GATEWAY6)
+        }),
+        Ok(1) => Ok(()),
+        _ => Err(Error::internal("it ended before it was ready")),
+    };
+    match finish() {
+        Ok(()) => Ok(held),
+        Err(error) => {
             namespaces::end(&held.1);
-            Err(Error::internal("it ended before it was ready"))
+            Err(error)
         }
     }
 }

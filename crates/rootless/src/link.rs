@@ -3,7 +3,7 @@
 //! Both give the namespace one device, `tap0`, with the addresses that users of slirp4netns know, and speak for it with
 //! sockets of the user's.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -19,6 +19,10 @@ pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 /// Who asks the host's name server, wherever that is.
 pub(crate) const DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 0, 2, 3));
 pub(crate) const DEVICE: &str = "tap0";
+/// The same of slirp4netns' IPv6, which it tells by router advertisements only.
+pub(crate) const ADDRESS6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x100);
+pub(crate) const PREFIX6: u8 = 64;
+pub(crate) const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
 /// What both can carry.
 pub(crate) const MTU: u32 = 65520;
 

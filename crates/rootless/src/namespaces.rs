@@ -97,7 +97,13 @@ fn live(parent: &OwnedFd) -> ! {
         if rustix::io::read(parent, &mut [0; 1])? == 0 {
             sys::process::exit_now(1);
         }
-        sys::net::loopback_up()
+        sys::net::loopback_up()?;
+        // What routers say is forgotten where packets are forwarded, and nobody else can have our addresses. Without IPv6
+        // there is nothing to say it to.
+        for (name, value) in [("accept_ra", "0"), ("accept_dad", "0")] {
+            let _without = fs::write(format!("/proc/sys/net/ipv6/conf/default/{name}"), value);
+        }
+        Ok(())
     };
     let told = match begin() {
         Ok(()) => rustix::io::write(parent, b"!"),
@@ -151,6 +157,37 @@ fn number(path: &str) -> Option<i64> {
 
 fn read(path: impl AsRef<Path>) -> String {
     fs::read_to_string(path).unwrap_or_default()
+}
+
+/// Does something in a process' user and network namespace, by a child: who enters a user namespace does not come back.
+/// `act` may not allocate.
+pub(crate) fn within(pid: i32, act: impl FnOnce() -> std::io::Result<()>) -> Result<()> {
+    let failed = || "cannot enter the network namespace".to_owned();
+    let namespaces = of(pid)?;
+    let enter = || -> std::io::Result<()> {
+        for ((kind, flag), namespace) in KINDS.iter().zip(&namespaces) {
+            if *kind != "mnt" {
+                sys::ns::setns(namespace.as_fd(), *flag)?;
+            }
+        }
+        act()
+    };
+    match sys::process::fork().context(failed)? {
+        Fork::Child => {
+            let errno = enter().err().map_or(0, |error| error.raw_os_error().unwrap_or(1));
+            sys::process::exit_now(errno)
+        }
+        Fork::Parent { pidfd, .. } => {
+            let id = rustix::process::WaitId::PidFd(pidfd.as_fd());
+            let options = rustix::process::WaitIdOptions::EXITED;
+            let status = rustix::process::waitid(id, options).context(failed)?;
+            match status.and_then(|status| status.exit_status()) {
+                Some(0) => Ok(()),
+                Some(errno) => Err(std::io::Error::from_raw_os_error(errno)).context(failed),
+                None => Err(Error::internal(failed())),
+            }
+        }
+    }
 }
 
 /// Ends a process and, if it is a child of ours, takes its status.

@@ -408,9 +408,14 @@ fn a_user_is_reached_from_elsewhere() {
     person.leave();
 }
 
-/// By pasta; slirp4netns has no way there.
 #[test]
 fn a_user_goes_out_by_ipv6() {
+    for missing in ["MISSING=slirp4netns", "MISSING=pasta"] {
+        goes_out_by_ipv6(missing);
+    }
+}
+
+fn goes_out_by_ipv6(missing: &str) {
     let lab = Lab::new();
     for (netns, address) in [(&lab.host, "2001:db8::10/64"), (&lab.world, "2001:db8::1/64")] {
         let mut command = netns.command("ip");
@@ -420,12 +425,12 @@ fn a_user_goes_out_by_ipv6() {
     let mut command = lab.host.command("ip");
     command.args(["-6", "route", "add", "default", "via", "2001:db8::1"]);
     succeed(command);
-    let mut person = Person::on(lab, &["MISSING=slirp4netns"], &[]);
+    let mut person = Person::on(lab, &[missing], &[]);
     person.lab.serve(&person.lab.world, "[2001:db8::1]:8000");
     person.ok(&["network", "create", "--ipv6", "six"]);
     let script = "mkfifo /f; nc -w 5 2001:db8::1 8000 <>/f";
     let run = ["run", "--rm", "--network", "six", "busybox", "sh", "-c", script];
-    assert_eq!(person.ok(&run), "hello 2001:db8::10\n");
+    assert_eq!(person.ok(&run), "hello 2001:db8::10\n", "{missing}");
     person.leave();
 }
 
