@@ -16,7 +16,6 @@ use crate::gateway;
 use crate::netns;
 use crate::networks::{Core, Networks};
 use crate::records::{DriverKind, Endpoint};
-use crate::way_out;
 
 /// A connected container's namespace, alive as long as somebody holds it.
 #[derive(Debug)]
@@ -41,7 +40,6 @@ impl Networks {
         namespace: Option<OwnedFd>,
     ) -> Result<Attachment> {
         self.detach(&request.container)?;
-        self.prepare_way_out(request.networks.iter().map(|wish| wish.network.as_str()))?;
         let request =
             &AttachRequest { networks: self.core.lease_all(&request.networks)?, ..request.clone() };
         let mut endpoints = self.once_settled(|| self.core.take(request)).inspect_err(|_| {
@@ -50,8 +48,10 @@ impl Networks {
         self.core.hold_firewall(&endpoints);
         self.core.keep_apart();
         let guarded = self.core.guard(&endpoints);
-        let negotiated = guarded.and_then(|()| self.core.negotiate(&mut endpoints, &request.ports));
-        match negotiated.and_then(|()| self.core.furnish(request, &mut endpoints, namespace)) {
+        let led = guarded
+            .and_then(|()| self.core.negotiate(&mut endpoints, &request.ports))
+            .and_then(|()| self.add_way_out(&request.container, &mut endpoints));
+        match led.and_then(|()| self.core.furnish(request, &mut endpoints, namespace)) {
             Ok(netns) => {
                 self.releaser.prepare();
                 endpoints.iter().for_each(|endpoint| self.core.tell("connect", endpoint));
@@ -166,10 +166,6 @@ impl Core {
             return Err(Error::invalid(
                 "container sharing network namespace with another container or host cannot be connected to any other network",
             ));
-        }
-        if way_out::is_missing(&model, &endpoints) {
-            let way = way_out::plan(&model, &request.container, &endpoints)?;
-            endpoints.push(Arc::new(way));
         }
         let shadows = model.departing(|other| other.container == request.container);
         drop(model);

@@ -365,6 +365,9 @@ pub struct RemoteEndpoint {
     /// The device of the host that becomes the container's; empty when there is none.
     pub device: String,
     pub routes: Vec<RemoteRoute>,
+    /// It shall have no way out but the plugin's.
+    #[serde(default)]
+    pub stays_in: bool,
     /// The plugin knows of it, or may: it is told when it is over.
     pub told: bool,
 }
@@ -522,6 +525,7 @@ impl Endpoint {
                 driver: network.plugin.clone(),
                 device: String::new(),
                 routes: Vec::new(),
+                stays_in: false,
                 told: true,
             }),
             way_out: false,

@@ -84,6 +84,7 @@ struct Joined {
     #[serde(rename = "GatewayIPv6")]
     gateway6: Option<String>,
     static_routes: Option<Vec<StaticRoute>>,
+    disable_gateway_service: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -462,7 +463,8 @@ fn accept_join(endpoint: &mut Endpoint, joined: Joined, taken: &[String]) -> Res
     }
     let routes = routes.iter().map(route).collect::<Result<_>>()?;
     let driver = endpoint.remote.take().map(|remote| remote.driver).unwrap_or_default();
-    endpoint.remote = Some(RemoteEndpoint { driver, device, routes, told: true });
+    let stays_in = joined.disable_gateway_service;
+    endpoint.remote = Some(RemoteEndpoint { driver, device, routes, stays_in, told: true });
     Ok(())
 }
 
@@ -525,6 +527,9 @@ mod tests {
         assert_eq!((remote.driver.as_str(), remote.device.as_str()), ("x", "p0"));
         let routes: Vec<_> = remote.routes.iter().map(|r| r.destination.to_string()).collect();
         assert_eq!(routes, ["10.9.0.0/16", "10.8.0.0/16"]);
+        assert!(!remote.stays_in);
+        let alone = join(json!({"DisableGatewayService": true})).unwrap();
+        assert!(alone.remote.unwrap().stays_in);
     }
 
     #[test]

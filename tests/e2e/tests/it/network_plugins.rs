@@ -83,6 +83,12 @@ fn made_joined_left_removed() {
     assert!(seen.contains("10.91.0.52/24"), "{seen}");
     let address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
     assert_eq!(house.ok(&["inspect", "-f", address, "ca"]), "10.91.0.52\n");
+    // The plugin leads nowhere: what leads out is ours, and is not shown with the container.
+    let first = "{{(index .IPAM.Config 0).Gateway}}";
+    let gateway = house.ok(&["network", "inspect", "-f", first, "docker_gwbridge"]);
+    let routes = house.ok(&["exec", "ca", "ip", "route"]);
+    assert!(routes.contains(&format!("default via {} dev eth0", gateway.trim())), "{routes}");
+    house.ok(&["exec", "ca", "ping", "-c", "1", "-w", "20", gateway.trim()]);
     let ping = ["busybox", "ping", "-c", "1", "-w", "20", "10.91.0.52"];
     house.ok(&[&["run", "--rm", "--network", "red", "--ip", "10.91.0.9"][..], &ping].concat());
     assert_eq!(
@@ -97,7 +103,7 @@ fn made_joined_left_removed() {
     let busy = house.docker(&["network", "rm", "red"]).output().expect("docker");
     assert!(shown(&busy).contains("has active endpoints"), "{}", shown(&busy));
     house.ok(&["rm", "-f", "ca"]);
-    house.ok(&["network", "rm", "red"]);
+    house.ok(&["network", "rm", "red", "docker_gwbridge"]);
     let count = |method: &str| plugin.asked(method).len();
     assert_eq!(count("NetworkDriver.CreateEndpoint"), count("NetworkDriver.DeleteEndpoint"));
     assert_eq!(count("NetworkDriver.DeleteNetwork"), 1);
