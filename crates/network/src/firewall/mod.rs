@@ -102,9 +102,18 @@ struct Kernel {
 impl Firewall {
     /// A kernel without a firewall is a failure only when there is something to guard.
     pub(crate) fn open(config: &NetworkConfig, keeper: Option<&dyn Keeper>) -> Self {
-        let wanted = config.iptables || config.ip6tables;
-        let kernel = wanted.then(|| Kernel::open(keeper).map_err(|err| err.chain()));
-        Self::with(config, kernel)
+        if config.iptables || config.ip6tables {
+            let kernel = Kernel::open(keeper).map_err(|err| err.chain());
+            return Self::with(config, Some(kernel));
+        }
+        // A daemon before this one was to have rules: they would judge what they do not know, and nobody would tell them.
+        // A kernel that can have none has none.
+        if let Ok(mut kernel) = Kernel::open(keeper)
+            && let Err(err) = kernel.clear(&config.table())
+        {
+            tracing::warn!(err = %err.chain(), "cannot take away the rules of an earlier daemon");
+        }
+        Self::with(config, None)
     }
 
     fn with(config: &NetworkConfig, kernel: Option<Result<Kernel, String>>) -> Self {
@@ -290,6 +299,15 @@ impl Kernel {
             (ownership, _) => ownership,
         };
         Ok(Self { socket, ownership, kept: found })
+    }
+
+    /// Takes our tables away.
+    fn clear(&mut self, table: &str) -> Result<()> {
+        let nothing = View::default();
+        for ruleset in [leash::of_frames(table, &nothing), rules::render(table, &nothing)] {
+            nft::apply(&mut self.socket, &ruleset, self.ownership)?;
+        }
+        Ok(())
     }
 }
 

@@ -155,12 +155,14 @@ fn operators_have_the_last_word() {
 #[test]
 fn without_iptables_no_rules() {
     on_a_host(|| {
-        let daemon = Daemon::start(NetworkConfig {
-            iptables: false,
-            ip6tables: false,
-            ..config("gt-norules")
-        });
+        let none = || NetworkConfig { iptables: false, ip6tables: false, ..config("gt-norules") };
+        let daemon = Daemon::start(none());
         daemon.attach("bridge");
+        assert_eq!(run(&["nft", "list", "tables"]), "");
+        // Nor those of a daemon that was to have some.
+        let daemon = daemon.crash_and_start(config("gt-norules"));
+        assert_eq!(run(&["nft", "list", "tables"]), "table inet gantry-gt-norules\n");
+        let daemon = daemon.crash_and_start(none());
         assert_eq!(run(&["nft", "list", "tables"]), "");
         assert_eq!(
             daemon.networks.check(&[]).unwrap().iter().filter(|one| one.invariant == "I5").count(),
