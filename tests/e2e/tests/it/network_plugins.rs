@@ -78,7 +78,8 @@ fn made_joined_left_removed() {
     );
     assert!(house.ok(&["info", "-f", "{{.Plugins.Network}}"]).contains("wires"));
 
-    house.ok(&["run", "-d", "--name", "ca", "--network", "red", "busybox", "sleep", "1000"]);
+    let run = ["run", "-d", "--name", "ca", "--network", "red", "-p", "127.0.0.1:18080:80"];
+    house.ok(&[&run[..], &["busybox", "sleep", "1000"]].concat());
     let seen = house.ok(&["exec", "ca", "ip", "-4", "-o", "addr", "show", "wire0"]);
     assert!(seen.contains("10.91.0.52/24"), "{seen}");
     let address = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
@@ -89,6 +90,7 @@ fn made_joined_left_removed() {
     let routes = house.ok(&["exec", "ca", "ip", "route"]);
     assert!(routes.contains(&format!("default via {} dev eth0", gateway.trim())), "{routes}");
     house.ok(&["exec", "ca", "ping", "-c", "1", "-w", "20", gateway.trim()]);
+    assert_eq!(house.ok(&["port", "ca"]), "80/tcp -> 127.0.0.1:18080\n");
     let ping = ["busybox", "ping", "-c", "1", "-w", "20", "10.91.0.52"];
     house.ok(&[&["run", "--rm", "--network", "red", "--ip", "10.91.0.9"][..], &ping].concat());
     assert_eq!(
