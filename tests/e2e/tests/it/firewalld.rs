@@ -151,7 +151,7 @@ fn bridges_are_in_its_zone() {
     let house = host.house();
     busybox(&house);
     let bridge = house.bridge();
-    assert_eq!(host.zone_of(&bridge), "docker");
+    wait_for("the zone", || host.zone_of(&bridge) == "docker");
     assert_eq!(host.ask(&["--permanent", "--zone=docker", "--get-target"]).1, "ACCEPT");
     let policy = |words: &str| host.ask(&["--policy=docker-forwarding", words]).1;
     assert_eq!(policy("--list-ingress-zones"), "ANY");
@@ -181,7 +181,7 @@ fn bridges_are_in_its_zone() {
     let own = format!("{bridge}x");
     let option = format!("com.docker.network.bridge.name={own}");
     house.ok(&["network", "create", "-o", &option, "own"]);
-    assert_eq!(host.zone_of(&own), "docker");
+    wait_for("the zone of another", || host.zone_of(&own) == "docker");
 
     assert!(host.ask(&["--reload"]).0);
     // firewalld has forgotten them.
@@ -199,7 +199,7 @@ fn bridges_are_in_its_zone() {
     assert!(told, "{findings:?}");
 
     house.ok(&["network", "rm", "own"]);
-    assert_eq!(host.zone_of(&own), "");
+    wait_for("no zone any more", || host.zone_of(&own).is_empty());
     assert_eq!(host.zone_of(&bridge), "docker");
 
     host.stop_firewalld();
@@ -208,7 +208,10 @@ fn bridges_are_in_its_zone() {
     in_namespace(&namespaces.1, || get(local("192.0.2.1", 8080)));
     let log = house.log();
     assert_eq!(log.matches("made firewalld know").count(), 1, "{log}");
-    let warned = |line: &str| line.contains("WARN") && line.contains("firewall");
+    // On a busy host firewalld takes longer than anybody waits for it.
+    let warned = |line: &str| {
+        line.contains("WARN") && line.contains("firewall") && !line.contains("does not answer")
+    };
     assert!(!log.lines().any(warned), "{log}");
     house.ok(&["rm", "-f", "web"]);
 }
