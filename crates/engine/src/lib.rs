@@ -26,7 +26,7 @@ mod volumes;
 mod warnings;
 mod yaml;
 
-pub use container::attach::{AttachRequest, Attached, DetachKeys};
+pub use container::attach::{AttachRequest, Attached, DetachKeys, Over};
 pub use container::commit::CommitRequest;
 pub use container::copy::ExtractRequest;
 pub use container::exec::{Exec, ExecStarted};

@@ -29,12 +29,12 @@ impl Model {
             .ok_or_else(|| Error::not_found(format!("network {id} not found")))
     }
 
-    /// Docker's order: the whole name, the whole id, a unique beginning of the id.
+    /// Docker's order: the whole id, the whole name, a unique beginning of the id. A network may be named as another's id.
     pub(crate) fn find(&self, term: &str) -> Result<Arc<Network>> {
         let all = || self.networks.values();
         let exact = all()
-            .find(|network| network.name == term)
-            .or_else(|| all().find(|network| network.id.as_str() == term));
+            .find(|network| network.id.as_str() == term)
+            .or_else(|| all().find(|network| network.name == term));
         if let Some(network) = exact {
             return Ok(Arc::clone(network));
         }

@@ -11,7 +11,7 @@ use state::{Journal, Store};
 use stdx::{Id, Result};
 
 use crate::attend::Living;
-use crate::config::NetworkConfig;
+use crate::config::{Bridge, NetworkConfig};
 use crate::driver::Drivers;
 use crate::endpoint::{self, AttachRequest};
 use crate::firewall::Firewall;
@@ -124,6 +124,11 @@ impl Networks {
     /// A network by its name, its id, or the beginning of its id.
     pub fn find(&self, term: &str) -> Result<Arc<Network>> {
         self.core.model().find(term)
+    }
+
+    /// Whether there is a network named `bridge`: not with `--bridge=none`.
+    pub fn has_default_bridge(&self) -> bool {
+        !matches!(self.core.config.bridge, Bridge::Disabled)
     }
 
     /// Who is connected to a network, in the order of their containers.

@@ -82,7 +82,7 @@ fn device(
             None => Vec::new(),
         }
     };
-    let found4 = found.iter().find_map(|net| match net {
+    let found4 = found.iter().filter_map(|net| match net {
         IpNet::V4(net) => Some(*net),
         IpNet::V6(_) => None,
     });
@@ -93,11 +93,15 @@ fn device(
     let before =
         before.and_then(|network| network.bridge.as_ref()).filter(|bridge| bridge.name == *name);
     let before4 = before.and_then(|bridge| bridge.address);
-    let address = match (config.bip, before4.or(found4)) {
-        _ if !ours => found4
+    let address = match (config.bip, config.fixed_cidr) {
+        (_, part) if !ours => best_for(part, found4)
             .ok_or_else(|| Error::invalid(format!("the bridge {name} has no IPv4 address")))?,
         (Some(bip), _) => bip,
-        (None, Some(address)) => address,
+        (None, Some(part)) => {
+            let had = best_for(Some(part), before4.into_iter().chain(found4));
+            had.and_then(|had| holding(had, part)).unwrap_or_else(|| first_host(part))
+        }
+        (None, None) if let Some(had) = before4.or(best_for(None, found4)) => had,
         (None, None) => match unused_subnet(config, Family::V4, model, host)? {
             IpNet::V4(subnet) => first_host(subnet),
             IpNet::V6(_) => unreachable!("of the family asked for"),
@@ -128,6 +132,23 @@ fn device(
         ours,
         ..BridgeDevice::default()
     }))
+}
+
+/// Of the addresses that a bridge has, the one whose subnet holds `part`, else one within `part`, else the first.
+fn best_for(part: Option<Ipv4Net>, found: impl Iterator<Item = Ipv4Net>) -> Option<Ipv4Net> {
+    let found: Vec<_> = found.collect();
+    let holds = |net: &&Ipv4Net| part.is_some_and(|part| net.contains(&part.network()));
+    let within = |net: &&Ipv4Net| part.is_some_and(|part| part.contains(&net.addr()));
+    let chosen = found.iter().find(holds).or_else(|| found.iter().find(within));
+    chosen.or(found.first()).copied()
+}
+
+/// `had` as an address of the default bridge whose containers get theirs from `part`: in a subnet that holds it, which is
+/// made larger where `part` is. `None` if the two have nothing to do with each other.
+fn holding(had: Ipv4Net, part: Ipv4Net) -> Option<Ipv4Net> {
+    let length = had.prefix_len().min(part.prefix_len());
+    let net = Ipv4Net::new(had.addr(), length).expect("a length that one of them had");
+    had.contains(&part.network()).then_some(net)
 }
 
 /// A subnet of the pools that neither a route of the host nor another network of ours uses.
@@ -167,10 +188,10 @@ fn default_bridge(
         ("com.docker.network.driver.mtu", config.mtu.to_string()),
     ];
     let v4 = device.address.map(|address| IpamPool {
-        ip_range: config.fixed_cidr.map(IpNet::from),
+        ip_range: part_of(address, config.fixed_cidr),
         gateway: Some(address.addr().into()),
         auxiliary: set_aside("DefaultGatewayIPv4", config.default_gateway.map(IpAddr::from)),
-        chosen: config.bip.is_some(),
+        chosen: config.bip.is_some() || config.fixed_cidr.is_some(),
         ..IpamPool::new(address.trunc().into())
     });
     let v6 = device.address6.map(|address| IpamPool {
@@ -192,7 +213,55 @@ fn default_bridge(
     }
 }
 
+/// Where containers get their addresses from. A part that is outside is no part: the operator is told, and the daemon starts.
+fn part_of(address: Ipv4Net, part: Option<Ipv4Net>) -> Option<IpNet> {
+    let part = part?;
+    if !address.trunc().contains(&part) {
+        tracing::warn!(fixed_cidr = %part, bridge = %address, "fixed-cidr is outside the default bridge's subnet");
+        return None;
+    }
+    Some(part.into())
+}
+
 /// Docker's way of saying that somebody else than the bridge leads out.
 fn set_aside(name: &str, gateway: Option<IpAddr>) -> BTreeMap<String, IpAddr> {
     gateway.into_iter().map(|gateway| (name.to_owned(), gateway)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn net(text: &str) -> Ipv4Net {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_part_finds_its_address() {
+        let found = ["10.1.0.1/24", "10.2.0.1/16", "10.3.0.9/30"].map(net);
+        let best = |part: Option<&str>| best_for(part.map(net), found.into_iter()).unwrap();
+        assert_eq!(best(None), net("10.1.0.1/24"));
+        assert_eq!(best(Some("10.2.7.0/24")), net("10.2.0.1/16"));
+        assert_eq!(best(Some("10.3.0.0/16")), net("10.3.0.9/30"));
+        assert_eq!(best(Some("10.9.0.0/16")), net("10.1.0.1/24"));
+        assert_eq!(best_for(None, [].into_iter()), None);
+    }
+
+    #[test]
+    fn an_address_that_was_there_is_kept_while_it_fits() {
+        let kept = |had, part| holding(net(had), net(part));
+        assert_eq!(kept("10.11.12.13/16", "10.11.22.0/24"), Some(net("10.11.12.13/16")));
+        assert_eq!(kept("10.11.0.1/24", "10.11.0.0/16"), Some(net("10.11.0.1/16")));
+        assert_eq!(kept("10.11.0.1/24", "10.12.0.0/24"), None);
+    }
+
+    #[test]
+    fn a_part_lies_within() {
+        assert_eq!(part_of(net("10.1.0.1/16"), None), None);
+        assert_eq!(
+            part_of(net("10.1.0.1/16"), Some(net("10.1.2.0/24"))),
+            Some("10.1.2.0/24".parse().unwrap())
+        );
+        assert_eq!(part_of(net("10.1.0.1/24"), Some(net("10.1.0.0/16"))), None);
+    }
 }

@@ -6,7 +6,7 @@ use std::io;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use engine::{Attached, DetachKeys, LogStream};
+use engine::{Attached, DetachKeys, LogStream, Over};
 use http::{HeaderMap, header};
 use ring::digest;
 use stdx::{Error, Result};
@@ -57,14 +57,14 @@ pub(crate) fn join(attached: Attached, payload: Payload) -> Result<UnixStream> {
 }
 
 async fn carry(attached: Attached, client: UnixStream, payload: Payload) -> io::Result<()> {
-    let Attached { tty, stream, detach, replay, over: _ } = attached;
+    let Attached { tty, stream, detach, replay, over } = attached;
     let (from_container, to_container) = stream.into_split();
     let (from_client, to_client) = client.into_split();
     // Answers to pings go between the frames of output.
     let (answers, answered) = mpsc::channel(16);
     // Neither lasts longer than the other: a websocket is not closed by halves.
     tokio::select! {
-        outcome = outward(Outward { tty, payload, to_client }, replay, from_container, answered) => outcome,
+        outcome = outward(Outward { tty, payload, to_client }, replay, from_container, over, answered) => outcome,
         outcome = inward(from_client, to_container, detach, answers) => outcome,
     }
 }
@@ -79,6 +79,7 @@ async fn outward(
     mut out: Outward,
     replay: Option<LogStream>,
     mut from_container: OwnedReadHalf,
+    over: Option<Over>,
     mut answers: mpsc::Receiver<Answer>,
 ) -> io::Result<()> {
     let mut plain = Plain::new(out.tty);
@@ -88,12 +89,20 @@ async fn outward(
         }
     }
     let mut buffer = vec![0; PIECE];
+    let mut open = true;
+    let end = async {
+        if let Some(over) = over {
+            over.wait().await;
+        }
+    };
+    tokio::pin!(end);
     loop {
         tokio::select! {
-            count = from_container.read(&mut buffer) => match count? {
-                0 => break,
+            count = from_container.read(&mut buffer), if open => match count? {
+                0 => open = false,
                 count => out.send(&plain.feed(&buffer[..count])).await?,
             },
+            () = &mut end, if !open => break,
             Some(answer) = answers.recv() => match answer {
                 Answer::Pong(bytes) => out.to_client.write_all(&frame(PONG, &bytes)).await?,
                 Answer::Close => break,

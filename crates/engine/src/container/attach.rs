@@ -1,8 +1,10 @@
 //! `docker attach`: a client's stream joined to a container's, and the keys that part them again.
 
 use std::os::unix::net::UnixStream;
+use std::time::Duration;
 
 use stdx::{Context, Error, Result};
+use tokio::sync::watch;
 
 use super::Container;
 use super::state::Phase;
@@ -30,9 +32,35 @@ pub struct Attached {
     pub detach: Option<DetachKeys>,
     /// The log up to here, to be sent first.
     pub replay: Option<crate::LogStream>,
-    /// Of an exec: becomes true when its exit code is known. A client asks for the code once its stream has ended, so the
-    /// stream must not end before.
-    pub over: Option<tokio::sync::watch::Receiver<bool>>,
+    /// What the end of the stream waits for: a client asks for the exit code once it has seen it.
+    pub over: Option<Over>,
+}
+
+/// The moment from which on what a client has listened to is seen to have ended.
+#[derive(Debug)]
+pub struct Over {
+    /// Becomes true then.
+    over: watch::Receiver<bool>,
+    /// For how long it is worth waiting.
+    most: Option<Duration>,
+}
+
+impl Over {
+    pub(crate) fn new(over: watch::Receiver<bool>) -> Self {
+        Self { over, most: None }
+    }
+
+    pub(crate) fn within(self, most: Duration) -> Self {
+        Self { most: Some(most), ..self }
+    }
+
+    pub async fn wait(mut self) {
+        let over = self.over.wait_for(|over| *over);
+        match self.most {
+            None => drop(over.await),
+            Some(most) => drop(tokio::time::timeout(most, over).await),
+        }
+    }
 }
 
 impl Container {
@@ -72,7 +100,7 @@ impl Container {
             stderr: request.stderr,
             framed: None,
         };
-        {
+        let run = {
             // A start that runs right now has either taken the list already, and is up when the gate opens, or takes us.
             let _gate = self.cell.gate.lock().await;
             match self.record().state.phase {
@@ -97,11 +125,22 @@ impl Container {
                     )));
                 }
             }
-        }
+            self.cell.live().run_over.subscribe()
+        };
         self.event("attach", &[]);
         let stream = to_async(ours)?;
         let detach = (record.tty() && options.stdin).then_some(detach);
-        Ok(Attached { tty: record.tty(), stream, detach, replay, over: None })
+        // A program may close its output and live on; for its clients it ends when it has ended.
+        let over = (options.stdout || options.stderr).then(|| Over::new(run));
+        Ok(Attached { tty: record.tty(), stream, detach, replay, over })
+    }
+
+    /// The run, or the attempt at one, is over, and everybody can see it: so may those who listened.
+    pub(crate) fn clients_may_go(&self) {
+        let mut live = self.cell.live();
+        live.waiting_attaches.clear();
+        live.run_over.send_replace(true);
+        live.run_over = watch::Sender::default();
     }
 }
 

@@ -25,7 +25,10 @@ impl Container {
             };
             endpoints::request(record, name, settings, links)
         };
-        let mut networks = record.endpoints.iter().map(one).collect::<Result<Vec<_>>>()?;
+        // Without a default bridge, who would be on it is on no network.
+        let nowhere = |name: &str| name == "bridge" && !self.rooms.networks.has_default_bridge();
+        let wanted = record.endpoints.iter().filter(|(name, _)| !nowhere(name));
+        let mut networks = wanted.map(one).collect::<Result<Vec<_>>>()?;
         // The one that gives the container its mode is `eth0`.
         networks.sort_by_key(|request| request.network != record.host_config.network_mode);
         Ok(AttachRequest {

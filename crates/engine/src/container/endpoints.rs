@@ -44,11 +44,27 @@ pub(crate) fn endpoints(
             networks.find(name).map_or_else(|_| name.clone(), |network| network.name.clone())
         }
     };
-    if !endpoints.contains_key(&own) {
-        let mine = endpoints.remove(&host.network_mode).unwrap_or_default();
-        endpoints.insert(own, mine);
+    Ok(with_own(endpoints, own, &host.network_mode))
+}
+
+/// Whoever names networks has these and no other, whatever the mode says; the mode's is for who names none. On the host's
+/// network there is no other, and what is asked for beside it is refused at the start.
+fn with_own(
+    mut endpoints: BTreeMap<String, EndpointSettings>,
+    own: String,
+    mode: &str,
+) -> BTreeMap<String, EndpointSettings> {
+    if endpoints.contains_key(&own) {
+        return endpoints;
     }
-    Ok(endpoints)
+    match endpoints.remove(mode) {
+        Some(mine) => drop(endpoints.insert(own, mine)),
+        None if endpoints.is_empty() || own == "host" => {
+            endpoints.insert(own, EndpointSettings::default());
+        }
+        None => {}
+    }
+    endpoints
 }
 
 /// What is wrong with what an endpoint shall be, in Docker's words. Without a network its subnets are not looked at.
@@ -319,6 +335,21 @@ mod tests {
         change(&mut settings);
         let problem = check(None, name, &settings).unwrap_err();
         assert_eq!(problem, format!("invalid endpoint settings:\n{words}"));
+    }
+
+    #[test]
+    fn networks_that_are_named_are_all() {
+        let names = |given: &[&str], own: &str, mode: &str| {
+            let given = given.iter().map(|name| ((*name).to_owned(), EndpointSettings::default()));
+            with_own(given.collect(), own.to_owned(), mode).into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(names(&[], "bridge", "bridge"), ["bridge"]);
+        assert_eq!(names(&["a", "b"], "bridge", "bridge"), ["a", "b"]);
+        assert_eq!(names(&["a", "b"], "a", "a"), ["a", "b"]);
+        assert_eq!(names(&["b"], "a", "a"), ["b"]);
+        assert_eq!(names(&["b"], "none", "none"), ["b"]);
+        assert_eq!(names(&["0123"], "a", "0123"), ["a"]);
+        assert_eq!(names(&["b"], "host", "host"), ["b", "host"]);
     }
 
     fn with_address(v4: &str, v6: &str) -> impl FnOnce(&mut EndpointSettings) {

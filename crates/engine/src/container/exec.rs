@@ -9,12 +9,15 @@ use stdx::{Error, Id, Result};
 use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
-use super::attach::{self, Attached, DetachKeys};
+use super::attach::{self, Attached, DetachKeys, Over};
 use super::plan::{self, Plan};
 use super::start::words;
 use super::state::Phase;
 use super::{Container, spec};
 
+/// How long the end of an exec's stream waits for its exit code. The two come from the shim at the same time; later than
+/// this comes only the code of an exec whose client has parted from it.
+const EXIT_CODE_TIME: Duration = Duration::from_secs(2);
 /// How many may be asked for in one container before more are refused.
 const PER_CONTAINER: usize = 256;
 
@@ -393,6 +396,6 @@ async fn run(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted, (i32, Err
         stream,
         detach: (wanted.tty && wanted.attach_stdin).then_some(keys),
         replay: None,
-        over: Some(exec.over.subscribe()),
+        over: Some(Over::new(exec.over.subscribe()).within(EXIT_CODE_TIME)),
     }))
 }

@@ -71,6 +71,7 @@ impl Container {
         if let Ok(record) = self.after(event) {
             self.show(record);
             self.execs_ended();
+            self.clients_may_go();
         }
     }
 
@@ -134,6 +135,7 @@ impl Container {
         self.save(record)?;
         self.rooms.images.set_running(self.cell.id.as_str(), false);
         self.execs_ended();
+        self.clients_may_go();
         let seconds = (exit.at.unix_nanos() - ran.unix_nanos()).max(0) / 1_000_000_000;
         self.event(
             "die",

@@ -79,6 +79,8 @@ pub(crate) struct Cell {
 pub(crate) struct Live {
     /// Clients that attached before the start; they get the output from its first byte.
     pub(crate) waiting_attaches: Vec<(shim::AttachOptions, UnixStream)>,
+    /// Becomes true, for those who attached to this run or before it, when its end is written down.
+    pub(crate) run_over: watch::Sender<bool>,
     /// The pause before the last restart.
     pub(crate) last_pause: Option<Duration>,
     /// It is going down to come up again at once: `--rm` must not strike in between.

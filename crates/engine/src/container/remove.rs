@@ -94,7 +94,7 @@ impl Container {
         }
         self.event("destroy", &[]);
         // Whoever waited for a start that will never be.
-        self.cell.live().waiting_attaches.clear();
+        self.clients_may_go();
         self.rooms.execs.forget(&self.cell.id);
         self.rooms.registry.remove(&self.cell.id);
         self.rooms.ids.give_back(&self.cell.id);

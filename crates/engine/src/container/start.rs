@@ -86,6 +86,7 @@ impl Container {
             Ok(Running { launched, endpoints, ports }) => {
                 if let Err(error) = self.write_down(&launched, endpoints, ports) {
                     self.take_back(launched.watch).await;
+                    self.clients_may_go();
                     return Err(error);
                 }
                 self.rooms.images.set_running(self.cell.id.as_str(), true);
@@ -95,12 +96,13 @@ impl Container {
                 Ok(())
             }
             Err(failure) => {
-                // Whoever attached for this start has nothing to wait for.
-                self.cell.live().waiting_attaches.clear();
                 self.release().await;
                 let event =
                     Event::StartFailed { code: failure.exit_code, error: failure.error.chain() };
-                self.apply(event)?;
+                let written = self.apply(event);
+                // Whoever attached for this start has nothing to wait for.
+                self.clients_may_go();
+                written?;
                 if self.record().host().auto_remove
                     && let Err(error) = self.remove_held(true).await
                 {

@@ -55,6 +55,8 @@ const IFLA_VXLAN_PROXY: u16 = 11;
 const IFLA_VXLAN_PORT: u16 = 15;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+/// A device with less knows nothing of IPv6 (RFC 8200, 5), and whoever speaks of it is told EAFNOSUPPORT.
+const LEAST_IPV6_MTU: u32 = 1280;
 const IFLA_BRPORT_HAIRPIN: u16 = 4;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
 
@@ -181,7 +183,9 @@ impl Batch {
         // A port of a bridge has no business with addresses of its own.
         self.push(RTM_NEWLINK, 0, &link_header(0, IFF_UP, IFF_UP), |link| {
             link.text(IFLA_IFNAME, pair.host);
-            link.nest(IFLA_AF_SPEC, no_ipv6_address);
+            if pair.mtu >= LEAST_IPV6_MTU {
+                link.nest(IFLA_AF_SPEC, no_ipv6_address);
+            }
         });
         if pair.isolated {
             self.isolate_port(pair.host, true);
@@ -355,7 +359,9 @@ impl Batch {
         self.push(RTM_NEWLINK, 0, &link_header(0, IFF_UP, IFF_UP), |link| {
             link.text(IFLA_IFNAME, name);
             link.u32(IFLA_MTU, mtu);
-            link.nest(IFLA_AF_SPEC, no_ipv6_address);
+            if mtu >= LEAST_IPV6_MTU {
+                link.nest(IFLA_AF_SPEC, no_ipv6_address);
+            }
         });
     }
 

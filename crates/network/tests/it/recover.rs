@@ -182,3 +182,30 @@ fn identities_survive_and_configuration_wins() {
         assert_eq!(daemon.findings(&[]), Vec::<String>::new());
     });
 }
+
+#[test]
+fn the_default_bridge_is_where_its_containers_may_be() {
+    on_a_host(|| {
+        let config = |part: &str| NetworkConfig {
+            fixed_cidr: Some(part.parse().unwrap()),
+            ..config("gt-part")
+        };
+        let told = |daemon: &Daemon| {
+            let (container, attachment) = daemon.attach("bridge");
+            let gateway = attachment.endpoints[0].gateway.unwrap();
+            assert!(talk(None, gateway, attachment.netns.as_ref()).is_some());
+            daemon.networks.detach(&container).unwrap();
+            (gateway.to_string(), ip(&attachment).to_string())
+        };
+        let is = |gateway: &str, address: &str| (gateway.to_owned(), address.to_owned());
+        let daemon = Daemon::start(config("192.168.50.0/24"));
+        assert_eq!(told(&daemon), is("192.168.50.1", "192.168.50.2"));
+        let daemon = daemon.crash_and_start(config("192.168.51.0/24"));
+        daemon.networks.recover(&[]).unwrap();
+        assert_eq!(told(&daemon), is("192.168.51.1", "192.168.51.2"));
+        // A part of what it has already.
+        let daemon = daemon.crash_and_start(config("192.168.51.128/25"));
+        daemon.networks.recover(&[]).unwrap();
+        assert_eq!(told(&daemon), is("192.168.51.1", "192.168.51.128"));
+    });
+}

@@ -23,10 +23,6 @@ use crate::request::{Json, Query, RequiredJson, Version};
 use crate::websocket::{self, Payload};
 use crate::{requests, stream, version};
 
-/// How long the end of an exec's stream waits for its exit code. The two come from the shim at the same time; later than
-/// this comes only the code of an exec whose client has parted from it.
-const EXIT_CODE_TIME: Duration = Duration::from_secs(2);
-
 type Outcome = Result<Response, Refusal>;
 
 pub(crate) fn routes(containers: Containers) -> Router {
@@ -268,12 +264,8 @@ pub(crate) fn splice(attached: Attached) -> Splice {
     if let Some(mut keys) = attached.detach {
         splice.filter = Some(Box::new(move |input| keys.feed(input)));
     }
-    if let Some(mut over) = attached.over {
-        splice.after = async move {
-            let known = over.wait_for(|over| *over);
-            let _parted_or_late = tokio::time::timeout(EXIT_CODE_TIME, known).await;
-        }
-        .boxed();
+    if let Some(over) = attached.over {
+        splice.after = over.wait().boxed();
     }
     splice
 }

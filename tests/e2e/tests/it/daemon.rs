@@ -277,3 +277,15 @@ fn what_it_was_told_of_networks_is_told() {
     let older = house.api("GET", "/v1.48/info", None).json();
     assert!(older.get("FirewallBackend").is_none(), "{older}");
 }
+
+#[test]
+fn without_a_default_bridge_containers_are_alone() {
+    let house = house_with(&["--bridge", "none"]);
+    for flags in [&[][..], &["--network", "bridge"]] {
+        let args = [&["run", "--rm"][..], flags, &["busybox", "ls", "/sys/class/net"]].concat();
+        assert_eq!(house.ok(&args), "lo\n", "{flags:?}");
+    }
+    house.ok(&["network", "create", "na"]);
+    let args = ["run", "--rm", "--network", "na", "busybox", "ls", "/sys/class/net"];
+    assert_eq!(house.ok(&args), "eth0\nlo\n");
+}

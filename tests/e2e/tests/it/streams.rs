@@ -27,6 +27,51 @@ fn the_log_so_far_and_nothing_more() {
     assert_eq!(house.api("POST", "/containers/cb/attach?stdout=1", None).body, b"");
 }
 
+/// Attaches to the output of a container that is not started yet.
+fn attach(house: &testkit::House, name: &str) -> UnixStream {
+    let mut stream = UnixStream::connect(house.socket()).expect("the daemon listens");
+    stream.set_read_timeout(Some(PATIENCE)).expect("a deadline");
+    let request = format!(
+        "POST /containers/{name}/attach?stream=1&stdout=1&stderr=1 HTTP/1.1\r\nHost: gantry\r\n\
+         Connection: Upgrade\r\nUpgrade: tcp\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).expect("the daemon listens");
+    let (mut head, mut byte) = (Vec::new(), [0]);
+    while !head.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).expect("a head");
+        head.push(byte[0]);
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    stream
+}
+
+#[test]
+fn whoever_saw_the_end_of_the_output_may_ask_for_the_code() {
+    let house = house();
+    // One ends as programs do, the other has closed its outputs long before.
+    for (name, script) in [("ca", "echo out; exit 7"), ("cb", "exec >&- 2>&-; sleep 1; exit 7")] {
+        house.ok(&["create", "--name", name, "--network", "none", "busybox", "sh", "-c", script]);
+        let mut output = attach(&house, name);
+        house.ok(&["start", name]);
+        output.read_to_end(&mut Vec::new()).expect("an end");
+        let state = &house.api("GET", &format!("/containers/{name}/json"), None).json()["State"];
+        assert_eq!((&state["Status"], &state["ExitCode"]), (&json!("exited"), &json!(7)), "{name}");
+    }
+}
+
+#[test]
+fn a_start_that_fails_lets_its_listeners_go() {
+    let house = house();
+    house.ok(&["create", "--name", "ca", "--network", "none", "busybox", "/no/such"]);
+    let mut output = attach(&house, "ca");
+    assert_eq!(house.api("POST", "/containers/ca/start", None).status, 400);
+    output.read_to_end(&mut Vec::new()).expect("an end");
+    house.ok(&["create", "--name", "cb", "--network", "none", "busybox", "true"]);
+    let mut output = attach(&house, "cb");
+    house.ok(&["rm", "cb"]);
+    output.read_to_end(&mut Vec::new()).expect("an end");
+}
+
 #[test]
 fn statistics_of_what_is_no_more() {
     let house = house();

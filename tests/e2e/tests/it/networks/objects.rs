@@ -186,3 +186,57 @@ fn networks_outlive_the_daemon() {
     let six = super::address(&house, "two", "net", "GlobalIPv6Address");
     assert!(super::reaches(&house, "one", &six));
 }
+
+#[test]
+fn an_id_is_meant_before_a_name() {
+    let house = house();
+    let id = house.ok(&["network", "create", "first"]).trim().to_owned();
+    let begins = house.ok(&["network", "create", &id[..12]]).trim().to_owned();
+    let whole = house.ok(&["network", "create", &id]).trim().to_owned();
+    let found = |term: &str| network(&house, term)["Id"].as_str().expect("an id").to_owned();
+    assert_eq!((found(&id), found(&id[..12]), found("first")), (id.clone(), begins, id.clone()));
+    house.ok(&["network", "rm", &id]);
+    assert_eq!(found(&id), whole);
+}
+
+#[test]
+fn networks_that_are_named_are_all() {
+    let house = house();
+    for name in ["na", "nb"] {
+        house.ok(&["network", "create", name]);
+    }
+    let joined = |mode: &str, endpoints: Value| {
+        let body = json!({
+            "Image": "busybox", "Cmd": ["sleep", "600"], "HostConfig": {"NetworkMode": mode},
+            "NetworkingConfig": {"EndpointsConfig": endpoints},
+        });
+        let made = house.api("POST", "/containers/create", Some(&body)).json();
+        let id = made["Id"].as_str().expect("an id");
+        house.ok(&["start", id]);
+        let networks = inspect(&house, id)["NetworkSettings"]["Networks"].clone();
+        let devices = house.ok(&["exec", id, "ls", "/sys/class/net"]);
+        house.ok(&["rm", "-f", id]);
+        let names = networks.as_object().expect("networks").keys().cloned().collect::<Vec<_>>();
+        (names.join(" "), devices.split_whitespace().collect::<Vec<_>>().join(" "))
+    };
+    let is = |names: &str, devices: &str| (names.to_owned(), devices.to_owned());
+    assert_eq!(joined("default", json!({"na": {}, "nb": {}})), is("na nb", "eth0 eth1 lo"));
+    assert_eq!(joined("none", json!({"nb": {}})), is("nb", "eth0 lo"));
+    assert_eq!(joined("na", json!({"nb": {}})), is("nb", "eth0 lo"));
+    assert_eq!(joined("default", json!({"default": {}})), is("bridge", "eth0 lo"));
+    assert_eq!(joined("na", json!({})), is("na", "eth0 lo"));
+}
+
+#[test]
+fn packets_smaller_than_ipv6_allows() {
+    let house = house();
+    let flags = ["network", "create", "--opt", "com.docker.network.driver.mtu=1234", "small"];
+    let id = house.ok(&flags);
+    let bridge = format!("/sys/class/net/br-{}/mtu", &id[..12]);
+    assert_eq!(std::fs::read_to_string(bridge).expect("a bridge").trim(), "1234");
+    let script = "cat /sys/class/net/eth0/mtu";
+    assert_eq!(
+        house.ok(&["run", "--rm", "--network", "small", "busybox", "sh", "-c", script]),
+        "1234\n"
+    );
+}
