@@ -84,6 +84,12 @@ impl Container {
         if plan::runtime(&record.host().runtime, &self.rooms.settings())?.is_some() {
             return Err(Error::not_implemented("checkpoints need the built-in runtime"));
         }
+        if plan::init(record.host(), &self.rooms.settings()) {
+            // Its first process is a copy of the runtime, and executes no file that CRIU could find again.
+            return Err(Error::not_implemented(
+                "checkpoint not supported for containers with --init: their first process cannot be dumped",
+            ));
+        }
         let pid = i32::try_from(record.state.pid).ok().and_then(Pid::from_raw);
         let criu = Criu::find(&self.rooms.settings().program_dirs)?;
         let shim = self.rooms.exec_dir(&record.id);

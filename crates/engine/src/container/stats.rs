@@ -1,5 +1,7 @@
 //! `docker stats`: one sample from the cgroup and the network devices.
 
+use std::collections::BTreeMap;
+
 use api::container::{
     BlkioEntry, BlkioStats, CpuStats, CpuUsage, MemoryStats, NetworkStats, PidsStats, Stats,
     ThrottlingData,
@@ -72,12 +74,19 @@ fn sample(named: Stats, measured: &runtime::cgroup::Stats, record: &Record, mode
             usage: memory.usage,
             // Docker has none where control groups are one tree.
             max_usage: if mode == Mode::V2 { 0 } else { memory.max_usage },
-            stats: memory.stat.clone(),
+            stats: if mode == Mode::V2 { known(&memory.stat) } else { memory.stat.clone() },
             failcnt: memory.fail_count,
             limit: memory.limit.min(host_memory()),
         },
         networks: devices(record),
-        pids_stats: PidsStats { current: measured.pids.current, limit: measured.pids.limit },
+        pids_stats: PidsStats {
+            current: measured.pids.current,
+            limit: match (mode, measured.pids.limit) {
+                // Docker says of one tree of control groups what its file says, which is `max`.
+                (Mode::V2, 0) => u64::MAX,
+                (_, limit) => limit,
+            },
+        },
         blkio_stats: match mode {
             // Counted by CFQ, until it left with Linux 5.0: there are lists, and nothing is in them.
             Mode::V1 | Mode::Hybrid => BlkioStats {
@@ -91,13 +100,68 @@ fn sample(named: Stats, measured: &runtime::cgroup::Stats, record: &Record, mode
                 sectors_recursive: entries(&[]),
             },
             Mode::V2 => BlkioStats {
-                io_service_bytes_recursive: entries(&measured.block_io.bytes),
+                io_service_bytes_recursive: read_and_written(&measured.block_io.bytes),
                 ..BlkioStats::default()
             },
         },
         read: Timestamp::now(),
         ..named
     }
+}
+
+/// What Docker tells of the memory of one tree of control groups: these, whatever else a kernel counts.
+const MEMORY: [&str; 31] = [
+    "active_anon",
+    "active_file",
+    "anon",
+    "anon_thp",
+    "file",
+    "file_dirty",
+    "file_mapped",
+    "file_writeback",
+    "inactive_anon",
+    "inactive_file",
+    "kernel_stack",
+    "pgactivate",
+    "pgdeactivate",
+    "pgfault",
+    "pglazyfree",
+    "pglazyfreed",
+    "pgmajfault",
+    "pgrefill",
+    "pgscan",
+    "pgsteal",
+    "shmem",
+    "slab",
+    "slab_reclaimable",
+    "slab_unreclaimable",
+    "sock",
+    "thp_collapse_alloc",
+    "thp_fault_alloc",
+    "unevictable",
+    "workingset_activate",
+    "workingset_nodereclaim",
+    "workingset_refault",
+];
+
+fn known(stat: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let count = |name: &str| (name.to_owned(), stat.get(name).copied().unwrap_or(0));
+    MEMORY.into_iter().map(count).collect()
+}
+
+/// Of one tree of control groups Docker tells two numbers of each device, in small letters; and nothing at all where
+/// nothing was read or written.
+fn read_and_written(entries: &[runtime::cgroup::IoEntry]) -> Option<Vec<BlkioEntry>> {
+    let entry = |one: &runtime::cgroup::IoEntry| {
+        let op = match one.operation.as_str() {
+            "Read" => "read",
+            "Write" => "write",
+            _ => return None,
+        };
+        Some(BlkioEntry { major: one.major, minor: one.minor, op: op.to_owned(), value: one.value })
+    };
+    let told: Vec<BlkioEntry> = entries.iter().filter_map(entry).collect();
+    (!told.is_empty()).then_some(told)
 }
 
 /// Nanoseconds that all processors have spent on anything, idleness included.
@@ -120,7 +184,7 @@ fn host_memory() -> u64 {
 }
 
 /// The container's own devices, read where its first process sees them.
-fn devices(record: &Record) -> std::collections::BTreeMap<String, NetworkStats> {
+fn devices(record: &Record) -> BTreeMap<String, NetworkStats> {
     if record.host().network_mode == "host" {
         return Default::default();
     }
@@ -145,4 +209,28 @@ fn devices(record: &Record) -> std::collections::BTreeMap<String, NetworkStats> 
             (name.trim() != "lo").then(|| (name.trim().to_owned(), stats))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_one_tree() {
+        let entry = |operation: &str, value| runtime::cgroup::IoEntry {
+            major: 8,
+            minor: 0,
+            operation: operation.to_owned(),
+            value,
+        };
+        let told = read_and_written(&[entry("Read", 1), entry("Write", 2), entry("Discard", 3)]);
+        let told: Vec<(String, u64)> =
+            told.unwrap().into_iter().map(|entry| (entry.op, entry.value)).collect();
+        assert_eq!(told, [("read".to_owned(), 1), ("write".to_owned(), 2)]);
+        assert_eq!(read_and_written(&[]), None);
+
+        let stat = [("anon", 7), ("percpu", 8)].map(|(name, value)| (name.to_owned(), value));
+        let known = known(&stat.into());
+        assert_eq!((known["anon"], known["sock"], known.len()), (7, 0, 31));
+    }
 }

@@ -59,8 +59,6 @@ pub fn restore(criu: &Criu, from: &Restore, create: Create) -> Result<Running> {
     let stage = Stage::at(create.state_dir.join("restore"));
     let terminal = create.spec.process.as_ref().is_some_and(|process| process.terminal);
     let mut options = Options {
-        images: images.number(),
-        work: Some(work.number()),
         log_file: "restore.log".to_owned(),
         root: Some(stage.root().to_string_lossy().into_owned()),
         tcp_established: from.settings.tcp_established,
@@ -104,14 +102,24 @@ pub fn restore(criu: &Criu, from: &Restore, create: Create) -> Result<Running> {
                 drop(ours);
                 // A panic must not climb into what the parent was doing when it made this copy.
                 let _failed = catch_unwind(AssertUnwindSafe(|| {
-                    become_criu(criu, &stage, &plan, &sources, &joiner, theirs, &inherited)
+                    match enter(&stage, &plan, &sources, &joiner)
+                        .and_then(|()| Ok([Work::open(&images.path)?, Work::open(&work.path)?]))
+                    {
+                        Ok(here) => become_criu(criu, &here, theirs, &inherited),
+                        // If nobody listens any more, there is nobody to tell.
+                        Err(error) => tell(&theirs, error.to_string().as_bytes(), &[]),
+                    }
                 }));
                 exit_now(1)
             }
             Fork::Parent { pidfd, .. } => {
                 drop(theirs);
                 let conversation = Conversation::over(ours);
-                let answer = conversation.ask(&rpc::request(Kind::Restore, Some(&options)));
+                let answer = conversation.take_directories().and_then(|[images, work]| {
+                    options.images = images.as_raw_fd();
+                    options.work = Some(work.as_raw_fd());
+                    conversation.ask(&rpc::request(Kind::Restore, Some(&options)))
+                });
                 let terminal = conversation.take_terminal();
                 drop(conversation);
                 spawn::reap(&pidfd)?;
@@ -236,23 +244,35 @@ fn attach(tree: BorrowedFd, place: &Path) -> Result<()> {
         .context(|| format!("cannot mount at {}", place.display()))
 }
 
-/// The child: goes where the container shall be, puts its file system together, and becomes CRIU.
-fn become_criu(
-    criu: &Criu,
-    stage: &Stage,
-    plan: &Plan,
-    sources: &Sources,
-    joiner: &cgroup::Joiner,
-    socket: OwnedFd,
-    inherited: &[BorrowedFd],
-) -> Result<()> {
+/// The child: goes where the container shall be, and puts its file system together.
+fn enter(stage: &Stage, plan: &Plan, sources: &Sources, joiner: &cgroup::Joiner) -> Result<()> {
     sys::signal::reset_all();
     sys::signal::set_mask(&sys::signal::Set::empty())
         .context(|| "cannot unblock signals".to_owned())?;
     joiner.join()?;
     sys::ns::unshare(CloneFlags::NEWNS).context(|| "cannot make a mount namespace".to_owned())?;
     rootfs::isolate()?;
-    stage.fill(plan, sources)?;
+    stage.fill(plan, sources)
+}
+
+fn tell(socket: &OwnedFd, words: &[u8], directories: &[BorrowedFd]) -> Result<()> {
+    sys::socket::send_with_fds(socket, words, directories)
+        .context(|| "cannot tell who restores".to_owned())?;
+    Ok(())
+}
+
+/// The child becomes CRIU, with what it shall have.
+///
+/// CRIU mounts in the directory that it works in, which the kernel allows only where the directory is of its own mount
+/// namespace; and it opens it by the number that whoever made the socket has of it. So the parent is given both as they
+/// are here.
+fn become_criu(
+    criu: &Criu,
+    [images, work]: &[Work; 2],
+    socket: OwnedFd,
+    inherited: &[BorrowedFd],
+) -> Result<()> {
+    tell(&socket, b"here", &[images.fd(), work.fd()])?;
     sys::process::close_on_exec_from(3).context(|| "cannot close descriptors".to_owned())?;
     for fd in inherited.iter().copied().chain([socket.as_fd()]) {
         rustix::io::fcntl_setfd(fd, FdFlags::empty())

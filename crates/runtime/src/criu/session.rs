@@ -1,7 +1,7 @@
 //! A conversation with `criu swrk`: requests and answers over a socket pair.
 
 use std::fs;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -94,6 +94,10 @@ impl Work {
         self.fd.as_raw_fd()
     }
 
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+
     /// The first error in one of its logs: those after it only say what became of it.
     fn complaint(&self, log: &str) -> Option<String> {
         const LONGEST: usize = 4 << 20;
@@ -125,6 +129,17 @@ impl Conversation {
 
     pub(super) fn take_terminal(&self) -> Option<OwnedFd> {
         self.terminal.take()
+    }
+
+    /// What it works in, as it has it where it is; or why it could not begin.
+    pub(super) fn take_directories(&self) -> Result<[OwnedFd; 2]> {
+        let mut bytes = vec![0; 4 << 10];
+        let received = sys::socket::recv_with_fds(&self.socket, &mut bytes)
+            .context(|| "cannot hear criu".to_owned())?;
+        received.fds.try_into().map_err(|_| match &bytes[..received.bytes] {
+            [] => Error::internal("criu could not be begun"),
+            why => Error::internal(String::from_utf8_lossy(why)),
+        })
     }
 
     /// One request to its last answer; notifications on the way are taken note of.

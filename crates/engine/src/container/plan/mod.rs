@@ -302,7 +302,7 @@ impl Plan {
                     host.oom_score_adj
                 ))
             })?,
-            init: host.init.unwrap_or(settings.init),
+            init: init(host, settings),
             cgroup_parent: match host.resources.cgroup_parent.as_str() {
                 "" => settings.cgroup_parent.clone(),
                 parent => {
@@ -467,6 +467,11 @@ fn sysctls(host: &HostConfig) -> Result<BTreeMap<String, String>> {
         }
     }
     Ok(host.sysctls.clone())
+}
+
+/// Whether a process of ours is the first, and the program its child.
+pub(crate) fn init(host: &HostConfig, settings: &Settings) -> bool {
+    host.init.unwrap_or(settings.init)
 }
 
 pub(crate) fn runtime(name: &str, settings: &Settings) -> Result<Option<PathBuf>> {

@@ -246,7 +246,8 @@ impl Side {
             let _absent = self.client.ask("POST", &format!("/containers/{name}/wait"), None);
         }
         note(&mut seen, "", &output);
-        if row.options.iter().any(|word| word == "--cidfile") {
+        // The other one is there before, and stays as it is.
+        if row.options.iter().any(|word| word == "OWN/cid") {
             let cid = std::fs::read_to_string(self.own.join("cid"));
             seen.insert("cidfile".to_owned(), cid.unwrap_or_default());
         }
@@ -341,31 +342,37 @@ fn flatten(path: &str, value: &Value, seen: &mut Seen) {
     }
 }
 
-/// All rows of both sides, some at a time.
-pub(crate) fn observe_all(sides: &[Side; 2], rows: &[Row]) -> [Vec<Seen>; 2] {
+/// All rows of both sides, some at a time. What both have of a row is told as soon as it is there.
+pub(crate) fn observe_all(
+    sides: &[Side; 2],
+    rows: &[Row],
+    mut told: impl FnMut(usize, Seen, Seen),
+) {
+    let next = [const { AtomicUsize::new(0) }; 2];
     std::thread::scope(|scope| {
-        let started = sides.each_ref().map(|side| {
-            let next = std::sync::Arc::new(AtomicUsize::new(0));
-            let work = move |next: std::sync::Arc<AtomicUsize>| {
-                let mut done = Vec::new();
-                loop {
-                    let number = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(row) = rows.get(number) else { return done };
-                    done.push((number, side.observe(number, row)));
+        let (seen_by, seen) = std::sync::mpsc::channel();
+        for (whose, side) in sides.iter().enumerate() {
+            for _ in 0..WORKERS {
+                let (seen_by, next) = (seen_by.clone(), &next[whose]);
+                scope.spawn(move || {
+                    loop {
+                        let number = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(row) = rows.get(number) else { return };
+                        let _told = seen_by.send((whose, number, side.observe(number, row)));
+                    }
+                });
+            }
+        }
+        drop(seen_by);
+        let mut halves: BTreeMap<usize, (usize, Seen)> = BTreeMap::new();
+        for (whose, number, seen) in seen {
+            match halves.remove(&number) {
+                None => {
+                    halves.insert(number, (whose, seen));
                 }
-            };
-            [(); WORKERS].map(|()| {
-                let next = next.clone();
-                scope.spawn(move || work(next))
-            })
-        });
-        started.map(|workers| {
-            let mut all: Vec<(usize, Seen)> = workers
-                .into_iter()
-                .flat_map(|worker| worker.join().expect("no row panics"))
-                .collect();
-            all.sort_by_key(|(number, _)| *number);
-            all.into_iter().map(|(_, seen)| seen).collect()
-        })
-    })
+                Some((0, theirs)) => told(number, theirs, seen),
+                Some((_, ours)) => told(number, seen, ours),
+            }
+        }
+    });
 }
