@@ -108,6 +108,7 @@ impl Container {
                 parent_images: None,
                 link_remap: false,
                 tcp_skip_in_flight: false,
+                network: criu::Network::Given,
                 settings: &settings,
             },
         )

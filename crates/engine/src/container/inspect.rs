@@ -14,6 +14,7 @@ use super::Container;
 use super::health::{self, Health};
 use super::plan;
 use super::record::Record;
+use super::start::TASK;
 use super::state::Phase;
 
 impl Container {
@@ -71,10 +72,10 @@ impl Container {
         })
     }
 
-    /// Known from the first start on.
+    /// Known from the first time on that the runtime was asked, whatever came of it.
     fn apparmor_profile(&self, record: &Record) -> String {
         match record.state.phase {
-            Phase::Created => String::new(),
+            Phase::Created if !record.state.error.starts_with(TASK) => String::new(),
             _ => plan::apparmor_profile(record.host(), &self.rooms.settings()).unwrap_or_default(),
         }
     }

@@ -228,7 +228,11 @@ impl Container {
         });
         drop(held);
         let launched = launched.map_err(|failure| LaunchError {
-            error: words("failed to create task for container: failed to create shim task: OCI runtime create failed", failure.exit_code, failure.error),
+            error: words(
+                &format!("{TASK}: failed to create shim task: OCI runtime create failed"),
+                failure.exit_code,
+                failure.error,
+            ),
             ..failure
         })?;
         Ok(Running { launched, endpoints, ports })
@@ -329,6 +333,9 @@ impl Container {
     }
 }
 
+/// What a failure begins with where all was there that a runtime needs.
+pub(super) const TASK: &str = "failed to create task for container";
+
 /// A failure of the runtime as Docker tells it. Its clients look into the sentence for what to exit with.
 pub(super) fn words(what: &str, exit_code: i32, error: Error) -> Error {
     let kind = if matches!(exit_code, 126 | 127) { Kind::Invalid } else { error.kind() };
@@ -340,7 +347,7 @@ pub(super) fn words(what: &str, exit_code: i32, error: Error) -> Error {
     }
     // Before any runtime is asked, too.
     if chain.starts_with("failed to initialize logging driver") {
-        return Error::new(kind, format!("failed to create task for container: {chain}"));
+        return Error::new(kind, format!("{TASK}: {chain}"));
     }
     let begin = "unable to start container process: ";
     let begin = if chain.contains(begin) { "" } else { begin };

@@ -31,7 +31,17 @@ pub struct Dump<'a> {
     pub parent_images: Option<&'a str>,
     pub link_remap: bool,
     pub tcp_skip_in_flight: bool,
+    pub network: Network,
     pub settings: &'a Settings,
+}
+
+/// Whose the container's network namespace is, if it is not the host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Network {
+    /// Made by somebody else, before and again; only what is bound to it is kept.
+    Given,
+    /// Made with the container, and kept with it.
+    Own,
 }
 
 /// Dumps it. `Kind::NotImplemented` where CRIU or the kernel cannot, or not a container of this sort.
@@ -74,7 +84,8 @@ pub fn dump(criu: &Criu, dump: &Dump) -> Result<()> {
         empty_namespaces: empty_namespaces(dump.settings),
         ..Options::default()
     };
-    if !dump.settings.empty_network && process.lives_elsewhere("net")? {
+    let given = dump.network == Network::Given && !dump.settings.empty_network;
+    if given && process.lives_elsewhere("net")? {
         let inode = process.namespace("net")?;
         options.external.push(format!("net[{inode}]:{NETWORK}"));
     }

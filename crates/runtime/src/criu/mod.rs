@@ -12,7 +12,7 @@ mod wire;
 
 use std::path::PathBuf;
 
-pub use dump::{Dump, dump};
+pub use dump::{Dump, Network, dump};
 pub use restore::{Restore, restore};
 pub use rpc::Cgroups;
 pub use session::Criu;

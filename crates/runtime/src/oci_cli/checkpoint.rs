@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use oci::runtime::Status;
+use oci::runtime::{NamespaceType, Status};
 use rustix::process::Pid;
 use stdx::{Context, Error, Result};
 
@@ -11,7 +11,7 @@ use super::record::Container;
 use super::run::{Born, Bundle};
 use super::{Global, foreground, id};
 use crate::Options;
-use crate::criu::{self, Cgroups, Criu, Dump, Restore, Settings};
+use crate::criu::{self, Cgroups, Criu, Dump, Network, Restore, Settings};
 
 pub(super) const CHECKPOINT: &[Flag] = &[
     Flag::value("image-path"),
@@ -73,6 +73,7 @@ pub(super) fn checkpoint(global: &Global, flags: &Flags) -> Result<u8> {
     }
     let pid = Pid::from_raw(container.record.pid);
     let (leave_running, pre_dump) = (flags.has("leave-running"), flags.has("pre-dump"));
+    let linux = container.record.spec.linux_or_default();
     let dump = Dump {
         pid: pid.context(|| "the container has no process".to_owned())?,
         spec: &container.record.spec,
@@ -83,6 +84,10 @@ pub(super) fn checkpoint(global: &Global, flags: &Flags) -> Result<u8> {
         parent_images,
         link_remap: flags.has("link-remap"),
         tcp_skip_in_flight: flags.has("tcp-skip-in-flight"),
+        network: match linux.namespace(NamespaceType::Network) {
+            Some(network) if network.path.is_none() => Network::Own,
+            _ => Network::Given,
+        },
         settings: &settings,
     };
     criu::dump(&find(global)?, &dump)?;

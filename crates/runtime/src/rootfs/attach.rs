@@ -42,9 +42,7 @@ impl Assembly<'_> {
                 Ok(())
             }
             Kind::Mqueue => self.mount_new(mount, "mqueue", &self.directory(mount)?).map(drop),
-            Kind::Cgroup => {
-                cgroupfs::mount(&self.root, mount, self.plan.cgroup_namespace, location)
-            }
+            Kind::Cgroup => cgroupfs::mount(&self.root, mount, self.plan.cgroups, location),
             Kind::Other(kind) => match source {
                 Some(made) => {
                     let change = Change { set: mount.options.fresh(), ..Change::default() };

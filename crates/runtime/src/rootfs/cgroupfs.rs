@@ -1,4 +1,4 @@
-//! `/sys/fs/cgroup` inside: the container's own groups, and nobody else's.
+//! `/sys/fs/cgroup` inside: the container's own groups, and nobody else's unless it was given the host's namespace.
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use sys::mount::{Attr, Change, Reach, mount_setattr};
 
 use super::attach::{attach, directory, new_mount};
 use super::options::Options;
-use super::plan::{Kind, PlannedMount};
+use super::plan::{Kind, PlannedMount, ShownCgroups};
 use super::root::{Make, RootFd};
 use super::sources::clone_tree;
 use crate::cgroup::{Location, Place, SYSTEMD};
@@ -17,24 +17,27 @@ use crate::cgroup::{Location, Place, SYSTEMD};
 pub(super) fn mount(
     root: &RootFd,
     mount: &PlannedMount,
-    own_namespace: bool,
+    shown: ShownCgroups,
     location: &Location,
 ) -> Result<()> {
     if location.v1().is_empty() {
         let place = directory(root, &mount.destination)?;
         return match location.unified() {
-            Some(unified) => attach(&show(unified, mount, own_namespace)?, &place),
+            Some(unified) if shown == ShownCgroups::All => {
+                attach(&bound(&unified.mount_point, mount)?, &place)
+            }
+            Some(unified) => attach(&show(unified, mount, shown)?, &place),
             None => Ok(()),
         };
     }
-    mount_v1(root, mount, own_namespace, location)
+    mount_v1(root, mount, shown, location)
 }
 
 /// A directory for each hierarchy the container is in, on a small tmpfs, with links for controllers that live together.
 fn mount_v1(
     root: &RootFd,
     mount: &PlannedMount,
-    own_namespace: bool,
+    shown: ShownCgroups,
     location: &Location,
 ) -> Result<()> {
     let place = directory(root, &mount.destination)?;
@@ -55,7 +58,7 @@ fn mount_v1(
     for hierarchy in location.v1().iter().chain(location.unified()) {
         let Some(name) = hierarchy.mount_point.file_name() else { continue };
         let found = inside.find_or_make(Path::new(name), Make::Directory)?;
-        attach(&show(hierarchy, mount, own_namespace)?, &found.fd)
+        attach(&show(hierarchy, mount, shown)?, &found.fd)
             .context(|| format!("cannot show cgroup {}", hierarchy.full_path().display()))?;
         for controller in hierarchy
             .controllers
@@ -76,9 +79,9 @@ fn mount_v1(
 
 /// One hierarchy: with a namespace of its own a container mounts it and sees its group as the root; without, its
 /// directory is bound there, read-only where asked.
-fn show(place: &Place, mount: &PlannedMount, own_namespace: bool) -> Result<OwnedFd> {
+fn show(place: &Place, mount: &PlannedMount, shown: ShownCgroups) -> Result<OwnedFd> {
     let attr = mount.options.fresh();
-    if own_namespace {
+    if shown == ShownCgroups::Namespace {
         let made = match place.controllers.as_slice() {
             [] => new_mount("cgroup2", &plain(mount), &[], attr),
             controllers => {
@@ -94,11 +97,15 @@ fn show(place: &Place, mount: &PlannedMount, own_namespace: bool) -> Result<Owne
             other => return other,
         }
     }
-    let path = place.full_path();
-    let tree = clone_tree(&path, Reach::Mount)
+    bound(&place.full_path(), mount)
+}
+
+/// Not mounted anew: where the namespace is the host's, the options of the new mount would become those of the host's.
+fn bound(path: &Path, mount: &PlannedMount) -> Result<OwnedFd> {
+    let tree = clone_tree(path, Reach::Mount)
         .context(|| format!("cannot open cgroup {}", path.display()))?;
     // Without a namespace of its own a writable group is a way to the parent's (CVE-2023-25809).
-    let safe = attr | Attr::NOSUID | Attr::NODEV | Attr::NOEXEC;
+    let safe = mount.options.fresh() | Attr::NOSUID | Attr::NODEV | Attr::NOEXEC;
     mount_setattr(&tree, Reach::Mount, &Change { set: safe, ..Change::default() })?;
     Ok(tree)
 }

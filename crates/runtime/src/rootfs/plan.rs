@@ -27,8 +27,7 @@ pub(crate) struct Plan {
     /// What the finished root gets.
     pub root_propagation: Option<(Propagation, Reach)>,
     pub pivot: Pivot,
-    /// The container has a cgroup namespace of its own.
-    pub cgroup_namespace: bool,
+    pub cgroups: ShownCgroups,
     pub cwd: PathBuf,
 }
 
@@ -75,6 +74,28 @@ const ALLOWED_BELOW_PROC: [&str; 10] = [
     "/proc/uptime",
 ];
 
+/// What `/sys/fs/cgroup` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ShownCgroups {
+    /// By a cgroup namespace of the container's own its group is the root.
+    Namespace,
+    /// Its groups and what is below them. So with hierarchies of version 1, and for users that are not the host's.
+    Groups,
+    /// Where the hierarchy is one, all of it: `/proc/self/cgroup` tells a path from its root.
+    All,
+}
+
+impl ShownCgroups {
+    fn of(linux: &oci::runtime::Linux) -> Self {
+        let has = |kind| linux.namespace(kind).is_some();
+        match (has(NamespaceType::Cgroup), has(NamespaceType::User)) {
+            (true, _) => Self::Namespace,
+            (false, true) => Self::Groups,
+            (false, false) => Self::All,
+        }
+    }
+}
+
 impl Plan {
     pub(crate) fn of(
         spec: &Spec,
@@ -109,7 +130,7 @@ impl Plan {
             },
             root_propagation: propagation,
             pivot,
-            cgroup_namespace: linux.namespace(NamespaceType::Cgroup).is_some(),
+            cgroups: ShownCgroups::of(&linux),
             cwd: process.map(|process| process.cwd.clone()).unwrap_or_default(),
         })
     }

@@ -54,6 +54,12 @@ fn a_container_is_kept_and_comes_back() {
     }
     assert!(request["freezer"][0].as_str().unwrap().contains(&house.cgroup_parent()));
 
+    house.ok(&["run", "-d", "--init", "--name", "first", "busybox", "sleep", "1001"]);
+    assert_eq!(
+        refused(&house, &["checkpoint", "create", "first", "one"]),
+        "Error response from daemon: Cannot checkpoint container first: checkpoint not supported for containers with --init: their first process cannot be dumped"
+    );
+    house.ok(&["rm", "-f", "first"]);
     assert_eq!(
         refused(&house, &["checkpoint", "create", "ck", "one"]),
         "Error response from daemon: cannot checkpoint container ck: checkpoint with name one already exists for container ck"
