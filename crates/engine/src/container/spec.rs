@@ -491,20 +491,7 @@ fn host_devices() -> Vec<oci::runtime::Device> {
         container: "/dev".to_owned(),
         access: "rwm".to_owned(),
     };
-    let ours = [
-        "/dev/pts",
-        "/dev/shm",
-        "/dev/mqueue",
-        "/dev/console",
-        "/dev/ptmx",
-        "/dev/fd",
-        "/dev/tty",
-        "/dev/null",
-        "/dev/zero",
-        "/dev/full",
-        "/dev/random",
-        "/dev/urandom",
-    ];
+    let ours = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/console", "/dev/ptmx", "/dev/fd"];
     Device::stat(&plan)
         .unwrap_or_default()
         .into_iter()

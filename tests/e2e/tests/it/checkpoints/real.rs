@@ -113,7 +113,7 @@ fn a_bundle_with_a_terminal_and_a_network_goes_on() {
     let name = format!("criu{}", std::process::id());
 
     let mut first = Terminal::spawn(&at(&runtime(&["run", &name]), place.path()), 24, 80);
-    first.wait_for("terminal\r\n3\r\n");
+    first.wait_for("\r\n3\r\n");
     succeed(runtime(&["checkpoint", "--image-path", images, &name]));
     let (rest, status) = first.end();
     assert_eq!(status.code(), Some(137), "{rest}");
