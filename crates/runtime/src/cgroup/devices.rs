@@ -5,11 +5,14 @@
 //! differently is refused.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 
 use oci::runtime::DeviceRule;
 use stdx::{Context, Error, Result};
 use sys::bpf::Instruction;
+
+use crate::userns::in_initial_user_namespace;
 
 /// A rule, its words read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,8 +246,16 @@ fn text(device: Device, access: u8) -> String {
 /// Puts the rules over a v2 group as a program; the one before is replaced in one step.
 pub(super) fn attach(cgroup: BorrowedFd<'_>, rules: &[Rule]) -> Result<()> {
     let what = || "cannot attach the device program to the cgroup".to_owned();
-    let program = sys::bpf::load_device_program(&program(rules))
-        .context(|| "cannot load the device program".to_owned())?;
+    let program = match sys::bpf::load_device_program(&program(rules)) {
+        // Who is root in a user namespace only may not load it. Nor can anybody there make a device's node, or open one
+        // that was not given.
+        Err(err)
+            if err.kind() == io::ErrorKind::PermissionDenied && !in_initial_user_namespace() =>
+        {
+            return Ok(());
+        }
+        loaded => loaded.context(|| "cannot load the device program".to_owned())?,
+    };
     let before = sys::bpf::device_programs(cgroup).context(what)?;
     match before.as_slice() {
         [one] => sys::bpf::attach_device_program(cgroup, program.as_fd(), Some(one.as_fd()))
