@@ -39,7 +39,7 @@ impl Networks {
         request: &AttachRequest,
         namespace: Option<OwnedFd>,
     ) -> Result<Attachment> {
-        self.detach(&request.container)?;
+        self.detach(&request.container);
         let request =
             &AttachRequest { networks: self.core.lease_all(&request.networks)?, ..request.clone() };
         let mut endpoints = self.once_settled(|| self.core.take(request)).inspect_err(|_| {
@@ -81,33 +81,28 @@ impl Networks {
         Ok(Attachment { netns: Some(netns::namespace_at(path)?), endpoints: Vec::new() })
     }
 
-    /// Frees a container's ports and forgets its names, ahead of all else that [`detach`](Self::detach) does: whoever hears
-    /// of its end may want them at once.
+    /// Frees a container's ports and forgets its names, at once: whoever comes next may want the same ports, and nobody shall
+    /// hear of it any more.
     pub fn withdraw(&self, container: &Id) {
         let endpoints = self.core.model().of(container);
         self.core.close(&endpoints);
         self.core.withdraw(&endpoints, Gone::Containers);
     }
 
-    /// Disconnects a container from everything. Returns at once: the kernel is told by a worker, and an address is free
-    /// when its device is gone. A container that is not connected is fine.
-    pub fn detach(&self, container: &Id) -> Result<()> {
+    /// Disconnects a container from everything, and says whether it was connected. Returns at once: the kernel is told by a
+    /// worker, and an address is free when its device is gone.
+    pub fn detach(&self, container: &Id) -> bool {
+        self.withdraw(container);
         let endpoints = {
             let mut model = self.core.model();
             let endpoints = model.of(container);
             model.leaving.extend(endpoints.iter().map(|endpoint| endpoint.endpoint_id.clone()));
             endpoints
         };
-        if endpoints.is_empty() {
-            return Ok(());
-        }
-        // At once: whoever comes next may want the same ports, and nobody shall hear of it any more.
-        self.core.close(&endpoints);
         self.core.cut_links(&endpoints);
-        self.core.withdraw(&endpoints, Gone::Containers);
         endpoints.iter().for_each(|endpoint| self.core.tell("disconnect", endpoint));
         self.hand_over(&endpoints);
-        Ok(())
+        !endpoints.is_empty()
     }
 
     /// Has endpoints taken out. Whoever detaches them waits for plugins himself, so that nobody else has to.

@@ -131,16 +131,19 @@ impl Container {
         }
         endpoints::disconnected(&mut record.endpoints);
         record.ports.clear();
-        self.withdraw(&before).await;
-        self.save(record)?;
-        self.rooms.images.set_running(self.cell.id.as_str(), false);
-        self.execs_ended();
-        self.clients_may_go();
+        self.part(&before).await;
         let seconds = (exit.at.unix_nanos() - ran.unix_nanos()).max(0) / 1_000_000_000;
-        self.event(
-            "die",
-            &[("exitCode", exit.code.to_string()), ("execDuration", seconds.to_string())],
-        );
+        {
+            let _telling = self.cell.telling();
+            self.save(record)?;
+            self.rooms.images.set_running(self.cell.id.as_str(), false);
+            self.execs_ended();
+            self.event(
+                "die",
+                &[("exitCode", exit.code.to_string()), ("execDuration", seconds.to_string())],
+            );
+            self.clients_may_go();
+        }
         match next {
             Next::Rest => self.release().await,
             // Gives everything back, and more.
@@ -154,24 +157,31 @@ impl Container {
         Ok(())
     }
 
-    /// Before anybody hears of the end: what others may want to have next.
-    async fn withdraw(&self, record: &Record) {
-        let named = |network: &String| !matches!(network.as_str(), "bridge" | "host" | "none");
-        let known = !record.ports.is_empty() || record.endpoints.keys().any(named);
+    /// Before anybody hears of the end: what others may want to have next. Whoever has waited for it finds its ports free, and
+    /// its networks and volumes without it.
+    async fn part(&self, record: &Record) {
+        let named = |network: &String| !matches!(network.as_str(), "host" | "none");
+        let connected = record.endpoints.keys().any(named);
         let foreign = record.mounts.iter().any(super::volumes::is_foreign);
-        if !known && !foreign {
+        if !connected && !foreign {
             return;
         }
         let this = self.clone();
         tokiox::blocking(move || {
-            if known {
-                this.rooms.networks.withdraw(&this.cell.id);
-            }
+            this.disconnect();
             if foreign {
                 this.unmount_foreign();
             }
         })
         .await;
+    }
+
+    /// Takes it out of its networks, if it is in any.
+    fn disconnect(&self) {
+        let start = Instant::now();
+        if self.rooms.networks.detach(&self.cell.id) {
+            self.rooms.metrics.release.since(start);
+        }
     }
 
     /// Tells plugins that this container uses their volumes no more. Those that were told are not told again.
@@ -240,13 +250,7 @@ impl Container {
     /// waits for it.
     pub(super) fn release_blocking(&self) -> Option<shim::Leaving> {
         let id = &self.cell.id;
-        let start = Instant::now();
-        match self.rooms.networks.detach(id) {
-            Ok(()) => self.rooms.metrics.release.since(start),
-            Err(error) => {
-                tracing::warn!(container = %id, error = %error.chain(), "cannot take the network back");
-            }
-        }
+        self.disconnect();
         if self.record().mounts.iter().any(super::volumes::is_foreign) {
             self.unmount_foreign();
         }

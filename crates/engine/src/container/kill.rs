@@ -38,6 +38,7 @@ impl Container {
             // reported by `inspect`, not by an answer that never comes.
             let down = exited.wait_for(|record| !record.state.phase.is_up());
             let _late = tokio::time::timeout(std::time::Duration::from_secs(10), down).await;
+            drop(self.cell.telling());
         }
         Ok(())
     }

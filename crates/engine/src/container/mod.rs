@@ -71,6 +71,8 @@ pub(crate) struct Cell {
     now: watch::Sender<Arc<Record>>,
     /// Held through each transition, so that there is nothing to undo halfway.
     pub(crate) gate: Gate<()>,
+    /// Held from before an end is shown until it has been told of.
+    telling: Mutex<()>,
     live: Mutex<Live>,
 }
 
@@ -95,6 +97,7 @@ impl Cell {
             id: record.id.clone(),
             now: watch::channel(Arc::new(record)).0,
             gate: Gate::new(()),
+            telling: Mutex::default(),
             live: Mutex::default(),
         }
     }
@@ -112,6 +115,12 @@ impl Cell {
         self.now.send_modify(|record| {
             *record = Arc::new(Record { gone: true, ..Record::clone(record) })
         });
+    }
+
+    /// For whoever shows an end and tells of it; and for those who have seen one, so that nobody who waited for it is ahead of
+    /// its event.
+    pub(crate) fn telling(&self) -> MutexGuard<'_, ()> {
+        self.telling.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn live(&self) -> MutexGuard<'_, Live> {

@@ -32,6 +32,7 @@ impl Container {
         tokiox::to_the_end(async move {
             this.stay_down().await?;
             this.bring_down(number, grace).await?;
+            drop(this.cell.telling());
             this.event("stop", &[]);
             Ok(())
         })

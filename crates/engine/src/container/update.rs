@@ -6,7 +6,7 @@
 use api::container::{NetRate, Resources, UpdateBody, UpdateResponse};
 use oci::runtime::{Cpu, Memory, Pids, Resources as Limits};
 use runtime::cgroup::Support;
-use stdx::{Context, Error, Result};
+use stdx::{Context, Error, Kind, Result};
 
 use super::Container;
 use super::plan::{self, Plan};
@@ -97,9 +97,16 @@ impl Container {
             return Ok(());
         }
         let asked = limits.clone();
-        if let Err(error) = self.with_shim(move |shim| shim.update(&asked)).await {
-            self.take_update_back(before, &limits, support).await;
-            return Err(error);
+        match self.with_shim(move |shim| shim.update(&asked)).await {
+            Ok(()) => {}
+            // It has just ended, and nobody has been told: what is written down is for its next life.
+            Err(error) if matches!(error.kind(), Kind::Conflict | Kind::NotFound) => {
+                return self.save(Record { limits_pending: false, ..next });
+            }
+            Err(error) => {
+                self.take_update_back(before, &limits, support).await;
+                return Err(error);
+            }
         }
         if let Err(error) = self.follow_reach().await {
             self.take_update_back(before, &limits, support).await;

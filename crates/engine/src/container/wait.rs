@@ -6,9 +6,9 @@ use api::container::WaitResponse;
 use stdx::time::Timestamp;
 use tokio::sync::watch;
 
-use super::Container;
 use super::record::Record;
 use super::state::{Phase, State};
+use super::{Cell, Container};
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum WaitCondition {
@@ -25,6 +25,7 @@ pub struct Waiting {
     /// When the last run had ended as the wait began.
     finished: Timestamp,
     records: watch::Receiver<Arc<Record>>,
+    cell: Arc<Cell>,
 }
 
 impl Container {
@@ -32,7 +33,7 @@ impl Container {
     pub fn wait(&self, condition: WaitCondition) -> Waiting {
         let records = self.cell.subscribe();
         let finished = records.borrow().state.finished_at;
-        Waiting { condition, finished, records }
+        Waiting { condition, finished, records, cell: Arc::clone(&self.cell) }
     }
 }
 
@@ -42,6 +43,7 @@ impl Waiting {
         loop {
             let record = Arc::clone(&self.records.borrow_and_update());
             if record.gone || self.condition.holds(&record.state, self.finished) {
+                drop(self.cell.telling());
                 return answer(&record.state);
             }
             if self.records.changed().await.is_err() {

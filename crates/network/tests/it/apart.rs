@@ -76,12 +76,12 @@ fn a_link(filtered: bool) {
         // The next one at the address is not the one that was meant.
         let (parent, web) = linked(&daemon, &request.container);
         comes_to_enter(&web, &db, 80);
-        daemon.networks.detach(&request.container).unwrap();
+        daemon.networks.detach(&request.container);
         drop(db);
         daemon.networks.settle();
         let (_, heir, _doors) = shop(&daemon);
         assert!(!enters(&web, &heir, 80));
-        daemon.networks.detach(&parent.container).unwrap();
+        daemon.networks.detach(&parent.container);
         let table = run(&["nft", "list", "set", "inet", "gantry-gt-link", "linked4"]);
         assert!(!table.contains("elements"), "{table}");
     });
@@ -129,7 +129,7 @@ fn whoever_turns_the_switch_lets_nobody_in() {
         // Who comes now is kept apart in the same way; and back again.
         let (third, _next) = daemon.attach("bridge");
         assert_eq!(ports(), [true, true, true]);
-        daemon.networks.detach(&third).unwrap();
+        daemon.networks.detach(&third);
         daemon.networks.settle();
         filter_bridges(true);
         until([false, false]);

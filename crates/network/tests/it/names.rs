@@ -361,7 +361,7 @@ fn sockets_are_used_again_and_not_for_long() {
         assert!(distinct.len() < ports.len() / 2, "{} ports", distinct.len());
         let most = distinct.iter().map(|port| ports.iter().filter(|one| one == port).count());
         assert!(most.max().unwrap() <= 128, "one port for long");
-        daemon.networks.detach(&id).unwrap();
+        daemon.networks.detach(&id);
         daemon.networks.settle();
         // One by which the daemon asked may have gone, too.
         assert!(sockets() <= before, "{} sockets, {before} before", sockets());
@@ -405,7 +405,7 @@ fn who_leaves_is_unknown_at_once() {
         let (_, web) = attach(&daemon, "back", "web", &[]);
         let (db_id, db) = attach(&daemon, "back", "db", &[]);
         assert_eq!(ask(&web, "db"), (NO_ERROR, Some(ip(&db))));
-        daemon.networks.detach(&db_id).unwrap();
+        daemon.networks.detach(&db_id);
         assert_eq!(ask(&web, "db"), (SERVER_FAILURE, None));
         assert_eq!(daemon.findings(&[]).len(), 1, "web is not among the known");
     });

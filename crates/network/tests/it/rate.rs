@@ -119,7 +119,7 @@ fn changed_lifted_and_kept() {
         let namespace = rustix::fd::AsFd::as_fd(inside(&one));
         let second = daemon.networks.connect(&container, "web", &wish, namespace).unwrap();
         assert_eq!(queue(&second.host_device()).1 * 8, MEGABIT);
-        daemon.networks.detach(&container).unwrap();
+        daemon.networks.detach(&container);
         daemon.networks.settle();
         assert_eq!(ifbs(), "", "nothing is left");
     });

@@ -143,11 +143,11 @@ fn a_plugins_device_becomes_the_containers() {
         let join = &plugin.asked("NetworkDriver.Join")[0];
         assert_eq!(join["EndpointID"], json!(endpoint.endpoint_id));
         let before = asked(&plugin).len();
-        daemon.networks.detach(&container).unwrap();
+        daemon.networks.detach(&container);
         // Whoever detaches has told the plugin when he returns.
         let after = asked(&plugin).split_off(before);
         assert_eq!(after, ["RevokeExternalConnectivity", "Leave", "DeleteEndpoint"]);
-        daemon.networks.detach(&other.endpoints[0].container).unwrap();
+        daemon.networks.detach(&other.endpoints[0].container);
         daemon.networks.remove("red").unwrap();
         assert_eq!(asked(&plugin).last().unwrap(), "DeleteNetwork");
         assert_eq!(daemon.endpoints_recorded(), 0);
@@ -367,10 +367,10 @@ fn addresses_by_a_plugin() {
         wish.networks[0].ip = Some(Ipv4Addr::new(10, 66, 0, 7));
         let third = daemon.networks.attach(&wish).unwrap();
         assert_eq!(ip(&third), Ipv4Addr::new(10, 66, 0, 7));
-        daemon.networks.detach(&container).unwrap();
-        daemon.networks.detach(&wish.container).unwrap();
+        daemon.networks.detach(&container);
+        daemon.networks.detach(&wish.container);
         assert_eq!(taken(), ["10.66.0.100", "10.66.0.102"]);
-        daemon.networks.detach(&other.endpoints[0].container).unwrap();
+        daemon.networks.detach(&other.endpoints[0].container);
         daemon.networks.remove("counted").unwrap();
         assert_eq!(taken(), [""; 0]);
         assert_eq!(plugin.asked("IpamDriver.ReleasePool").len(), 1);

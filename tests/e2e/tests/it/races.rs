@@ -277,6 +277,71 @@ fn an_exit_waits_for_the_disk() {
     house.ok(&["rm", "ca"]);
 }
 
+/// The next command of a script follows at once.
+#[test]
+fn who_hears_of_an_end_finds_the_network_free() {
+    let house = house();
+    let client = house.client_of_api();
+    let host = json!({"NetworkMode": "net"});
+    let body = json!({"Image": "busybox", "Cmd": ["true"], "HostConfig": host});
+    for _ in 0..25 {
+        expect(&client, "POST", "/networks/create", &json!({"Name": "net"}), 201);
+        expect(&client, "POST", "/containers/create?name=ca", &body, 201);
+        start(&house, "ca");
+        expect(&client, "POST", "/containers/ca/wait", &Value::Null, 200);
+        expect(&client, "DELETE", "/networks/net", &Value::Null, 204);
+        expect(&client, "DELETE", "/containers/ca", &Value::Null, 204);
+    }
+}
+
+/// Its policy and limits are changed while it lives and when it does not, and in between.
+#[test]
+fn one_that_is_about_to_end_is_updated() {
+    let house = house();
+    let client = house.client_of_api();
+    create(&house, "ca", json!({}), "exit 3");
+    for shares in 2..42 {
+        start(&house, "ca");
+        park_timeout(Duration::from_millis(shares % 8));
+        let body = json!({"CpuShares": shares, "RestartPolicy": {"Name": "no"}});
+        expect(&client, "POST", "/containers/ca/update", &body, 200);
+        assert_eq!(inspect(&client, "ca")["HostConfig"]["CpuShares"], shares);
+        expect(&client, "POST", "/containers/ca/wait", &Value::Null, 200);
+    }
+}
+
+/// And whoever asks what has happened hears of it, in the order in which it did.
+#[test]
+fn who_hears_of_an_end_is_not_ahead_of_its_event() {
+    let house = house();
+    let client = house.client_of_api();
+    create(&house, "ca", json!({}), "sleep 600");
+    create(&house, "cb", json!({}), "true");
+    let last = |name: &str, count: usize| {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let now = now.expect("it is after 1970");
+        let filters = format!("%7B%22container%22:%5B%22{name}%22%5D%7D");
+        let until = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
+        let path = format!("/events?since=1&until={until}&filters={filters}");
+        let told = house.api("GET", &path, None).text();
+        let words: Vec<String> = told
+            .lines()
+            .map(|line| {
+                serde_json::from_str::<Value>(line).expect("an event")["Action"].to_string()
+            })
+            .collect();
+        words[words.len() - count..].join(" ")
+    };
+    for _ in 0..25 {
+        start(&house, "ca");
+        expect(&client, "POST", "/containers/ca/stop?t=0", &Value::Null, 204);
+        assert_eq!(last("ca", 2), "\"die\" \"stop\"");
+        start(&house, "cb");
+        expect(&client, "POST", "/containers/cb/wait", &Value::Null, 200);
+        assert_eq!(last("cb", 2), "\"start\" \"die\"");
+    }
+}
+
 #[test]
 fn half_a_filled_volume_is_filled_by_the_next() {
     let house = house();
