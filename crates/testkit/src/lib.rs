@@ -9,6 +9,7 @@ pub mod house;
 pub mod images;
 pub mod netns;
 pub mod plugin;
+pub mod port;
 pub mod python;
 pub mod registry;
 pub mod terminal;

@@ -107,7 +107,7 @@ async fn debians_registry_serves_us() {
         return;
     }
     let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = testkit::port::free();
     let config = dir.path().join("config.yml");
     let text = format!(
         "version: 0.1\nlog: {{level: error}}\nstorage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:{port}\n",

@@ -2,15 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 
 use testkit::House;
-
-/// A port that nobody has at the moment.
-fn address() -> String {
-    let free = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr());
-    free.expect("a port").to_string()
-}
 
 fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("somebody listens");
@@ -34,7 +28,7 @@ fn figures(address: &str) -> BTreeMap<String, f64> {
 
 #[test]
 fn figures_are_served_where_they_are_wanted() {
-    let address = address();
+    let address = format!("127.0.0.1:{}", testkit::port::free());
     let house = House::with(&["--metrics-addr", &address]);
     house.load(&testkit::TestImage::busybox().docker_archive(&["busybox:latest"]));
     // What Debian's dockerd 20.10 serves of its own, and what it counts at once.

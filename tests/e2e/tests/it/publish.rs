@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::json;
-use testkit::House;
 use testkit::house::{PATIENCE, shown};
+use testkit::{House, port};
 
 use crate::containers::house;
 use crate::inside::{pid, within};
@@ -61,12 +61,6 @@ pub(crate) fn local(ip: &str, port: u16) -> SocketAddr {
     SocketAddr::new(ip.parse().expect("an address"), port)
 }
 
-/// A number that is free on this machine in both families, for a moment.
-pub(crate) fn free_port() -> u16 {
-    let socket = TcpListener::bind("[::]:0").expect("a free port");
-    socket.local_addr().expect("an address").port()
-}
-
 fn refusal(house: &House, flags: &[&str]) -> String {
     let args = [&["run", "--rm"][..], flags, &["busybox", "true"]].concat();
     let output = house.docker(&args).output().expect("docker can be executed");
@@ -89,7 +83,7 @@ pub(crate) fn kill_netd(house: &House) {
 #[test]
 fn where_ports_are_reached() {
     let house = house();
-    let (port, alone, six) = (free_port(), free_port(), free_port());
+    let (port, alone, six) = (port::free(), port::free(), port::free());
     let flags = [
         format!("-p={port}:80"),
         format!("-p=127.0.0.1:{alone}:80"),
@@ -135,7 +129,7 @@ fn where_ports_are_reached() {
 #[test]
 fn ranges_and_all_that_is_exposed() {
     let house = house();
-    let first = free_port() / 2 + 10_000;
+    let first = port::free() - 16_000;
     let range = format!("{first}-{}", first + 20);
     run_web(&house, "one", &["-p", &format!("127.0.0.1:{range}:80")]);
     run_web(&house, "two", &["-p", &format!("127.0.0.1:{range}:80")]);
@@ -268,7 +262,7 @@ fn a_protocol_that_the_kernel_lacks() {
         Some(rustix::net::ipproto::SCTP),
     );
     let house = house();
-    let port = free_port();
+    let port = port::free();
     let publish = format!("127.0.0.1:{port}:80/sctp");
     if sctp.is_ok() {
         run_web(&house, "web", &["-p", &publish]);
@@ -288,7 +282,7 @@ fn a_protocol_that_the_kernel_lacks() {
 #[test]
 fn whoever_dies_the_port_lives() {
     let mut house = house();
-    let port = free_port();
+    let port = port::free();
     run_web(&house, "web", &["-p", &format!("{port}:80"), "-p", "127.0.0.1::81/udp"]);
     get(local("127.0.0.1", port));
     let before = house.ok(&["port", "web"]);
@@ -330,7 +324,7 @@ fn whoever_dies_the_port_lives() {
 #[test]
 fn nothing_else_listens() {
     let house = house();
-    let port = free_port();
+    let port = port::free();
     run_web(&house, "web", &["-p", &format!("127.0.0.1:{port}:80")]);
     get(local("127.0.0.1", port));
     let ours = [house.pid(), network::netd::pid(&house.exec_root()).expect("netd runs")];

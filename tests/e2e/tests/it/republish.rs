@@ -4,12 +4,12 @@ use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 
 use serde_json::{Value, json};
-use testkit::House;
 use testkit::house::{shown, succeed};
+use testkit::{House, port};
 
 use crate::containers::house;
 use crate::inside::{pid, within};
-use crate::publish::{free_port, get, kill_netd, local, places, run_web, try_get};
+use crate::publish::{get, kill_netd, local, places, run_web, try_get};
 
 fn update(house: &House, args: &[&str]) -> String {
     succeed(house.gantry(&[&["update"], args].concat()))
@@ -29,7 +29,7 @@ fn bindings(house: &House, name: &str) -> Value {
 #[test]
 fn one_more_and_one_less_while_it_runs() {
     let mut house = house();
-    let (first, second, six, udp) = (free_port(), free_port(), free_port(), free_port());
+    let (first, second, six, udp) = (port::free(), port::free(), port::free(), port::free());
     run_web(&house, "web", &["-p", &format!("127.0.0.1:{first}:80")]);
     run_web(&house, "other", &[]);
     let process = pid(&house, "web");
@@ -111,7 +111,7 @@ fn one_more_and_one_less_while_it_runs() {
 #[test]
 fn ranges_and_numbers_that_nobody_chose() {
     let house = house();
-    let first = free_port() / 2 + 10_000;
+    let first = port::free() - 16_000;
     let range = format!("127.0.0.1:{first}-{}", first + 20);
     run_web(&house, "one", &[]);
     run_web(&house, "two", &[]);
@@ -143,7 +143,7 @@ fn ranges_and_numbers_that_nobody_chose() {
 #[test]
 fn a_refusal_changes_nothing() {
     let house = house();
-    let (port, other) = (free_port(), free_port());
+    let (port, other) = (port::free(), port::free());
     let thief = TcpListener::bind("0.0.0.0:0").expect("a port");
     let stolen = thief.local_addr().expect("an address").port();
     run_web(&house, "web", &["-p", &format!("{port}:80")]);
@@ -185,7 +185,7 @@ fn a_refusal_changes_nothing() {
     // With a limit that the kernel refuses the ports go back, too.
     if Path::new("/sys/fs/cgroup/memory").exists() {
         let memory = ["-m", "200m", "busybox", "sleep", "99"];
-        let publish = format!("127.0.0.1:{}:80", free_port());
+        let publish = format!("127.0.0.1:{}:80", port::free());
         house.ok(&[&["run", "-d", "--name", "tight", "-p", &publish], &memory[..]].concat());
         let fill = "dd if=/dev/zero of=/dev/shm/x bs=1M count=30";
         house.ok(&["exec", "tight", "sh", "-c", fill]);
@@ -231,7 +231,7 @@ fn a_refusal_changes_nothing() {
 #[test]
 fn of_one_that_does_not_run() {
     let house = house();
-    let port = free_port();
+    let port = port::free();
     run_web(&house, "web", &["-p", "127.0.0.1::80"]);
     house.ok(&["stop", "-t", "0", "web"]);
     update(&house, &["--publish-rm=80", &format!("--publish-add=127.0.0.1:{port}:80"), "web"]);
@@ -254,7 +254,7 @@ fn of_one_that_does_not_run() {
 #[test]
 fn datagrams_stop_with_the_port() {
     let house = house();
-    let port = free_port();
+    let port = port::free();
     house.ok(&["run", "-d", "--name", "echo", "busybox", "sleep", "1000"]);
     let inside = within(pid(&house, "echo"), || UdpSocket::bind("0.0.0.0:5000").expect("a port"));
     let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
