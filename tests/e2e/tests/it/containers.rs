@@ -33,7 +33,7 @@ fn from_created_to_removed() {
         "busybox",
         "sh",
         "-c",
-        "trap 'exit 7' TERM; while :; do sleep 1; done",
+        "trap 'exit 7' TERM; touch /ready; while :; do sleep 1; done",
     ]);
     assert_eq!(state(&house, "ca"), "created");
     assert_eq!(house.ok(&["ps", "-q"]), "");
@@ -48,6 +48,7 @@ fn from_created_to_removed() {
         shown(&refused)
     );
     house.ok(&["unpause", "ca"]);
+    house.ok(&["exec", "ca", "sh", "-c", "until [ -e /ready ]; do usleep 1000; done"]);
     let refused = house.docker(&["rm", "ca"]).output().expect("docker");
     assert!(
         shown(&refused).contains("cannot remove container \"/ca\": container is running: stop the container before removing or force remove"),

@@ -47,17 +47,19 @@ fn stalled(house: &House, name: &str) -> Vec<UnixStream> {
     clients
 }
 
-/// Waits to be told, then says so many MiB, and how it went.
+/// Waits to be told, then says so many MiB; waits again, and says how it went.
 fn speaker(house: &House, name: &str, mebibytes: u32) {
     let command = format!(
-        "mkfifo /go; read word < /go; yes {} | head -c {mebibytes}m; echo end; exit 3",
+        "mkfifo /go /end; read word < /go; yes {} | head -c {mebibytes}m; read word < /end; echo end; exit 3",
         "x".repeat(63)
     );
     house.ok(&["run", "-d", "--name", name, "--network", "none", "busybox", "sh", "-c", &command]);
 }
 
-fn go(house: &House, name: &str) {
-    house.ok(&["exec", name, "sh", "-c", "echo go > /go"]);
+/// Returns when it has been heard.
+fn tell(house: &House, name: &str, fifo: &str) {
+    let wait = format!("until [ -p /end ]; do usleep 1000; done; echo word > {fifo}");
+    house.ok(&["exec", name, "sh", "-c", &wait]);
 }
 
 /// Memory of its own that a process has.
@@ -84,10 +86,17 @@ fn l4_sixty_four_that_stand_still() {
     let mut clients = stalled(&house, "speaker");
     let shim = shim_of(&house, "speaker");
     let begin = Instant::now();
-    go(&house, "speaker");
-    // Asked before the end: what its clients have not taken is held by their rings, and by nothing else.
+    tell(&house, "speaker", "/go");
+    // Whoever opens this has waited until all was said, and before he writes it is not the end.
+    let wait = "exec 3>/end; echo said; read word; echo word >&3";
+    let mut end = house.docker(&["exec", "-i", "speaker", "sh", "-c", wait]);
+    let mut end = end.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("docker");
+    end.stdout.take().expect("a pipe").read_exact(&mut [0; 5]).expect("all is said");
+    // What its clients have not taken is held by their rings, and by nothing else.
     let held = own_memory(&shim);
     assert!(held < 48 << 20, "{held} bytes");
+    end.stdin.take().expect("a pipe").write_all(b"go\n").expect("it reads");
+    assert!(end.wait().expect("it ends").success());
     assert_eq!(house.ok(&["wait", "speaker"]).trim(), "3");
     assert!(begin.elapsed() < PATIENCE);
     assert_eq!(house.ok(&["logs", "--tail", "1", "speaker"]), "end\n");
@@ -120,7 +129,8 @@ fn l4_full_size() {
         // What execs of theirs do is not what is measured.
         let shim = shim_of(&house, name);
         let begin = Instant::now();
-        go(&house, name);
+        tell(&house, name, "/go");
+        tell(&house, name, "/end");
         assert_eq!(house.ok(&["wait", name]).trim(), "3");
         let taken = begin.elapsed();
         drop(clients);

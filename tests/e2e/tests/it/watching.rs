@@ -8,6 +8,7 @@ use testkit::House;
 use testkit::house::{PATIENCE, shown, succeed};
 
 use crate::containers::house;
+use crate::faults::until;
 
 fn stats(house: &House, query: &str) -> Value {
     let answer = house.api("GET", &format!("/containers/busy/stats?{query}"), None);
@@ -66,9 +67,13 @@ fn what_it_uses() {
 fn what_runs_in_it() {
     let house = house();
     house.ok(&["run", "-d", "--name", "busy", "busybox", "sh", "-c", "sleep 7000 & sleep 8000"]);
-    let all = house.ok(&["top", "busy"]);
-    assert!(all.starts_with("UID ") && all.contains("sleep 8000"), "{all}");
-    assert_eq!(all.lines().count(), 3, "{all}");
+    let all = || house.ok(&["top", "busy"]);
+    assert!(all().starts_with("UID "), "{}", all());
+    let sleeps = |time: &str, all: &str| all.lines().any(|line| line.ends_with(time));
+    until("both sleep", || {
+        let all = all();
+        all.lines().count() == 3 && sleeps(" sleep 7000", &all) && sleeps(" sleep 8000", &all)
+    });
     assert!(house.ok(&["top", "busy", "aux"]).starts_with("USER "));
     let chosen = house.ok(&["top", "busy", "-o", "pid,args"]);
     assert!(chosen.lines().any(|line| line.ends_with(" sleep 7000")), "{chosen}");

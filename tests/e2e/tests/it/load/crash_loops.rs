@@ -73,7 +73,8 @@ fn crash_loops(count: usize, at_least: Duration) -> Duration {
     for at in 0..count {
         let (name, moments) = (name(at), &lives[&name(at)]);
         let state = ask(&client, "GET", &format!("/containers/{name}/json"), &Value::Null);
-        assert_eq!(state["State"]["ExitCode"], 3, "{name}");
+        // Its own, or of one who has been stopped in the middle of a life.
+        assert!([3, 137].map(Value::from).contains(&state["State"]["ExitCode"]), "{name}: {state}");
         let starts = moments.iter().filter(|(action, _)| action == "start").count() as u64;
         let counted = restarts(&client, &name);
         // The last is counted when it is decided, and may have been stopped while it waited.

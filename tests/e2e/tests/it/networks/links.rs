@@ -1,13 +1,13 @@
 //! `--link` on the default bridge.
 
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use testkit::House;
-use testkit::house::PATIENCE;
 
 use super::{address, inspect, reaches, said, sleeper};
 use crate::containers::{house, house_with};
+use crate::faults::until;
 use crate::inside::{pid, within};
 use crate::publish::try_get_in as try_get;
 
@@ -35,6 +35,7 @@ fn names_and_variables() {
 
     // It comes back elsewhere, and is found there.
     house.ok(&["stop", "-t", "0", "db"]);
+    house.check();
     for squatter in ["one", "two", "three"] {
         sleeper(&house, squatter, &[]);
     }
@@ -79,11 +80,9 @@ fn fetches_in(from: u32, to: &str, port: u16) -> bool {
     fetched.is_ok_and(|answer| answer.ends_with("here\n"))
 }
 
-fn comes_to_fetch(house: &House, from: &str, to: &str) {
-    let end = Instant::now() + PATIENCE;
-    while !fetches(house, from, to, 80) {
-        assert!(Instant::now() < end, "{from} does not reach {to}");
-    }
+/// Who answers may be slow, and may not have begun.
+fn comes_to_fetch(from: u32, to: &str) {
+    until("it is reached", || fetches_in(from, to, 80));
 }
 
 #[test]
@@ -93,7 +92,7 @@ fn a_link_opens_what_is_exposed_where_nothing_else_is() {
     sleeper(&house, "web", &["--link", "db:database"]);
     sleeper(&house, "other", &[]);
     let ip = address(&house, "db", "bridge", "IPAddress");
-    comes_to_fetch(&house, "web", &ip);
+    comes_to_fetch(pid(&house, "web"), &ip);
     assert!(!fetches(&house, "web", &ip, 81), "it is not exposed");
     assert!(!fetches(&house, "other", &ip, 80), "it is not linked");
     assert!(!reaches(&house, "web", &ip));
@@ -102,7 +101,8 @@ fn a_link_opens_what_is_exposed_where_nothing_else_is() {
 
     // It comes back elsewhere, and is reached there; who has its address now is not.
     house.ok(&["stop", "-t", "0", "db"]);
-    // An address is free a moment after its device is gone.
+    // An address is free when its device is gone, which a check waits for.
+    house.check();
     let heir = (0..5).map(|number| format!("heir{number}")).find(|heir| {
         shop(&house, heir);
         address(&house, heir, "bridge", "IPAddress") == ip
@@ -111,14 +111,15 @@ fn a_link_opens_what_is_exposed_where_nothing_else_is() {
     house.ok(&["start", "db"]);
     let now = address(&house, "db", "bridge", "IPAddress");
     assert_ne!(now, ip);
-    comes_to_fetch(&house, "web", &now);
+    comes_to_fetch(pid(&house, "web"), &now);
     assert!(!fetches(&house, "web", &ip, 80));
 
     let web = pid(&house, "web");
     house.kill();
-    assert!(fetches_in(web, &now, 80), "without a daemon, too");
+    // Without a daemon, too.
+    comes_to_fetch(web, &now);
     house.start();
-    assert!(fetches(&house, "web", &now, 80));
+    comes_to_fetch(web, &now);
     house.check();
 
     house.ok(&["rm", "--link", "/web/database"]);
