@@ -169,6 +169,9 @@ fn several_at_one_terminal() {
     let mut one = Terminal::spawn(&house.docker(&["attach", "ca"]), 30, 100);
     let mut other =
         Terminal::spawn(&house.docker(&["attach", "--detach-keys", "ctrl-x,x", "ca"]), 40, 120);
+    // Whoever has come is shown the prompt again; nobody is told what was said before.
+    one.wait_for("# ");
+    other.wait_for("# ");
     // Both see what either types.
     one.type_in("echo from-$((40+2))-one\r");
     one.wait_for("from-42-one");
