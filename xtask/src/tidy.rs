@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 
 /// Which floor a crate is on. It may use every floor below.
-const FLOORS: [(&str, u8); 23] = [
+const FLOORS: [(&str, u8); 24] = [
     ("stdx", 0),
     ("tls", 0),
     ("sys", 0),
     ("api", 0),
+    ("template", 0),
     ("state", 1),
     ("dbus", 1),
     ("oci", 1),
@@ -36,9 +37,9 @@ const FLOORS: [(&str, u8); 23] = [
 const SIBLINGS: [(&str, &str); 2] = [("sys", "stdx"), ("api", "stdx")];
 
 /// Rooms that block must not know the runtime that awaits.
-const WITHOUT_TOKIO: [&str; 11] = [
-    "stdx", "sys", "oci", "api", "dbus", "plugin", "rootless", "state", "storage", "runtime",
-    "shim",
+const WITHOUT_TOKIO: [&str; 12] = [
+    "stdx", "sys", "oci", "api", "template", "dbus", "plugin", "rootless", "state", "storage",
+    "runtime", "shim",
 ];
 
 /// Files too long to be read in one sitting must be tables, or have a reason here.

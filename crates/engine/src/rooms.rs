@@ -20,6 +20,8 @@ use crate::registry::Registry;
 pub struct Settings {
     /// The daemon's name in events and `info`.
     pub hostname: String,
+    /// Which engine this is, for as long as its data root stays.
+    pub identity: String,
     pub data_root: PathBuf,
     pub exec_root: PathBuf,
     pub debug: bool,

@@ -47,7 +47,7 @@ pub(crate) fn main(program: &str, args: Vec<OsString>) -> ExitCode {
         Ok(Asked::Version) => return say(&format!("Gantry version {}\n", engine::system::VERSION)),
         Ok(Asked::Validated(config)) => {
             return match networking(&config, "")
-                .and_then(|_| settings(&config)?.check_default_runtime())
+                .and_then(|_| settings(&config, "")?.check_default_runtime())
             {
                 Ok(_) => say("configuration OK\n"),
                 Err(error) => complain(&error),
@@ -194,7 +194,7 @@ async fn serve(
     }
     networking.outside = outside.clone();
     let networks = Networks::open(networking, &store, &journal)?;
-    let settings = settings(config)?;
+    let settings = settings(config, &identity)?;
     settings.check_default_runtime()?;
     let containers = Containers::open(Parts {
         settings,
@@ -326,7 +326,7 @@ fn listen_outside(
     Ok(vec![Listener::of_tcp(socket, security)?])
 }
 
-fn settings(config: &Config) -> Result<Settings> {
+fn settings(config: &Config, identity: &str) -> Result<Settings> {
     let Places { sockets, specs } = plugin_places(config);
     let (userns, id_pool) = users(config)?;
     let (cgroup_driver, cgroup_parent) = cgroups(config)?;
@@ -334,6 +334,7 @@ fn settings(config: &Config) -> Result<Settings> {
         userns,
         id_pool,
         hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        identity: identity.to_owned(),
         data_root: config.data_root.clone(),
         exec_root: config.exec_root.clone(),
         debug: config.debug,

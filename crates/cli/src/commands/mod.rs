@@ -6,6 +6,7 @@ mod context;
 mod egress;
 mod image;
 mod network;
+mod plugin;
 mod secret;
 pub(crate) mod system;
 mod volume;
@@ -81,6 +82,12 @@ pub(crate) static ALL: &[&Command] = &[
     &network::ls::COMMAND,
     &network::prune::COMMAND,
     &network::rm::COMMAND,
+    &plugin::enable::DISABLE,
+    &plugin::enable::ENABLE,
+    &plugin::inspect::COMMAND,
+    &plugin::ls::COMMAND,
+    &plugin::rm::COMMAND,
+    &plugin::set::COMMAND,
     &secret::create::SECRET,
     &secret::inspect::SECRET,
     &secret::ls::SECRET,
@@ -116,6 +123,7 @@ pub(crate) static GROUPS: &[Group] = &[
     Group { name: "context", about: "Manage contexts" },
     Group { name: "image", about: "Manage images" },
     Group { name: "network", about: "Manage networks" },
+    Group { name: "plugin", about: "Manage plugins" },
     Group { name: "secret", about: "Manage Swarm secrets" },
     Group { name: "system", about: "Manage Docker" },
     Group { name: "volume", about: "Manage volumes" },

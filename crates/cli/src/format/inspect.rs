@@ -2,8 +2,7 @@
 
 use std::rc::Rc;
 
-use super::value::Value;
-use super::{Absent, Template, json};
+use super::{Absent, Template, Value, json};
 
 /// What `--format` asked for.
 #[derive(Debug)]

@@ -1,7 +1,6 @@
 //! Listings: rows and a format become a table, lines of a template, or JSON lines.
 
-use super::value::{Row, Value};
-use super::{Absent, Template};
+use super::{Absent, Row, Template, Value};
 
 /// The name of a column and what stands above it.
 pub(crate) type Heading = (&'static str, &'static str);

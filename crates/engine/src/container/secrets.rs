@@ -63,7 +63,7 @@ impl Container {
         ids: Option<&Ids>,
     ) -> Result<()> {
         let record = self.rooms.secret(file.sort, &file.id)?;
-        let data = self.rooms.unseal(&record)?;
+        let data = self.rooms.payload(&record, &self.record())?;
         let words = || format!("cannot hand over {} {}", file.sort.word(), record.name);
         let owner = match ids {
             None => (file.uid, file.gid),
@@ -135,7 +135,7 @@ impl Container {
         let mut signals = Vec::new();
         for file in common {
             let name = name_of(file).unwrap_or_default();
-            let data = self.rooms.unseal(&self.rooms.secret(file.sort, &file.id)?)?;
+            let data = self.rooms.payload(&self.rooms.secret(file.sort, &file.id)?, &record)?;
             if read(&memory, name).is_some_and(|old| old == data) {
                 continue;
             }

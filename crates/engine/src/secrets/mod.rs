@@ -3,6 +3,7 @@
 //! What services of a swarm have for this, a single engine has too, by the same requests and in the same words. A secret's
 //! data leaves by one way only: into the containers that were made with it. Replacing it reaches those that run.
 
+mod expand;
 mod key;
 mod words;
 
@@ -11,7 +12,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use api::container::HostConfig;
-use api::secret::{CreateResponse, ObjectVersion, Secret, SecretSpec};
+use api::secret::{CreateResponse, Driver, ObjectVersion, Secret, SecretSpec};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ use stdx::{Context, Error, Kind, Result};
 use tls::seal::Key;
 use tokio::task::JoinSet;
 
+use crate::container::record::Record as Container;
 use crate::containers::Containers;
 use crate::filters::Filters;
 use crate::rooms::Rooms;
@@ -72,6 +74,9 @@ pub(crate) struct Record {
     updated: Timestamp,
     /// In base64.
     sealed: String,
+    /// What is sealed is a template.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    templating: Option<Driver>,
 }
 
 impl state::Record for Record {
@@ -144,6 +149,7 @@ impl Secrets {
                 created: now,
                 updated: now,
                 sealed: String::new(),
+                templating: spec.templating.filter(|driver| !driver.name.is_empty()),
             };
             rooms.seal(&mut record, &data)?;
             rooms.store.put(&record)?;
@@ -268,6 +274,7 @@ fn picture(rooms: &Rooms, record: &Record) -> Result<Secret> {
             name: record.name.clone(),
             labels: record.labels.clone(),
             data,
+            templating: record.templating.clone(),
             ..SecretSpec::default()
         },
     })
@@ -310,6 +317,22 @@ impl Rooms {
         self.key()?
             .open(&record.what(), &sealed)
             .map_err(|broken| Error::internal(doing()).caused_by(broken))
+    }
+
+    /// What a container gets: what is kept, or what that becomes for it.
+    pub(crate) fn payload(&self, record: &Record, container: &Container) -> Result<Vec<u8>> {
+        let data = self.unseal(record)?;
+        if record.templating.is_none() {
+            return Ok(data);
+        }
+        let settings = self.settings();
+        let receiver = expand::Receiver {
+            container,
+            engine: (&settings.identity, &settings.hostname),
+            architecture: crate::system::architecture_of_go(),
+            data: &|sort, id| self.unseal(&self.secret(sort, id)?),
+        };
+        expand::expand(record.sort, &data, &receiver)
     }
 
     fn seal(&self, record: &mut Record, data: &[u8]) -> Result<()> {

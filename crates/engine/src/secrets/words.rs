@@ -6,6 +6,7 @@ use base64::engine::general_purpose::STANDARD;
 use stdx::{Error, Id, Result};
 
 use super::Sort;
+use super::expand::DRIVER;
 
 /// Twenty-five digits and letters, as all of a swarm's objects have.
 pub(super) fn new_id() -> String {
@@ -86,10 +87,10 @@ pub(super) fn check(sort: Sort, spec: &SecretSpec) -> Result<()> {
         _ => {}
     }
     match &spec.templating {
-        Some(driver) if !driver.name.is_empty() => Err(Error::not_implemented(format!(
-            "templates in {}s are not supported yet",
-            sort.word()
-        ))),
+        // A swarm finds this out when a task begins.
+        Some(driver) if !matches!(&*driver.name, "" | DRIVER) => {
+            Err(refused("unrecognized template type"))
+        }
         _ => Ok(()),
     }
 }
@@ -120,6 +121,19 @@ mod tests {
         for wrong in ["", "-a", "a-", "a b", "a/b", "..", "é", &"x".repeat(65)] {
             assert!(check(Sort::Secret, &spec(wrong)).is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn languages_of_templates() {
+        let of = |name: &str| SecretSpec {
+            templating: Some(api::secret::Driver { name: name.to_owned(), ..Default::default() }),
+            ..spec("a")
+        };
+        check(Sort::Config, &of("golang")).unwrap();
+        assert_eq!(
+            check(Sort::Config, &of("jinja")).unwrap_err().to_string(),
+            "rpc error: code = InvalidArgument desc = unrecognized template type"
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod images;
 pub(crate) mod metrics;
 mod networks;
 mod ping;
+mod plugins;
 mod secrets;
 mod system;
 mod unsupported;
@@ -55,6 +56,7 @@ fn common(journal: &state::Journal, system: Option<engine::System>) -> Router {
     Router::new()
         .merge(ping::routes(system))
         .merge(events::routes(journal))
+        .merge(plugins::routes())
         .merge(unsupported::routes())
         .fallback(async || error::page_not_found())
         .method_not_allowed_fallback(async || error::page_not_found())

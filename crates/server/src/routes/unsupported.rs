@@ -2,23 +2,23 @@
 
 use api::system::BuildPruneReport;
 use axum::Router;
-use axum::response::Response;
-use axum::routing::{MethodRouter, any, delete, get, post, put};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use stdx::Error;
 
 use crate::error::Refusal;
-use crate::request::Query;
 use crate::stream;
 
 pub(crate) fn routes() -> Router {
     let later = Router::new()
         .route("/build", post(not_yet("building images")))
+        // Nothing is built here, so that the cache is always empty.
         .route("/build/prune", post(async || stream::ok(&BuildPruneReport::default())))
         .route("/build/cancel", post(not_yet("building images")))
         .route("/session", post(not_yet("build sessions")))
         .route("/grpc", post(not_yet("BuildKit's API")))
-        .route("/plugins", get(plugins))
-        .route("/plugins/{*rest}", any(not_yet("managed plugins")))
+        .route("/plugins/pull", post(not_yet("installing plugins")))
+        .route("/plugins/privileges", get(not_yet("installing plugins")))
+        .route("/plugins/create", post(not_yet("creating plugins")))
         .route("/swarm/init", post(not_yet("swarm mode")))
         .route("/swarm/join", post(not_yet("swarm mode")))
         .route(
@@ -27,16 +27,6 @@ pub(crate) fn routes() -> Router {
         );
     SWARM.iter().fold(later, |router, path| router.route(path, swarm()))
 }
-
-async fn plugins(query: Query) -> Result<Response, Refusal> {
-    let filters = query.filters()?;
-    filters.allow(&["capability", "enabled"])?;
-    filters.flag("enabled")?;
-    Ok(stream::ok(&NO_PLUGINS))
-}
-
-/// None can be installed, so none are. In the same way, the build cache below is always empty.
-const NO_PLUGINS: [(); 0] = [];
 
 /// What only a swarm manager can answer.
 const SWARM: [&str; 10] = [

@@ -138,6 +138,49 @@ fn a_container_has_what_it_was_made_with() {
     house.ok(&["config", "rm", "conf"]);
 }
 
+#[test]
+fn templates_become_what_their_container_is() {
+    let house = house();
+    fed(house.docker(&["secret", "create", "pw", "-"]), WORD.as_bytes());
+    let template = ["create", "--template-driver", "golang"];
+    let make = |noun: &str, name: &str, text: &str| {
+        let said =
+            fed(house.docker(&[&[noun], &template[..], &[name, "-"]].concat()), text.as_bytes());
+        assert_eq!(said.trim().len(), 25, "{said}");
+    };
+    make(
+        "config",
+        "conf",
+        "{{.Service.Name}} {{index .Service.Labels \"tier\"}} {{env \"MODE\"}} {{secret \"pw\"}}{{range $i, $e := .Service.Labels}} {{$i}}{{end}}",
+    );
+    make("secret", "url", "db://me:{{secret \"pw\"}}@{{env \"HOST\"}}/");
+    make("config", "broken", "{{secret \"nothing\"}}");
+    let shown_template =
+        house.ok(&["config", "inspect", "-f", "{{.Spec.Templating.Name}}", "conf"]);
+    assert_eq!(shown_template.trim(), "golang");
+    let flags = ["--name", "web", "-l", "tier=front", "-e", "MODE=fast", "-e", "HOST=db1"];
+    let files = ["--secret", "pw", "--secret", "url", "--config", "conf"];
+    let said = run(&house, &[&flags[..], &files].concat(), "cat /conf /run/secrets/url");
+    assert_eq!(said, format!("web front fast {WORD} tierdb://me:{WORD}@db1/"));
+    // Each container has its own.
+    let flags = ["--name", "other", "-e", "HOST=db2"];
+    let said = run(
+        &house,
+        &[&flags[..], &["--secret", "pw", "--secret", "url"]].concat(),
+        "cat /run/secrets/url",
+    );
+    assert_eq!(said, format!("db://me:{WORD}@db2/"));
+    // What cannot be expanded does not start, and says why.
+    let said = run(&house, &["--config", "broken"], "true");
+    let words = "failed to expand templated config: template: expansion:1:2: executing \"expansion\" at <secret \"nothing\">: error calling secret: secret target nothing not found";
+    assert!(said.contains(words), "{said}");
+    let said =
+        fed(house.docker(&["secret", "create", "--template-driver", "jinja", "x", "-"]), b"x");
+    assert!(said.contains("unrecognized template type"), "{said}");
+    house.ok(&["config", "rm", "conf", "broken"]);
+    house.ok(&["secret", "rm", "url", "pw"]);
+}
+
 /// The real names of all files below a directory that hold these bytes.
 fn holders(dir: &Path, bytes: &[u8], found: &mut Vec<String>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {

@@ -1,6 +1,7 @@
 //! Template text → tree. The grammar and the error sentences are those of Go's text/template.
 
-use super::value::Value;
+use crate::functions::{self, Functions};
+use crate::value::Value;
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Node {
@@ -82,9 +83,17 @@ struct Spot {
 /// Where parsing failed: line and sentence, joined to Go's `template: :1: …`.
 type Result<T> = std::result::Result<T, String>;
 
-pub(crate) fn parse(text: &str) -> Result<Vec<Node>> {
-    let tokens = Lexer { text, at: 0, tokens: Vec::new() }.run()?;
-    let mut parser = Parser { text, tokens, next: 0, variables: vec!["$".to_owned()], loops: 0 };
+pub(crate) fn parse(name: &str, text: &str, functions: &dyn Functions) -> Result<Vec<Node>> {
+    let tokens = Lexer { name, text, at: 0, tokens: Vec::new() }.run()?;
+    let mut parser = Parser {
+        name,
+        text,
+        functions,
+        tokens,
+        next: 0,
+        variables: vec!["$".to_owned()],
+        loops: 0,
+    };
     let (nodes, end) = parser.block("")?;
     match end {
         Stop::OfText => Ok(nodes),
@@ -98,6 +107,7 @@ fn line(text: &str, at: usize) -> usize {
 }
 
 struct Lexer<'a> {
+    name: &'a str,
     text: &'a str,
     at: usize,
     tokens: Vec<Spot>,
@@ -137,7 +147,7 @@ impl Lexer<'_> {
     }
 
     fn wrong(&self, at: usize, words: &str) -> String {
-        format!("template: :{}: {words}", line(self.text, at))
+        format!("template: {}:{}: {words}", self.name, line(self.text, at))
     }
 
     fn push(&mut self, token: Token, from: usize, to: usize) {
@@ -342,7 +352,9 @@ enum Stop {
 }
 
 struct Parser<'a> {
+    name: &'a str,
     text: &'a str,
+    functions: &'a dyn Functions,
     tokens: Vec<Spot>,
     next: usize,
     variables: Vec<String>,
@@ -352,7 +364,7 @@ struct Parser<'a> {
 impl Parser<'_> {
     fn wrong(&self, words: &str) -> String {
         let at = self.tokens.get(self.next).or(self.tokens.last()).map_or(0, |spot| spot.at);
-        format!("template: :{}: {words}", line(self.text, at))
+        format!("template: {}:{}: {words}", self.name, line(self.text, at))
     }
 
     fn peek(&self) -> Option<&Token> {
@@ -583,7 +595,7 @@ impl Parser<'_> {
                 OperandKind::Variable(name, Vec::new())
             }
             Token::Identifier(name) => {
-                if !super::functions::exists(&name) {
+                if !functions::exists(&name, self.functions) {
                     return Err(self.wrong(&format!("function {name:?} not defined")));
                 }
                 OperandKind::Function(name)

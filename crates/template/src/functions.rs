@@ -2,8 +2,8 @@
 
 use std::cmp::Ordering;
 
-use super::print;
-use super::value::{Escape, Value};
+use crate::print;
+use crate::value::{Escape, Value};
 
 type Result = std::result::Result<Value, String>;
 
@@ -17,7 +17,7 @@ struct Function {
 const MANY: usize = usize::MAX;
 
 /// `and` and `or` are here for their names; the evaluator stops at the deciding argument.
-static FUNCTIONS: [Function; 25] = [
+static GOS: [Function; 18] = [
     Function { name: "and", takes: (1, MANY), call: |args| Ok(decided(args, false)) },
     Function { name: "or", takes: (1, MANY), call: |args| Ok(decided(args, true)) },
     Function { name: "not", takes: (1, 1), call: |args| Ok(Value::Bool(!args[0].is_true())) },
@@ -76,6 +76,9 @@ static FUNCTIONS: [Function; 25] = [
         takes: (2, 2),
         call: |args| Ok(Value::Bool(order(args)? != Ordering::Less)),
     },
+];
+
+static DOCKERS: [Function; 8] = [
     Function {
         name: "json",
         takes: (1, 1),
@@ -107,33 +110,62 @@ static FUNCTIONS: [Function; 25] = [
         takes: (3, 3),
         call: |args| pad(&text(&args[0])?, int(&args[1])?, int(&args[2])?),
     },
+    Function {
+        name: "truncate",
+        takes: (2, 2),
+        call: |args| truncate(&text(&args[0])?, int(&args[1])?),
+    },
 ];
 
-static TRUNCATE: Function = Function {
-    name: "truncate",
-    takes: (2, 2),
-    call: |args| truncate(&text(&args[0])?, int(&args[1])?),
-};
+/// Functions beside those that Go has itself.
+pub trait Functions {
+    /// Least and most arguments; `None` for what is not defined.
+    fn takes(&self, name: &str) -> Option<(usize, usize)>;
 
-fn find(name: &str) -> Option<&'static Function> {
-    FUNCTIONS.iter().chain(std::iter::once(&TRUNCATE)).find(|function| function.name == name)
+    /// With as many arguments as it takes. The error is its own sentence.
+    fn call(&self, name: &str, args: &[Value]) -> std::result::Result<Value, String>;
 }
 
-pub(crate) fn exists(name: &str) -> bool {
-    find(name).is_some()
+/// What Docker's commands add: over a table's headings they give back their first argument.
+#[derive(Clone, Copy, Debug)]
+pub struct Docker;
+
+impl Functions for Docker {
+    fn takes(&self, name: &str) -> Option<(usize, usize)> {
+        DOCKERS.iter().find(|function| function.name == name).map(|function| function.takes)
+    }
+
+    fn call(&self, name: &str, args: &[Value]) -> Result {
+        match DOCKERS.iter().find(|function| function.name == name) {
+            Some(function) => (function.call)(args),
+            None => Err(undefined(name)),
+        }
+    }
 }
 
-/// Which functions Docker adds: over a table's headings they give back their first argument.
-pub(crate) fn is_dockers(name: &str) -> bool {
-    matches!(name, "json" | "split" | "join" | "title" | "lower" | "upper" | "pad" | "truncate")
+fn gos(name: &str) -> Option<&'static Function> {
+    GOS.iter().find(|function| function.name == name)
+}
+
+fn takes(name: &str, more: &dyn Functions) -> Option<(usize, usize)> {
+    more.takes(name).or_else(|| gos(name).map(|function| function.takes))
+}
+
+fn undefined(name: &str) -> String {
+    format!("{name:?} is not a defined function")
+}
+
+pub(crate) fn exists(name: &str, more: &dyn Functions) -> bool {
+    takes(name, more).is_some()
 }
 
 /// What is wrong with calling `name` with so many arguments.
-pub(crate) fn check_count(name: &str, given: usize) -> std::result::Result<(), String> {
-    let Some(function) = find(name) else {
-        return Err(format!("{name:?} is not a defined function"));
-    };
-    let (least, most) = function.takes;
+pub(crate) fn check_count(
+    name: &str,
+    given: usize,
+    more: &dyn Functions,
+) -> std::result::Result<(), String> {
+    let (least, most) = takes(name, more).ok_or_else(|| undefined(name))?;
     if given < least {
         let at_least = if most == MANY { "at least " } else { "" };
         return Err(format!("wrong number of args for {name}: want {at_least}{least} got {given}"));
@@ -145,10 +177,10 @@ pub(crate) fn check_count(name: &str, given: usize) -> std::result::Result<(), S
 }
 
 /// Calls a function whose argument count was checked. The error is its own sentence.
-pub(crate) fn call(name: &str, args: &[Value]) -> Result {
-    match find(name) {
+pub(crate) fn call(name: &str, args: &[Value], more: &dyn Functions) -> Result {
+    match gos(name).filter(|_| more.takes(name).is_none()) {
         Some(function) => (function.call)(args),
-        None => Err(format!("{name:?} is not a defined function")),
+        None => more.call(name, args),
     }
 }
 

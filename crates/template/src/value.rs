@@ -7,7 +7,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 
 /// A value as Go would have it.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Value {
+pub enum Value {
     /// What is not there: `<no value>`.
     Missing,
     /// A nil pointer or interface: `<nil>`.
@@ -36,32 +36,32 @@ pub(crate) enum Value {
 
 /// One line of a listing.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Row {
+pub struct Row {
     /// Go's name for it, in error messages.
-    pub(crate) type_name: &'static str,
-    pub(crate) columns: Vec<(&'static str, Value)>,
-    pub(crate) labels: Vec<(String, String)>,
+    pub type_name: &'static str,
+    pub columns: Vec<(&'static str, Value)>,
+    pub labels: Vec<(String, String)>,
 }
 
 impl Value {
-    pub(crate) fn text(text: impl AsRef<str>) -> Self {
+    pub fn text(text: impl AsRef<str>) -> Self {
         Self::Text(text.as_ref().into())
     }
 
-    pub(crate) fn list(items: impl IntoIterator<Item = Value>) -> Self {
+    pub fn list(items: impl IntoIterator<Item = Value>) -> Self {
         Self::List(items.into_iter().collect())
     }
 
-    pub(crate) fn map<K: AsRef<str>>(entries: impl IntoIterator<Item = (K, Value)>) -> Self {
+    pub fn map<K: AsRef<str>>(entries: impl IntoIterator<Item = (K, Value)>) -> Self {
         Self::Map(entries.into_iter().map(|(key, value)| (key.as_ref().into(), value)).collect())
     }
 
-    pub(crate) fn fields<K: AsRef<str>>(entries: impl IntoIterator<Item = (K, Value)>) -> Self {
+    pub fn fields<K: AsRef<str>>(entries: impl IntoIterator<Item = (K, Value)>) -> Self {
         Self::Struct(entries.into_iter().map(|(key, value)| (key.as_ref().into(), value)).collect())
     }
 
     /// Looks a key up in what has keys.
-    pub(crate) fn get(&self, key: &str) -> Option<&Value> {
+    pub fn get(&self, key: &str) -> Option<&Value> {
         match self {
             Self::Map(entries) => {
                 entries.iter().find(|(name, _)| &**name == key).map(|(_, value)| value)
@@ -78,7 +78,7 @@ impl Value {
     }
 
     /// The value itself, were JSON to leave it out or not.
-    pub(crate) fn shown(&self) -> &Value {
+    pub fn shown(&self) -> &Value {
         match self {
             Self::Omitted(value) => value,
             value => value,
@@ -86,11 +86,11 @@ impl Value {
     }
 
     /// Follows `A.B.C`.
-    pub(crate) fn at(&self, path: &str) -> Option<&Value> {
+    pub fn at(&self, path: &str) -> Option<&Value> {
         path.split('.').try_fold(self, |value, key| value.get(key))
     }
 
-    pub(crate) fn as_str(&self) -> Option<&str> {
+    pub fn as_str(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
             _ => None,
@@ -98,11 +98,11 @@ impl Value {
     }
 
     /// The text at `A.B.C`, empty when there is none.
-    pub(crate) fn str_at(&self, path: &str) -> &str {
+    pub fn str_at(&self, path: &str) -> &str {
         self.at(path).and_then(Value::as_str).unwrap_or_default()
     }
 
-    pub(crate) fn int_at(&self, path: &str) -> i64 {
+    pub fn int_at(&self, path: &str) -> i64 {
         match self.at(path) {
             Some(Self::Int(value)) => *value,
             Some(Self::Float(value)) => *value as i64,
@@ -110,34 +110,34 @@ impl Value {
         }
     }
 
-    pub(crate) fn bool_at(&self, path: &str) -> bool {
+    pub fn bool_at(&self, path: &str) -> bool {
         matches!(self.at(path), Some(Self::Bool(true)))
     }
 
-    pub(crate) fn items(&self) -> &[Value] {
+    pub fn items(&self) -> &[Value] {
         match self {
             Self::List(items) => items,
             _ => &[],
         }
     }
 
-    pub(crate) fn items_at(&self, path: &str) -> &[Value] {
+    pub fn items_at(&self, path: &str) -> &[Value] {
         self.at(path).map(Value::items).unwrap_or_default()
     }
 
-    pub(crate) fn entries(&self) -> &[(Rc<str>, Value)] {
+    pub fn entries(&self) -> &[(Rc<str>, Value)] {
         match self {
             Self::Map(entries) | Self::Struct(entries) => entries,
             _ => &[],
         }
     }
 
-    pub(crate) fn entries_at(&self, path: &str) -> &[(Rc<str>, Value)] {
+    pub fn entries_at(&self, path: &str) -> &[(Rc<str>, Value)] {
         self.at(path).map(Value::entries).unwrap_or_default()
     }
 
     /// Whether `if` and `and` take it for true.
-    pub(crate) fn is_true(&self) -> bool {
+    pub fn is_true(&self) -> bool {
         match self {
             Self::Missing | Self::Nil | Self::NilList | Self::NilMap => false,
             Self::Omitted(value) => value.is_true(),
@@ -153,7 +153,7 @@ impl Value {
     }
 
     /// Go's name of the type, for messages.
-    pub(crate) fn type_name(&self) -> &'static str {
+    pub fn type_name(&self) -> &'static str {
         match self {
             Self::Missing | Self::Nil => "interface {}",
             Self::NilList | Self::List(_) => "[]interface {}",
@@ -170,7 +170,7 @@ impl Value {
     }
 
     /// The whole value as JSON on one line.
-    pub(crate) fn to_json(&self, escape: Escape) -> String {
+    pub fn to_json(&self, escape: Escape) -> String {
         let mut out = String::new();
         self.write_json(&mut out, escape);
         out
@@ -184,7 +184,7 @@ impl Value {
             Self::Bool(value) => out.push_str(if *value { "true" } else { "false" }),
             Self::Int(value) => out.push_str(&value.to_string()),
             Self::Large(value) => out.push_str(&value.to_string()),
-            Self::Float(value) => out.push_str(&super::print::float(*value)),
+            Self::Float(value) => out.push_str(&crate::print::float(*value)),
             Self::Text(text) => quote(text, out, escape),
             Self::List(items) => {
                 out.push('[');
@@ -249,7 +249,7 @@ fn go_name(json: &str) -> &str {
 
 /// Whether `<`, `>` and `&` are written as they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Escape {
+pub enum Escape {
     Plain,
     Html,
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::value::Value;
+use crate::value::Value;
 
 /// As `print` and a template's output show it.
 pub(crate) fn show(value: &Value) -> String {

@@ -1,13 +1,13 @@
 //! Running a template over a value.
 
-use super::functions;
-use super::parse::{Branch, Node, Operand, OperandKind, Pipeline};
-use super::print;
-use super::value::Value;
+use crate::functions::{self, Functions};
+use crate::parse::{Branch, Node, Operand, OperandKind, Pipeline};
+use crate::value::Value;
+use crate::{Template, print};
 
 /// What a name that is not there means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Absent {
+pub enum Absent {
     /// `<no value>`, as with any map.
     NoValue,
     /// An error, as `inspect` wants it.
@@ -24,18 +24,30 @@ enum Flow {
     Continue,
 }
 
-pub(crate) struct Evaluator<'a> {
+struct Evaluator<'a> {
+    name: &'static str,
     text: &'a str,
+    functions: &'a dyn Functions,
     absent: Absent,
     variables: Vec<(String, Value)>,
     out: String,
 }
 
-/// Runs `nodes` (parsed from `text`) over `data`. Errors are Go's: `template: :1:2: executing "" at <.X>: …`.
-pub(crate) fn run(text: &str, nodes: &[Node], data: &Value, absent: Absent) -> Result<String> {
-    let variables = vec![("$".to_owned(), data.clone())];
-    let mut evaluator = Evaluator { text, absent, variables, out: String::new() };
-    evaluator.nodes(nodes, data)?;
+/// Runs a template over `data`. Errors are Go's: `template: :1:2: executing "" at <.X>: …`.
+pub(crate) fn run<F: Functions>(
+    template: &Template<F>,
+    data: &Value,
+    absent: Absent,
+) -> Result<String> {
+    let mut evaluator = Evaluator {
+        name: template.name,
+        text: &template.text,
+        functions: &template.functions,
+        absent,
+        variables: vec![("$".to_owned(), data.clone())],
+        out: String::new(),
+    };
+    evaluator.nodes(&template.nodes, data)?;
     Ok(evaluator.out)
 }
 
@@ -44,7 +56,11 @@ impl Evaluator<'_> {
         let before = &self.text[..operand.at.min(self.text.len())];
         let line = 1 + before.matches('\n').count();
         let column = before.rfind('\n').map_or(before.len(), |newline| before.len() - newline - 1);
-        format!("template: :{line}:{column}: executing \"\" at <{}>: {words}", operand.text)
+        let name = self.name;
+        format!(
+            "template: {name}:{line}:{column}: executing {name:?} at <{}>: {words}",
+            operand.text
+        )
     }
 
     fn nodes(&mut self, nodes: &[Node], dot: &Value) -> Result<Flow> {
@@ -215,7 +231,8 @@ impl Evaluator<'_> {
         piped: Option<Value>,
     ) -> Result<Value> {
         let given = args.len() + usize::from(piped.is_some());
-        functions::check_count(name, given).map_err(|words| self.wrong(at, &words))?;
+        functions::check_count(name, given, self.functions)
+            .map_err(|words| self.wrong(at, &words))?;
         let whole = || {
             let words: Vec<&str> =
                 std::iter::once(at).chain(args).map(|operand| operand.text.as_str()).collect();
@@ -236,10 +253,10 @@ impl Evaluator<'_> {
             values.push(self.operand(arg, dot)?);
         }
         values.extend(piped);
-        if self.absent == Absent::Heading && functions::is_dockers(name) {
+        if self.absent == Absent::Heading && self.functions.takes(name).is_some() {
             return Ok(values.swap_remove(0));
         }
-        functions::call(name, &values)
+        functions::call(name, &values, self.functions)
             .map_err(|words| self.wrong(&whole(), &format!("error calling {name}: {words}")))
     }
 
