@@ -6,12 +6,15 @@ use bytes::Bytes;
 use client::BodyStream;
 use tokio::sync::mpsc;
 
-const CHUNK: usize = 256 << 10;
+/// Large enough that threads which wake each other do not cost more than what they hand over.
+const CHUNK: usize = 1 << 20;
 const WAITING: usize = 4;
+/// Pieces as they come from the connection, which are smaller.
+const ARRIVED: usize = 16;
 
 /// Everything `reader` gives, as a request's body. It is read on a thread of its own.
 pub(crate) fn body(mut reader: impl Read + Send + 'static) -> BodyStream {
-    produced(move |writer| io::copy(&mut reader, writer).map(drop))
+    produced(move |writer| writer.pour(&mut reader, u64::MAX).map(drop))
 }
 
 /// What `produce` writes, as a request's body.
@@ -38,13 +41,51 @@ pub(crate) struct Sender {
     buffer: Vec<u8>,
 }
 
+/// What can be filled from a reader without a buffer between.
+pub(crate) trait Pour: Write {
+    /// Takes at most `size` bytes, and says how many there were.
+    fn pour(&mut self, from: &mut dyn Read, size: u64) -> io::Result<u64>;
+}
+
+impl<T: Pour> Pour for &mut T {
+    fn pour(&mut self, from: &mut dyn Read, size: u64) -> io::Result<u64> {
+        (**self).pour(from, size)
+    }
+}
+
+impl Pour for Sender {
+    fn pour(&mut self, from: &mut dyn Read, size: u64) -> io::Result<u64> {
+        let mut poured = 0;
+        while poured < size {
+            let room = (CHUNK - self.buffer.len()) as u64;
+            let count = from.take(room.min(size - poured)).read_to_end(&mut self.buffer)?;
+            if self.buffer.len() >= CHUNK {
+                self.flush()?;
+            }
+            poured += count as u64;
+            if count == 0 {
+                break;
+            }
+        }
+        Ok(poured)
+    }
+}
+
+#[cfg(test)]
+impl Pour for Vec<u8> {
+    fn pour(&mut self, from: &mut dyn Read, size: u64) -> io::Result<u64> {
+        from.take(size).read_to_end(self).map(|count| count as u64)
+    }
+}
+
 impl Write for Sender {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.buffer.extend_from_slice(bytes);
-        if self.buffer.len() >= CHUNK {
+        let count = bytes.len().min(CHUNK - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..count]);
+        if self.buffer.len() == CHUNK {
             self.flush()?;
         }
-        Ok(bytes.len())
+        Ok(count)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -59,16 +100,21 @@ impl Write for Sender {
 /// An answer's body for a thread that reads.
 pub(crate) struct Receiver {
     receiver: mpsc::Receiver<Bytes>,
+    /// All that had come when something was waited for, in turn from its end.
+    pieces: Vec<Bytes>,
     current: Bytes,
 }
 
 impl Read for Receiver {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.current.is_empty() {
-            match self.receiver.blocking_recv() {
-                Some(chunk) => self.current = chunk,
-                None => return Ok(0),
+        while self.current.is_empty() {
+            if self.pieces.is_empty() {
+                if self.receiver.blocking_recv_many(&mut self.pieces, ARRIVED) == 0 {
+                    return Ok(0);
+                }
+                self.pieces.reverse();
             }
+            self.current = self.pieces.pop().unwrap_or_default();
         }
         let count = buffer.len().min(self.current.len());
         buffer[..count].copy_from_slice(&self.current.split_to(count));
@@ -81,9 +127,9 @@ pub(crate) async fn consumed<T: Send + 'static>(
     mut response: client::Response,
     consume: impl FnOnce(&mut Receiver) -> stdx::Result<T> + Send + 'static,
 ) -> stdx::Result<T> {
-    let (sender, receiver) = mpsc::channel(WAITING);
+    let (sender, receiver) = mpsc::channel(ARRIVED);
     let reading = tokio::task::spawn_blocking(move || {
-        let mut reader = Receiver { receiver, current: Bytes::new() };
+        let mut reader = Receiver { receiver, pieces: Vec::new(), current: Bytes::new() };
         let result = consume(&mut reader);
         // What is behind the last entry is read too, so that the connection ends in order.
         io::copy(&mut reader, &mut io::sink()).map(drop).unwrap_or_default();

@@ -13,6 +13,9 @@ use tokio::process::{Child, ChildStderr, ChildStdin, ChildStdout, Command};
 
 use crate::endpoint::{Endpoint, SshTarget};
 
+/// Bytes of a local connection; the kernel takes the most that its administrator allows.
+const MOST_WAITING: usize = 1 << 20;
+
 pub(crate) trait Io: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Io for T {}
 
@@ -24,7 +27,12 @@ pub(crate) async fn dial(
     ssh_program: &str,
 ) -> io::Result<Stream> {
     match endpoint {
-        Endpoint::Unix(path) => Ok(Box::new(UnixStream::connect(path).await?)),
+        Endpoint::Unix(path) => {
+            let stream = UnixStream::connect(path).await?;
+            // As much as anybody may have on its way: threads of two processes wake each other less often.
+            let _less = rustix::net::sockopt::set_socket_send_buffer_size(&stream, MOST_WAITING);
+            Ok(Box::new(stream))
+        }
         Endpoint::Tcp { authority, .. } => {
             let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
             let stream = TcpStream::connect(authority.as_str()).await?;

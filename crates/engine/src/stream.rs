@@ -1,24 +1,36 @@
 //! Bytes on their way to a client who may be slow or gone.
 
+use std::collections::VecDeque;
+
 use bytes::Bytes;
 use stdx::Result;
 use tokio::sync::mpsc;
 
-/// How many pieces wait for a slow reader before the writer waits for it.
+/// How many pieces of a log wait for a slow reader before the writer waits for it.
 const DEPTH: usize = 16;
 
 /// A finite stream that can fail halfway: an export, a saved image.
-pub struct ByteStream(mpsc::Receiver<Result<Bytes>>);
+pub struct ByteStream {
+    receiver: mpsc::Receiver<Result<Bytes>>,
+    /// All that was there when something was waited for: a writer that waits for room is woken once for all of it.
+    arrived: VecDeque<Result<Bytes>>,
+}
 
 impl ByteStream {
     /// The writing half blocks when the reader is slow and fails when it is gone.
     pub fn pair() -> (ByteWriter, Self) {
-        let (sender, receiver) = mpsc::channel(DEPTH);
-        (ByteWriter { sender, buffer: Vec::with_capacity(ByteWriter::PIECE) }, Self(receiver))
+        let (sender, receiver) = mpsc::channel(ByteWriter::DEPTH);
+        let writer = ByteWriter { sender, buffer: Vec::with_capacity(ByteWriter::PIECE) };
+        (writer, Self { receiver, arrived: VecDeque::new() })
     }
 
     pub async fn next(&mut self) -> Option<Result<Bytes>> {
-        self.0.recv().await
+        if self.arrived.is_empty() {
+            let mut arrived = Vec::new();
+            self.receiver.recv_many(&mut arrived, ByteWriter::DEPTH).await;
+            self.arrived = arrived.into();
+        }
+        self.arrived.pop_front()
     }
 }
 
@@ -29,7 +41,8 @@ pub struct ByteWriter {
 }
 
 impl ByteWriter {
-    const PIECE: usize = 64 * 1024;
+    const PIECE: usize = 256 * 1024;
+    const DEPTH: usize = 8;
 
     /// Ends the stream: with what is left in the buffer, or with why it ends here.
     pub fn finish(mut self, outcome: Result<()>) {

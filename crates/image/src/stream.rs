@@ -42,12 +42,15 @@ where
         }
         while let Some(Ok(_)) = pieces.next().await {}
     });
-    Pieces { receiver, piece: Bytes::new(), ended: false }
+    Pieces { receiver, arrived: Vec::new(), piece: Bytes::new(), ended: false }
 }
 
 /// `None` in the channel is the end; a channel that just closes is a sender that died.
 struct Pieces {
     receiver: mpsc::Receiver<Option<io::Result<Bytes>>>,
+    /// All that was there when something was waited for, the first at the end: a sender that waits for room is woken once
+    /// for all of it.
+    arrived: Vec<Option<io::Result<Bytes>>>,
     piece: Bytes,
     ended: bool,
 }
@@ -55,7 +58,11 @@ struct Pieces {
 impl Read for Pieces {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
         while self.piece.is_empty() && !self.ended {
-            match self.receiver.blocking_recv() {
+            if self.arrived.is_empty() {
+                self.receiver.blocking_recv_many(&mut self.arrived, WAITING);
+                self.arrived.reverse();
+            }
+            match self.arrived.pop() {
                 Some(Some(piece)) => self.piece = piece?,
                 Some(None) => self.ended = true,
                 None => return Err(io::ErrorKind::UnexpectedEof.into()),

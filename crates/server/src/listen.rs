@@ -29,6 +29,9 @@ pub const GROUPS: [&str; 2] = ["docker", "gantry"];
 /// How long a TLS client may take to shake hands.
 const HANDSHAKE: Duration = Duration::from_secs(10);
 
+/// Bytes on their way to a local client that has not read them.
+const MOST_WAITING: usize = 1 << 20;
+
 /// An open socket that clients connect to.
 pub struct Listener {
     socket: Socket,
@@ -217,7 +220,13 @@ impl Listener {
     /// The next client, before it has said anything.
     pub(crate) async fn accept(&self) -> io::Result<Incoming> {
         match &self.socket {
-            Socket::Unix(listener) => Ok(Incoming::Unix(listener.accept().await?.0)),
+            Socket::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // As much as the kernel's administrator allows: the fewer times two processes wake each other.
+                let _less =
+                    rustix::net::sockopt::set_socket_send_buffer_size(&stream, MOST_WAITING);
+                Ok(Incoming::Unix(stream))
+            }
             Socket::Tcp { listener, tls } => {
                 let (stream, _) = listener.accept().await?;
                 stream.set_nodelay(true)?;

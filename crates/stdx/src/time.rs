@@ -39,6 +39,13 @@ impl Timestamp {
         OffsetDateTime::from_unix_timestamp_nanos(nanos).map_or(Self::NEVER, Self)
     }
 
+    /// The same for who has both parts: a log's reader does this for each line.
+    pub fn from_unix(seconds: i64, nanos: u32) -> Self {
+        OffsetDateTime::from_unix_timestamp(seconds)
+            .and_then(|second| second.replace_nanosecond(nanos))
+            .map_or(Self::NEVER, Self)
+    }
+
     pub fn parse(text: &str) -> Result<Self> {
         OffsetDateTime::parse(text, &Rfc3339)
             .map(|at| Self(at.to_offset(::time::UtcOffset::UTC)))

@@ -31,6 +31,8 @@ pub struct LogsRequest {
 
 /// Bytes gathered before they are passed on.
 const PIECE: usize = 128 * 1024;
+/// What the last record of a piece may have beyond it without another allocation.
+const LAST: usize = 20 * 1024;
 
 impl LogsRequest {
     /// All there is, without following.
@@ -176,7 +178,7 @@ struct Frame {
 impl Frame {
     /// Reads until a piece is full or there is nothing more now.
     fn read(self, mut reader: Reader) -> Result<(Batch, Reader, Self)> {
-        let mut out = BytesMut::with_capacity(PIECE);
+        let mut out = BytesMut::with_capacity(PIECE + LAST);
         let (mut waits, mut ended) = (false, false);
         while out.len() < PIECE {
             match reader.next()? {

@@ -31,9 +31,7 @@ impl Stamp {
     }
 
     pub(crate) fn timestamp(self) -> Timestamp {
-        Timestamp::from_unix_nanos(
-            i128::from(self.seconds) * 1_000_000_000 + i128::from(self.nanos),
-        )
+        Timestamp::from_unix(self.seconds, self.nanos)
     }
 
     /// Month, day, and the second of the day.

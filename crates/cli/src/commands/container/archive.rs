@@ -15,10 +15,13 @@ use rustix::io::Errno;
 use stdx::{Context, Error, Result};
 use tar::EntryType;
 
+use crate::pipes::Pour;
+
 const PIECE: usize = 256 << 10;
+const BLOCK: u64 = 512;
 
 /// Writes `source`, and all below it, as an archive in which it is called `name`.
-pub(super) fn pack(source: &Path, name: &str, out: impl Write) -> io::Result<()> {
+pub(super) fn pack(source: &Path, name: &str, out: impl Pour) -> io::Result<()> {
     let mut packer = Packer { tar: tar::Builder::new(out), links: HashMap::new() };
     let name = if name == "/" { "." } else { name };
     // `.` at the end of the source is what makes its last part count.
@@ -30,13 +33,13 @@ pub(super) fn pack(source: &Path, name: &str, out: impl Write) -> io::Result<()>
     packer.tar.finish()
 }
 
-struct Packer<W: Write> {
+struct Packer<W: Pour> {
     tar: tar::Builder<W>,
     /// The first name of each file that has several.
     links: HashMap<(u64, u64), PathBuf>,
 }
 
-impl<W: Write> Packer<W> {
+impl<W: Pour> Packer<W> {
     fn add(&mut self, source: &Path, name: &Path, meta: &Metadata) -> io::Result<()> {
         let mut header = tar::Header::new_gnu();
         header.set_metadata(meta);
@@ -67,12 +70,15 @@ impl<W: Write> Packer<W> {
         } else if kind.is_symlink() {
             self.tar.append_link(&mut header, name, std::fs::read_link(source)?)
         } else if kind.is_file() {
-            let file = File::open(source)?;
+            let mut file = File::open(source)?;
             let size = file.metadata()?.len();
             header.set_size(size);
-            // As many bytes as the header says, whatever becomes of the file.
-            let data = file.take(size).chain(io::repeat(0)).take(size);
-            self.tar.append_data(&mut header, name, io::BufReader::with_capacity(PIECE, data))
+            self.tar.append_data(&mut header, name, io::empty())?;
+            // As many bytes as the header says, whatever becomes of the file; and up to the end of a block.
+            let out = self.tar.get_mut();
+            let poured = out.pour(&mut file, size)?;
+            let missing = size.next_multiple_of(BLOCK) - poured;
+            io::copy(&mut io::repeat(0).take(missing), out).map(drop)
         } else if kind.is_socket() {
             Ok(())
         } else {

@@ -15,7 +15,7 @@ use crate::command::{Args, Call, Command};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 use crate::format::Value;
-use crate::pipes;
+use crate::pipes::{self, Pour};
 
 pub(crate) static COMMAND: Command = Command {
     names: &["container cp", "cp"],
@@ -355,6 +355,14 @@ impl<T: Write> Write for Counted<T> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+impl<T: Pour> Pour for Counted<T> {
+    fn pour(&mut self, from: &mut dyn Read, size: u64) -> io::Result<u64> {
+        let count = self.inner.pour(from, size)?;
+        self.count += count;
+        Ok(count)
     }
 }
 

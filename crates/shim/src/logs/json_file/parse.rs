@@ -89,7 +89,7 @@ impl Scan<'_> {
         let begin = self.at;
         loop {
             let ahead = self.line.get(self.at..)?;
-            self.at += ahead.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+            self.at += memchr::memchr2(b'"', b'\\', ahead)?;
             if self.line[self.at] == b'"' {
                 self.at += 1;
                 return Some(begin..self.at - 1);
@@ -131,7 +131,7 @@ impl Scan<'_> {
 }
 
 fn unescape(mut spelled: &[u8], text: &mut Vec<u8>) -> Option<()> {
-    while let Some(at) = spelled.iter().position(|byte| *byte == b'\\') {
+    while let Some(at) = memchr::memchr(b'\\', spelled) {
         text.extend_from_slice(&spelled[..at]);
         let mut length = 2;
         let plain = match *spelled.get(at + 1)? {

@@ -254,7 +254,7 @@ struct Buffer {
 impl Buffer {
     /// Takes the next whole line.
     fn line(&mut self) -> Option<std::ops::Range<usize>> {
-        let found = self.bytes[self.searched..self.end].iter().position(|byte| *byte == b'\n');
+        let found = memchr::memchr(b'\n', &self.bytes[self.searched..self.end]);
         match found {
             Some(at) => {
                 let line = self.begin..self.searched + at;
