@@ -1,5 +1,6 @@
 //! The version gate: every path may begin with `/v1.41`, and every difference between versions ends here.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use api::ApiVersion;
@@ -39,9 +40,10 @@ pub(crate) fn strip(uri: &Uri) -> Result<(ApiVersion, Uri)> {
             (version, rest)
         }
     };
+    let rest = by_link(rest);
     let text = match uri.query() {
         Some(query) => format!("{rest}?{query}"),
-        None => rest.to_owned(),
+        None => rest.into_owned(),
     };
     let uri = text.parse().map_err(|cause| Error::invalid("malformed path").caused_by(cause))?;
     Ok((version, uri))
@@ -79,6 +81,21 @@ fn collapse(path: &str) -> String {
         }
     }
     out
+}
+
+/// A container may be called by what another one calls it: `/containers/web/db/json`. The routes see one name.
+fn by_link(path: &str) -> Cow<'_, str> {
+    let parts: Vec<&str> = path.split('/').collect();
+    match parts[..] {
+        ["", "containers", name, "attach", "ws"] if !name.is_empty() => path.into(),
+        ["", "containers", parent, alias, "attach", "ws"] => {
+            format!("/containers/{parent}%2F{alias}/attach/ws").into()
+        }
+        ["", "containers", parent, alias, verb] if alias != "checkpoints" => {
+            format!("/containers/{parent}%2F{alias}/{verb}").into()
+        }
+        _ => path.into(),
+    }
 }
 
 const V1_42: ApiVersion = ApiVersion::new(1, 42);
@@ -332,6 +349,18 @@ mod tests {
         passes("/containers/%c3%a9%2f/json", "1.55", "/containers/%c3%a9%2f/json");
         passes("/containers/100%/json", "1.55", "/containers/100%/json");
         assert!(check("/containers/%ff/json").is_err());
+    }
+
+    #[test]
+    fn names_by_link_are_one_name() {
+        passes("/containers/web/db/json?size=1", "1.55", "/containers/web%2Fdb/json?size=1");
+        passes("/v1.41/containers//web/db/start", "1.41", "/containers/web%2Fdb/start");
+        passes("/containers/web/db/attach/ws", "1.55", "/containers/web%2Fdb/attach/ws");
+        for plain in
+            ["/containers/web/attach/ws", "/containers/web/checkpoints/one", "/containers/web/json"]
+        {
+            passes(plain, "1.55", plain);
+        }
     }
 
     #[test]

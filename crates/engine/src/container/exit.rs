@@ -185,7 +185,7 @@ impl Container {
     }
 
     /// Tells plugins that this container uses their volumes no more. Those that were told are not told again.
-    fn unmount_foreign(&self) {
+    pub(super) fn unmount_foreign(&self) {
         let id = &self.cell.id;
         if let Err(error) = self.rooms.unmount_foreign(id) {
             tracing::warn!(container = %id, error = %error.chain(), "cannot give volumes back");

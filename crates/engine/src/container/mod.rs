@@ -87,6 +87,8 @@ pub(crate) struct Live {
     pub(crate) last_pause: Option<Duration>,
     /// It is going down to come up again at once: `--rm` must not strike in between.
     pub(crate) restarting_by_hand: bool,
+    /// How many look into it while it is not up, with volumes of plugins mounted for that.
+    pub(crate) visits: usize,
     /// Ends when nothing of the last run is mounted any more.
     pub(crate) leaving: Option<tokio::task::JoinHandle<()>>,
 }

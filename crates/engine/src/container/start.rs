@@ -349,6 +349,13 @@ pub(super) fn words(what: &str, exit_code: i32, error: Error) -> Error {
     if chain.starts_with("failed to initialize logging driver") {
         return Error::new(kind, format!("{TASK}: {chain}"));
     }
+    // It makes the working directory when it makes the container.
+    if what.starts_with("failed to create task")
+        && let Some((_, rest)) = chain.split_once("chdir to cwd (\"")
+        && let Some((cwd, "")) = rest.split_once("\") set in config.json failed: not a directory")
+    {
+        return Error::new(kind, format!("Cannot mkdir: {cwd} is not a directory"));
+    }
     let begin = "unable to start container process: ";
     let begin = if chain.contains(begin) { "" } else { begin };
     Error::new(kind, format!("{what}: {begin}{chain}: unknown"))

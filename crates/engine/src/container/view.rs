@@ -21,7 +21,7 @@ use super::plan::Plan;
 use super::spec::What;
 use super::state::Phase;
 use super::tree::cloned;
-use super::volumes::Held;
+use super::volumes::{Held, is_foreign};
 
 /// What a view is wanted for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,33 @@ pub(crate) struct Parts {
     mounts: Vec<(String, OwnedFd)>,
     /// A directory of ours that the view may cover where nobody sees it.
     at: PathBuf,
+    /// Last, so that nothing of it is open any more when the plugins hear of its end.
+    visit: Option<Visit>,
+}
+
+/// Plugins have their volumes mounted for somebody who looks into a container that is not up, and hear when he is done. If
+/// it has come up meanwhile, they hear when it ends.
+struct Visit(Container);
+
+impl Visit {
+    /// With the gate held, as what goes with it.
+    fn begin(container: &Container) -> Self {
+        container.cell.live().visits += 1;
+        Self(container.clone())
+    }
+
+    /// It came to nothing, while the gate is still held.
+    fn call_off(self) {
+        self.0.end_visit();
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let _gate = self.0.cell.gate.blocking_lock();
+        self.0.end_visit();
+    }
 }
 
 /// Files of ours that are mounted into every container that runs.
@@ -59,6 +86,7 @@ impl Container {
         let at = self.rooms.settings().exec_root.clone();
         // What is read shall have the owners that are on disk, and what is written those inside.
         let mapped = record.ids.is_some() && access == Access::Read;
+        let mut visit = None;
         let (root, mut mounts) = if record.state.phase.is_up() && !mapped {
             let ours = FILES.map(str::to_owned);
             let theirs = joined(&plan.mounts, &record.of_others).into_iter();
@@ -67,11 +95,39 @@ impl Container {
             let living = self.living_tree(places.collect())?;
             (living.root, living.mounts)
         } else {
-            let mounts = self.mounts_at_rest(&plan)?;
-            (self.tree_at_rest(access, &plan, &mounts)?, mounts)
+            if !record.state.phase.is_up() && record.mounts.iter().any(is_foreign) {
+                visit = Some(Visit::begin(self));
+            }
+            let taken = self
+                .mounts_at_rest(&plan)
+                .and_then(|mounts| Ok((self.tree_at_rest(access, &plan, &mounts)?, mounts)));
+            match (taken, visit.take()) {
+                (Ok(taken), begun) => {
+                    visit = begun;
+                    taken
+                }
+                (Err(error), begun) => {
+                    if let Some(begun) = begun {
+                        begun.call_off();
+                    }
+                    return Err(error);
+                }
+            }
         };
         mounts.sort_by_key(|(target, _)| target.matches('/').count());
-        Ok(Parts { root, mounts, at })
+        Ok(Parts { root, mounts, at, visit })
+    }
+
+    fn end_visit(&self) {
+        let last = {
+            let mut live = self.cell.live();
+            live.visits -= 1;
+            live.visits == 0
+        };
+        let record = self.record();
+        if last && !record.state.phase.is_up() && !record.gone {
+            self.unmount_foreign();
+        }
     }
 
     /// The volumes and binds of a container that is not up.
@@ -148,7 +204,7 @@ impl Container {
         let at = self.rooms.settings().exec_root.clone();
         let below = below.to_owned();
         let (tell, told) = std::sync::mpsc::channel();
-        let parts = Parts { root: tree, mounts: Vec::new(), at };
+        let parts = Parts { root: tree, mounts: Vec::new(), at, visit: None };
         let looking = std::thread::Builder::new().name("view".to_owned()).spawn(move || {
             let part = parts.attach_root().and_then(|()| {
                 let resolve =
@@ -177,13 +233,27 @@ impl Parts {
         work: impl FnOnce(Result<BorrowedFd<'_>>) + Send + 'static,
     ) -> Result<()> {
         let span = tracing::Span::current();
+        let mut parts = self;
+        let visit = parts.visit.take();
         let looking = move || {
             let _in_span = span.entered();
-            let together = self.put_together();
-            work(together.map(|()| self.root.as_fd()));
+            let together = parts.put_together();
+            work(together.map(|()| parts.root.as_fd()));
         };
-        let thread = std::thread::Builder::new().name("view".to_owned()).spawn(looking);
-        thread.map(drop).context(|| "cannot start a thread".to_owned())
+        let words = || "cannot start a thread".to_owned();
+        let thread = || std::thread::Builder::new().name("view".to_owned());
+        let Some(visit) = visit else {
+            return thread().spawn(looking).map(drop).context(words);
+        };
+        // With the thread that looks goes its mount namespace: then nothing holds what plugins have mounted.
+        let waiting = move || {
+            match thread().spawn(looking) {
+                Ok(looking) => drop(looking.join()),
+                Err(error) => tracing::warn!(%error, "cannot start a thread"),
+            }
+            drop(visit);
+        };
+        thread().spawn(waiting).map(drop).context(words)
     }
 
     fn put_together(&self) -> Result<()> {

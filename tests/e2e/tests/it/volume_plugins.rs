@@ -243,6 +243,45 @@ fn mounted_once_for_each_container() {
     house.ok(&["volume", "rm", "va"]);
 }
 
+/// Waits until nobody has the volume mounted.
+fn comes_free(lab: &Lab, name: &str) {
+    let end = std::time::Instant::now() + testkit::house::PATIENCE;
+    while !lab.users(name).is_empty() {
+        assert!(std::time::Instant::now() < end, "{name} stays mounted");
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn mounted_for_who_looks_into_a_container_at_rest() {
+    let lab = Lab::new();
+    let house = &lab.house;
+    let volume = ["-v", "va:/one", "--volume-driver", "shelf"];
+    let create = ["create", "--name", "ca", "--network", "none"];
+    let words = [&create[..], &volume, &["busybox", "sleep", "1000"]].concat();
+    let id = house.ok(&words).trim().to_owned();
+    std::fs::write(lab.data("va").join("x"), "of the shelf").expect("a file");
+    let out = lab.dir.path().join("out");
+    for _ in 0..2 {
+        house.ok(&["cp", "ca:/one/x", text(&out)]);
+        assert_eq!(std::fs::read_to_string(&out).expect("it is here"), "of the shelf");
+        comes_free(&lab, "va");
+    }
+    house.ok(&["cp", text(&out), "ca:/one/y"]);
+    comes_free(&lab, "va");
+    assert!(lab.data("va").join("y").exists());
+    // What is not there is looked for in the volume, too.
+    lab.refused(&["cp", "ca:/one/none", "-"]);
+    comes_free(&lab, "va");
+    // Who runs keeps it, whoever looks.
+    house.ok(&["start", "ca"]);
+    house.ok(&["cp", "ca:/one/x", text(&out)]);
+    assert_eq!(lab.users("va"), BTreeSet::from([id]));
+    house.ok(&["rm", "-f", "ca"]);
+    assert_eq!(lab.users("va"), BTreeSet::new());
+    house.ok(&["volume", "rm", "va"]);
+}
+
 #[test]
 fn filled_by_the_first_and_removed_with_its_container() {
     let lab = Lab::new();

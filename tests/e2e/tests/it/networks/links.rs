@@ -143,6 +143,16 @@ fn a_link_is_removed_and_the_container_stays() {
     ] {
         assert!(env.split('\0').any(|other| other == pair), "{pair}: {env}");
     }
+    // What it is called by another is a name like any other.
+    for (client, name) in [("docker", "web/database"), ("gantry", "/web/store")] {
+        let ask = ["inspect", "-f", "{{.Name}}", name];
+        let asked = if client == "docker" { house.docker(&ask) } else { house.gantry(&ask) };
+        assert_eq!(testkit::house::succeed(asked), "/db\n", "{client} {name}");
+    }
+    assert_eq!(
+        house.ok(&["exec", "web/database", "hostname"]),
+        house.ok(&["exec", "db", "hostname"])
+    );
     assert_eq!(house.ok(&["rm", "--link", "web/database"]), "web/database\n");
     assert_eq!(
         inspect(&house, "web")["HostConfig"]["Links"],
