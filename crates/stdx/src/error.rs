@@ -144,11 +144,17 @@ impl std::error::Error for Error {
     }
 }
 
-/// A file *we* miss is not a container *they* miss: an I/O error is always internal until somebody says otherwise.
+/// A file *we* miss is not a container *they* miss: an I/O error is internal until somebody says otherwise. But for a disk
+/// that is full: it may be emptied.
 impl From<std::io::Error> for Error {
     fn from(io: std::io::Error) -> Self {
+        use std::io::ErrorKind::{QuotaExceeded, StorageFull};
         let errno = io.raw_os_error();
-        Self(Box::new(Inner { kind: Kind::Internal, sentence: io_words(&io), errno, cause: None }))
+        let kind = match io.kind() {
+            StorageFull | QuotaExceeded => Kind::Unavailable,
+            _ => Kind::Internal,
+        };
+        Self(Box::new(Inner { kind, sentence: io_words(&io), errno, cause: None }))
     }
 }
 
@@ -166,7 +172,7 @@ impl<T> Context<T> for Result<T, Error> {
 
 impl<T> Context<T> for std::io::Result<T> {
     fn context(self, sentence: impl FnOnce() -> String) -> Result<T> {
-        self.map_err(|io| Error::internal(sentence()).caused_by(Error::from(io)))
+        self.map_err(Error::from).context(sentence)
     }
 }
 
@@ -219,6 +225,18 @@ mod tests {
         assert_eq!(error.to_string(), "cannot start");
         assert_eq!(error.chain(), "cannot start: cannot open /x: no such file or directory");
         assert_eq!(error.errno(), Some(2));
+    }
+
+    #[test]
+    fn a_full_disk_may_be_emptied() {
+        let check = |errno, kind| {
+            let io = std::io::Error::from_raw_os_error(errno);
+            let error = Err::<(), _>(io).context(|| "cannot make /x".to_owned()).unwrap_err();
+            assert_eq!(error.kind(), kind, "{error:?}");
+        };
+        check(2, Kind::Internal);
+        check(28, Kind::Unavailable);
+        check(122, Kind::Unavailable);
     }
 
     #[test]

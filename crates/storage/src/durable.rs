@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use rustix::fs::{CWD, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
-use stdx::{Context, Error, Kind, Result};
+use stdx::{Context, Error, Result};
 
 /// The right to promise that something is on disk. Clones share the memory of a failure.
 #[derive(Clone, Default)]
@@ -52,7 +52,7 @@ impl Durable {
                 self.failed.store(true, Ordering::Release);
                 tracing::error!(%errno, "the disk failed to keep what was written; the storage is read-only from here");
             }
-            return Err(disk_error(errno));
+            return Err(errno.into());
         }
         Ok(())
     }
@@ -87,7 +87,7 @@ pub(crate) fn rename_new(
     match rustix::fs::renameat_with(from, old, to, new, RenameFlags::NOREPLACE) {
         Ok(()) => Ok(true),
         Err(Errno::EXIST | Errno::NOTEMPTY) => Ok(false),
-        Err(errno) => Err(disk_error(errno)).context(|| format!("cannot rename {old} to {new}")),
+        Err(errno) => Err(errno).context(|| format!("cannot rename {old} to {new}")),
     }
 }
 
@@ -96,7 +96,7 @@ pub(crate) fn directory(path: &Path) -> Result<OwnedFd> {
     match rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o700)) {
         Ok(()) | Err(Errno::EXIST) => {}
         Err(errno) => {
-            return Err(disk_error(errno)).context(|| format!("cannot make {}", path.display()));
+            return Err(errno).context(|| format!("cannot make {}", path.display()));
         }
     }
     open_directory(CWD, path).context(|| format!("cannot open {}", path.display()))
@@ -107,29 +107,19 @@ pub(crate) fn open_directory(at: BorrowedFd<'_>, path: impl rustix::path::Arg) -
     rustix::fs::openat(at, path, flags, Mode::empty()).on_disk()
 }
 
-/// A failure of the kernel while working on files. A full disk may be emptied later, so that is `Unavailable`.
-pub(crate) fn disk_error(errno: Errno) -> Error {
-    let error = Error::from(errno);
-    if matches!(errno, Errno::NOSPC | Errno::DQUOT) {
-        error.with_kind(Kind::Unavailable)
-    } else {
-        error
-    }
-}
-
 /// Whether there is no room left, which may pass.
 pub(crate) fn is_full(error: &Error) -> bool {
     [Errno::NOSPC, Errno::DQUOT].iter().any(|full| error.errno() == Some(full.raw_os_error()))
 }
 
-/// Turns the kernel's answers into ours by [`disk_error`].
+/// Turns the kernel's answers into ours, and back what had to pass through `std::io`.
 pub(crate) trait OnDisk<T> {
     fn on_disk(self) -> Result<T>;
 }
 
 impl<T> OnDisk<T> for Result<T, Errno> {
     fn on_disk(self) -> Result<T> {
-        self.map_err(disk_error)
+        self.map_err(Error::from)
     }
 }
 
@@ -141,8 +131,8 @@ impl<T> OnDisk<T> for std::io::Result<T> {
 
 /// The way back for an [`Error`] that had to pass through `std::io::Read` or `Write`.
 pub(crate) fn from_io(io: std::io::Error) -> Error {
-    if let Some(errno) = io.raw_os_error() {
-        return disk_error(Errno::from_raw_os_error(errno));
+    if io.raw_os_error().is_some() {
+        return io.into();
     }
     match io.downcast::<Error>() {
         Ok(ours) => ours,

@@ -22,7 +22,7 @@ use super::limits::exceeded;
 use super::tree::{self, Checksum, Sum, Summary};
 use super::whiteout::{self, Marker};
 use super::{Limits, copy};
-use crate::durable::{OnDisk, disk_error};
+use crate::durable::OnDisk;
 use crate::tar::{Entry, Kind, Reader, Time};
 use crate::walk::{join, split};
 use crate::{beneath, xattr};
@@ -904,7 +904,7 @@ fn tolerate(outcome: Result<(), Errno>) -> Result<(), Errno> {
 
 /// What the kernel refuses because of what the stream says: links in a circle, or a file larger than files can be.
 fn their_fault(errno: Errno) -> Error {
-    let error = disk_error(errno);
+    let error = Error::from(errno);
     match errno {
         Errno::LOOP | Errno::FBIG | Errno::NAMETOOLONG => error.with_kind(ErrorKind::Invalid),
         _ => error,

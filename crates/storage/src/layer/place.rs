@@ -13,7 +13,7 @@ use stdx::{Error, Kind, Result};
 
 use super::pack::Packer;
 use crate::beneath;
-use crate::durable::{OnDisk, disk_error};
+use crate::durable::OnDisk;
 use crate::walk::{Walk, split};
 
 /// As many links as Docker follows when it tells where one leads.
@@ -160,7 +160,7 @@ fn refusal(call: &str, path: &[u8], errno: Errno) -> Error {
         Errno::LOOP => "too many levels of symbolic links",
         Errno::NAMETOOLONG => "file name too long",
         Errno::NOENT => "no such file or directory",
-        _ => return disk_error(errno),
+        _ => return errno.into(),
     };
     let kind = if errno == Errno::NOENT { Kind::NotFound } else { Kind::Internal };
     let path = String::from_utf8_lossy(path);

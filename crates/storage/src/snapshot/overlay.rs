@@ -487,7 +487,7 @@ fn escape(path: &Path) -> Vec<u8> {
 
 /// Adds what the kernel wrote about a failed mount to the number it gave.
 fn explain(context: &OwnedFd, errno: rustix::io::Errno) -> Error {
-    let error = crate::durable::disk_error(errno);
+    let error = Error::from(errno);
     let mut message = [0; 512];
     let mut words = Vec::new();
     while let Ok(count) = rustix::io::read(context, &mut message) {
