@@ -62,6 +62,9 @@ impl Containers {
                 .map(|container| container.id().clone())
                 .collect();
             this.sweep(&up)?;
+            if let Err(error) = this.rooms.images.take_back_unfinished() {
+                tracing::error!(error = %error.chain(), "cannot take back what unfinished work has left");
+            }
             this.rooms.forget_unmade_volumes()?;
             if this.rooms.wake_foreign(&up)? {
                 let rooms = Arc::clone(&this.rooms);

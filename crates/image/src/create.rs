@@ -47,6 +47,7 @@ impl Images {
         new: NewImage,
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<Arc<Image>> {
+        let work = self.begin("commit")?;
         let lease = self.lease();
         let made = self.create_under(&lease, new, write);
         if made.is_err() {
@@ -56,6 +57,7 @@ impl Images {
             self.sweep_layers(&chains)?;
             self.sweep_blobs(&blobs)?;
         }
+        work.end();
         made
     }
 
@@ -89,7 +91,7 @@ impl Images {
         if layers.len() >= crate::limits::LAYERS {
             return Err(Error::invalid("max depth exceeded"));
         }
-        let mut ingest = storage.content.ingest(&format!("layer-{}", stdx::Id::random()))?;
+        let mut ingest = storage.content.ingest_once()?;
         let mut out = std::io::BufWriter::with_capacity(1 << 20, &mut ingest);
         let written = write(&mut out)
             .and_then(|()| out.flush().context(|| "cannot store the new layer".to_owned()));

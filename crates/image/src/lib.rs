@@ -31,6 +31,7 @@ mod store;
 mod stream;
 mod unpack;
 mod variables;
+mod work;
 
 pub use config::apply_changes;
 pub use create::NewImage;

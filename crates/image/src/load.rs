@@ -59,14 +59,18 @@ impl Images {
         let images = self.clone();
         let reporter = Reporter::new(progress);
         tokiox::blocking(move || {
+            let work = images.begin("load")?;
             let lease = images.lease();
             let loader =
                 Loader { images: &images, lease: &lease, options: &options, reporter: &reporter };
             let outcome = loader.run(archive);
-            // What was in the archive and is in no image.
-            let leftovers = lease.blobs();
+            // What was in the archive and is in no image; a layer goes before the one it stands on.
+            let (mut layers, blobs) = (lease.chains(), lease.blobs());
             drop(lease);
-            images.sweep_blobs(&leftovers)?;
+            layers.reverse();
+            images.sweep_layers(&layers)?;
+            images.sweep_blobs(&blobs)?;
+            work.end();
             outcome
         })
         .await
@@ -279,7 +283,7 @@ impl<'a> Files<'a> {
             return Ok(Content::Small(bytes));
         }
         let content = &self.images.room.storage.content;
-        let mut ingest = content.ingest(&format!("load-{}", stdx::Id::random()))?;
+        let mut ingest = content.ingest_once()?;
         let written = reader.data(entry, |_, piece| {
             ingest.write_all(piece).context(|| "cannot store the archive".to_owned())
         });

@@ -5,6 +5,7 @@
 //! image_names  docker.io/library/busybox:latest    → NameRecord    tag → image
 //!              docker.io/library/busybox@sha256:…  → NameRecord    digest in a registry → image
 //! image_holds  <container id>                      → HoldRecord    who needs which image and layers
+//! image_work   <random>                            → WorkRecord    a load or commit that is not over (`work.rs`)
 //! ```
 //!
 //! The configuration is a blob in the content store under the image's own ID. A blob or layer that no record reaches is

@@ -38,6 +38,9 @@ impl Inner {
     }
 }
 
+/// How the names of ingests begin that end with their writer.
+const ONCE: &str = "once-";
+
 /// What is stored, by name and size.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Descriptor {
@@ -58,7 +61,7 @@ pub struct Partial {
 }
 
 impl Store {
-    /// Opens or makes the store under `root`.
+    /// Opens or makes the store under `root`. What a writer that died has left and nobody can resume is removed.
     pub fn open(root: &Path) -> Result<Self> {
         Self::open_with(root, Durable::default())
     }
@@ -71,6 +74,11 @@ impl Store {
         let [sha256, sha512] =
             ALGORITHMS.map(|algorithm| durable::directory(&blobs.join(algorithm.name())));
         let ingest = durable::directory(&content.join("ingest"))?;
+        for name in beneath::names(ingest.as_fd()).on_disk()? {
+            if name.as_bytes().starts_with(ONCE.as_bytes()) {
+                rustix::fs::unlinkat(&ingest, &name, AtFlags::empty()).on_disk()?;
+            }
+        }
         Ok(Self { inner: Arc::new(Inner { blobs: [sha256?, sha512?], ingest, durable }) })
     }
 
@@ -120,13 +128,18 @@ impl Store {
         Ingest::open(self, key)
     }
 
+    /// Starts writing what nobody will resume.
+    pub fn ingest_once(&self) -> Result<Ingest> {
+        self.ingest(&format!("{ONCE}{}", stdx::Id::random()))
+    }
+
     /// Stores bytes that are at hand.
     pub fn put(&self, bytes: &[u8]) -> Result<Descriptor> {
         let digest = Digest::of(bytes);
         if self.contains(&digest) {
             return Ok(Descriptor { digest, size: bytes.len() as u64 });
         }
-        let mut ingest = self.ingest(&format!("put-{}", stdx::Id::random()))?;
+        let mut ingest = self.ingest_once()?;
         std::io::Write::write_all(&mut ingest, bytes).on_disk()?;
         ingest.commit(Some(&digest), Some(bytes.len() as u64))
     }
