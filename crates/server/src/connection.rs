@@ -9,9 +9,10 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderName, HeaderValue, Request, header};
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -23,6 +24,7 @@ use crate::authorization::Peer;
 use crate::error::Refusal;
 use crate::hijack::Takeover;
 use crate::listen::Stream;
+use crate::request_line::{Expecting, Lenient};
 use crate::stream::Followed;
 use crate::version;
 
@@ -41,8 +43,14 @@ pub(crate) async fn serve(
 ) -> io::Result<()> {
     let takeover = Arc::new(Mutex::new(None));
     let peer = Peer::of(&stream);
-    let service =
-        Answers { house, peer, takeover: Arc::clone(&takeover), stopping: stopping.clone() };
+    let (stream, expecting) = Lenient::new(stream);
+    let service = Answers {
+        house,
+        peer,
+        expecting,
+        takeover: Arc::clone(&takeover),
+        stopping: stopping.clone(),
+    };
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIME)
@@ -60,11 +68,12 @@ pub(crate) async fn serve(
         }
     };
     let parts = connection.into_parts();
-    let mut stream = parts.io.into_inner();
+    let (mut stream, rest) = parts.io.into_inner().into_parts();
     let takeover = takeover.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(takeover) = takeover {
+        let read = Bytes::from([parts.read_buf, rest].concat());
         return tokio::select! {
-            outcome = Takeover::run(takeover, stream, parts.read_buf) => outcome,
+            outcome = Takeover::run(takeover, stream, read) => outcome,
             () = stopped_by(stopping) => Ok(()),
         };
     }
@@ -92,6 +101,7 @@ async fn stopped_by(mut stopping: watch::Receiver<bool>) {
 struct Answers {
     house: House,
     peer: Peer,
+    expecting: Expecting,
     takeover: Arc<Mutex<Option<Takeover>>>,
     stopping: watch::Receiver<bool>,
 }
@@ -117,6 +127,8 @@ impl hyper::service::Service<Request<Incoming>> for Answers {
         let (house, peer, slot) =
             (self.house.clone(), self.peer.clone(), Arc::clone(&self.takeover));
         let stopping = self.stopping.clone();
+        // What comes after a body cannot be told from the body here.
+        let next = request.body().is_end_stream().then(|| self.expecting.clone());
         Box::pin(async move {
             let mut response = answer(house, &peer, request).await;
             if response.extensions_mut().remove::<Followed>().is_some() {
@@ -126,7 +138,12 @@ impl hyper::service::Service<Request<Incoming>> for Answers {
                 response = response.map(until_stopped);
             }
             match Takeover::of(&mut response) {
-                None => Ok(response),
+                None => {
+                    if let Some(next) = next {
+                        next.a_request();
+                    }
+                    Ok(response)
+                }
                 Some(takeover) => {
                     *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(takeover);
                     Err(TakenOver)

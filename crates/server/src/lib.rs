@@ -13,6 +13,7 @@ mod error;
 pub mod hijack;
 pub mod listen;
 mod request;
+mod request_line;
 mod requests;
 mod routes;
 mod stream;

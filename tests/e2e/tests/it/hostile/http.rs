@@ -104,6 +104,32 @@ fn a4_what_is_not_http_ends_its_own_connection() {
     unharmed(&house, pid);
 }
 
+/// Scripts write filters as they are (`curl 'http://d/containers/json?filters={"name":["a"]}'`), and Go reads them.
+#[test]
+fn what_nobody_escaped_is_understood() {
+    let house = house();
+    bystander(&house);
+    let get = |query: &str, more: &str| {
+        format!("GET /v1.41/containers/json?{query} HTTP/1.1\r\nHost: d\r\n{more}\r\n")
+    };
+    let close = "Connection: close\r\n";
+    let asked = [r#"filters={"name":["bystander"]}"#, r#"filters={"name":["nobody"]}&x=<é^`|\#>"#];
+    let answers = asked.map(|query| said(&house, get(query, close).as_bytes()));
+    assert!(answers[0].contains("\"/bystander\""), "{}", answers[0]);
+    assert!(answers[1].ends_with("\r\n\r\n[]\n"), "{}", answers[1]);
+    // On one connection, one after the other.
+    let mut stream = connect(&house);
+    for _ in 0..3 {
+        stream.write_all(get(asked[1], "").as_bytes()).expect("the daemon listens");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n[]\n") {
+            let mut byte = [0];
+            assert_eq!(stream.read(&mut byte).expect("an answer"), 1, "{answer:?}");
+            answer.push(byte[0]);
+        }
+    }
+}
+
 /// HTTP/2 by prior knowledge: streams that are opened and reset as fast as they can be written (CVE-2023-44487).
 #[test]
 fn a4_streams_that_are_reset_cost_only_their_connection() {
