@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 use testkit::client::Client;
 use testkit::house::shown;
-use testkit::{House, Netns, Registry, TestImage};
+use testkit::{House, Netns, Plugin, Registry, Reply, TestImage};
 
 use crate::faults::until;
 use crate::peer::Peer;
@@ -101,8 +101,10 @@ const FILES: &[(&str, Option<&str>)] = &[
         r#"{"debug": true, "data-root": "/elsewhere"}"#,
         Some("specified both as a flag and in the configuration file: data-root: (from flag: "),
     ),
-    // Nobody may change it now, and nobody complains.
+    // Nobody may change it now, and nobody complains; nor looks whether it could be.
     (r#"{"mtu": 1400}"#, None),
+    (r#"{"log-driver": "nope"}"#, None),
+    (r#"{"log-opts": {"nope": "1", "max-size": "x"}}"#, None),
 ];
 
 #[test]
@@ -201,4 +203,35 @@ fn what_is_read_again_is_obeyed() {
     assert!(shown(&gone.expect("docker")).contains("unknown or invalid runtime name: nope"));
     side.reload(r#"{"debug": false, "default-runtime": "runc"}"#).expect("it is right");
     assert_eq!(house.ok(&["info", "-f", "{{.Debug}} {{.DefaultRuntime}}"]), "false runc\n");
+}
+
+#[test]
+fn who_is_asked_is_read_again() {
+    let dir = tempfile::tempdir().expect("a place for a test");
+    let plugins = dir.path().join("plugins");
+    let guard = Plugin::start(&plugins, "guard", |method, question| {
+        let forbidden = question["RequestUri"].as_str().is_some_and(|uri| uri.contains("volumes"));
+        Reply::Json(match method {
+            "Plugin.Activate" => json!({"Implements": ["authz"]}),
+            _ => json!({"Allow": !forbidden, "Msg": "not that"}),
+        })
+    });
+    let file = dir.path().join("daemon.json");
+    std::fs::write(&file, "{}").expect("a file");
+    let words = [&plugins, &file].map(|path| path.display().to_string());
+    let house = House::with(&["--plugin-directory", &words[0], "--config-file", &words[1]]);
+    let side = Side::ours(&house, file);
+    let volumes = || house.api("GET", "/volumes", None).status;
+    assert_eq!((volumes(), guard.calls().len()), (200, 0));
+    side.reload(r#"{"authorization-plugins": ["guard"]}"#).expect("it is right");
+    assert_eq!(volumes(), 403);
+    assert_eq!(house.ok(&["info", "-f", "{{json .Plugins.Authorization}}"]), "[\"guard\"]\n");
+    // Who cannot be asked does not take the place of who can.
+    let file = r#"{"authorization-plugins": ["nobody"], "labels": ["a=b"]}"#;
+    let refused = side.reload(file).expect_err("there is no such plugin");
+    assert!(refused.contains("nobody"), "{refused}");
+    assert_eq!((volumes(), side.info()["Labels"].clone()), (403, json!([])));
+    side.reload("{}").expect("it is right");
+    let asked = guard.calls().len();
+    assert_eq!((volumes(), guard.calls().len()), (200, asked));
 }
