@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags};
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
 use serde_json::{Value, json};
 use testkit::House;
 use testkit::client::Client;
@@ -286,6 +286,13 @@ fn f2_fifty_random_moments() {
     }
 }
 
+fn shim_of(house: &House, name: &str) -> Pid {
+    let pid = inspect(house, name)["State"]["Pid"].to_string();
+    let status = fs::read_to_string(Path::new("/proc").join(&pid).join("status")).expect("it runs");
+    let shim = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent");
+    Pid::from_raw(shim.trim().parse().expect("a number")).expect("not zero")
+}
+
 /// F3: a shim that is killed takes its container with it, and nobody else; nothing of it stays behind.
 #[test]
 fn f3_a_killed_shim_is_an_exit() {
@@ -294,11 +301,7 @@ fn f3_a_killed_shim_is_an_exit() {
     start(&house, "other", json!({"HostConfig": {"NetworkMode": "none"}}), "exec sleep 3600");
     let before = bystander(&house);
     start(&house, "ca", json!({"Tty": true, "OpenStdin": true}), "exec sleep 3600");
-    let pid = inspect(&house, "ca")["State"]["Pid"].to_string();
-    let status = fs::read_to_string(Path::new("/proc").join(&pid).join("status")).expect("it runs");
-    let shim = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("a parent");
-    let shim = Pid::from_raw(shim.trim().parse().expect("a number")).expect("not zero");
-    rustix::process::kill_process(shim, rustix::process::Signal::KILL).expect("it runs");
+    kill_process(shim_of(&house, "ca"), Signal::KILL).expect("it runs");
     until("the exit", || inspect(&house, "ca")["State"]["Status"] == "exited");
     let state = inspect(&house, "ca")["State"].clone();
     assert_eq!((&state["ExitCode"], &state["Error"]), (&json!(137), &json!("shim lost")));
@@ -308,4 +311,64 @@ fn f3_a_killed_shim_is_an_exit() {
     assert_eq!(house.ok(&["exec", "ca", "echo", "hi"]), "hi\n");
     house.ok(&["rm", "-f", "ca"]);
     assert_eq!(bystander(&house), before);
+}
+
+/// F3: the next daemon finds neither the shim nor what it would have written.
+#[test]
+fn f3_a_shim_that_dies_with_its_daemon_is_an_exit() {
+    let mut house = house();
+    for name in ["other", "ca"] {
+        start(&house, name, json!({"HostConfig": {"NetworkMode": "none"}}), "exec sleep 3600");
+    }
+    let before = inspect(&house, "other")["State"].clone();
+    let shim = shim_of(&house, "ca");
+    house.kill();
+    kill_process(shim, Signal::KILL).expect("it runs");
+    house.start();
+    until("the exit", || inspect(&house, "ca")["State"]["Status"] == "exited");
+    let state = inspect(&house, "ca")["State"].clone();
+    assert_eq!((&state["ExitCode"], &state["Error"]), (&json!(137), &json!("shim lost")));
+    assert_eq!(inspect(&house, "other")["State"], before);
+    house.check();
+    for name in ["other", "ca"] {
+        house.ok(&["rm", "-f", name]);
+    }
+}
+
+/// F3: a shim that stands still has nobody wait but those who ask it; the next daemon takes its container over when it goes on.
+#[test]
+fn f3_a_shim_that_stands_still_holds_up_nobody_else() {
+    let mut house = house();
+    let none = json!({"HostConfig": {"NetworkMode": "none"}});
+    for name in ["other", "ca"] {
+        start(&house, name, none.clone(), "exec sleep 3600");
+    }
+    let pid = inspect(&house, "ca")["State"]["Pid"].clone();
+    let shim = shim_of(&house, "ca");
+    kill_process(shim, Signal::STOP).expect("it runs");
+    let others = |house: &House| {
+        assert_eq!(house.ok(&["ps", "-q"]).lines().count(), 2);
+        let seen = inspect(house, "ca");
+        assert_eq!((&seen["State"]["Status"], &seen["State"]["Pid"]), (&json!("running"), &pid));
+        assert_eq!(house.ok(&["exec", "other", "echo", "hi"]), "hi\n");
+        assert_eq!(
+            house.ok(&["run", "--rm", "--network", "none", "busybox", "echo", "hi"]),
+            "hi\n"
+        );
+    };
+    others(&house);
+    house.kill();
+    house.start();
+    until("it is said", || house.log().contains("shim unresponsive"));
+    others(&house);
+    kill_process(shim, Signal::CONT).expect("it runs");
+    until("it is taken over", || {
+        let output = house.docker(&["exec", "ca", "echo", "hi"]).output().expect("docker");
+        output.stdout == b"hi\n"
+    });
+    assert_eq!(inspect(&house, "ca")["State"]["Pid"], pid);
+    for name in ["other", "ca"] {
+        house.ok(&["rm", "-f", name]);
+    }
+    house.check();
 }

@@ -40,6 +40,7 @@ mod publish;
 mod quotas;
 mod races;
 mod reload;
+mod repair;
 mod republish;
 mod resources;
 mod rootless;

@@ -46,7 +46,7 @@ fn together(clients: usize, count: usize, work: impl Fn(usize) + Sync) {
     });
 }
 
-fn ask(client: &Client, method: &str, path: &str, body: &Value) -> Value {
+pub(crate) fn ask(client: &Client, method: &str, path: &str, body: &Value) -> Value {
     let body = (!body.is_null()).then_some(body);
     let answer = client.ask(method, path, body).expect("the daemon answers");
     assert!(answer.status < 300, "{method} {path}: {} {}", answer.status, answer.text());
