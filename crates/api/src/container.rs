@@ -7,7 +7,7 @@ use stdx::time::Timestamp;
 
 use crate::image::Descriptor;
 use crate::json::is_default;
-use crate::network::EndpointSettings;
+use crate::network::{EndpointSettings, Endpoints};
 use crate::secret::{ConfigReference, SecretReference};
 use crate::{Set, StringMap};
 
@@ -553,7 +553,7 @@ pub struct NetworkSettings {
     /// For clients below 1.52; filled in at the door.
     #[serde(flatten, skip_deserializing)]
     pub legacy: Option<LegacyNetworkSettings>,
-    pub networks: BTreeMap<String, EndpointSettings>,
+    pub networks: Endpoints,
 }
 
 /// What API 1.52 dropped: fields never set, and a copy of the endpoint on the default bridge.
@@ -652,7 +652,7 @@ pub struct HealthSummary {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub struct SummaryNetworkSettings {
-    pub networks: BTreeMap<String, EndpointSettings>,
+    pub networks: Endpoints,
 }
 
 /// The answer to `POST /containers/{id}/wait`.

@@ -8,6 +8,9 @@ use stdx::time::Timestamp;
 use crate::StringMap;
 use crate::json::is_default;
 
+/// By the networks' names. A leaf of a B-tree has room for eleven, and nearly every container has one.
+pub type Endpoints = BTreeMap<String, Box<EndpointSettings>>;
+
 /// A container on a network: what was asked for, and what it got.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]

@@ -60,11 +60,22 @@ impl Containers {
     }
 
     pub async fn list(&self, options: ListOptions) -> Result<Vec<Summary>> {
+        let mut summaries = Vec::new();
+        self.each(options, |summary| summaries.push(summary)).await?;
+        Ok(summaries)
+    }
+
+    /// Shows one after the other: all of them at once are more than all of their records.
+    pub async fn each(
+        &self,
+        options: ListOptions,
+        mut show: impl FnMut(Summary) + Send,
+    ) -> Result<()> {
         let wanted = Wanted::of(self, &options)?;
         let links = self.rooms.registry.names_by_link();
-        let mut summaries = Vec::new();
+        let mut shown = 0;
         for container in self.all() {
-            if options.limit.is_some_and(|limit| summaries.len() >= limit) {
+            if options.limit.is_some_and(|limit| shown >= limit) {
                 break;
             }
             if wanted.holds(&container)? {
@@ -74,12 +85,13 @@ impl Containers {
                     summary => {
                         let mut summary = summary?;
                         summary.names.extend(links.get(&summary.id).into_iter().flatten().cloned());
-                        summaries.push(summary);
+                        show(summary);
+                        shown += 1;
                     }
                 }
             }
         }
-        Ok(summaries)
+        Ok(())
     }
 
     /// Removes those that do not run.

@@ -207,6 +207,8 @@ async fn serve(
     })?;
     let system = System::new(&containers, identity);
     containers.recover().await?;
+    // What was needed to read all that is recorded.
+    tokiox::blocking(sys::memory::trim).await;
     let chores = tokio::spawn(chores(store.clone(), journal.clone(), Arc::clone(&storage)));
     let logs = tokio::spawn(containers.clone().keep_log_budget());
     welcome(&config.data_root, &images).await;

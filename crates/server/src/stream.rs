@@ -21,6 +21,23 @@ pub(crate) fn json(status: StatusCode, value: &impl Serialize) -> Response {
         .into_response()
 }
 
+/// A document that is a list, of which each item is written when it comes and not kept.
+#[derive(Default)]
+pub(crate) struct List(Vec<u8>);
+
+impl List {
+    pub(crate) fn add(&mut self, item: &impl Serialize) {
+        self.0.push(if self.0.is_empty() { b'[' } else { b',' });
+        serde_json::to_writer(&mut self.0, item).expect("what we answer has string keys only");
+    }
+
+    pub(crate) fn answer(mut self) -> Response {
+        self.0.extend_from_slice(if self.0.is_empty() { b"[]\n" } else { b"]\n" });
+        ([(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], self.0)
+            .into_response()
+    }
+}
+
 pub(crate) fn ok(value: &impl Serialize) -> Response {
     json(StatusCode::OK, value)
 }

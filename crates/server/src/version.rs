@@ -159,14 +159,12 @@ pub(crate) fn inspect(container: &mut api::container::Inspect, version: ApiVersi
     }
 }
 
-pub(crate) fn summaries(containers: &mut [api::container::Summary], version: ApiVersion) {
-    for container in containers {
-        if version < V1_52 {
-            container.health = None;
-        }
-        if version < V1_46 {
-            container.host_config.annotations.clear();
-        }
+pub(crate) fn summary(container: &mut api::container::Summary, version: ApiVersion) {
+    if version < V1_52 {
+        container.health = None;
+    }
+    if version < V1_46 {
+        container.host_config.annotations.clear();
     }
 }
 
@@ -311,7 +309,7 @@ pub(crate) fn disk_usage(mut usage: DiskUsage, version: ApiVersion, items: Items
         }),
         containers: usage.container_usage.map(|usage| {
             let mut items = usage.items;
-            summaries(&mut items, version);
+            items.iter_mut().for_each(|item| summary(item, version));
             items
         }),
         volumes: usage.volume_usage.map(|usage| usage.items),

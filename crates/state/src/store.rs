@@ -182,10 +182,7 @@ impl Store {
 
     /// All records of a kind, in the order of their keys.
     pub fn list<R: Record>(&self) -> Result<Vec<R>> {
-        list(&self.reader(), R::TABLE)?
-            .iter()
-            .map(|(key, value)| understand(R::TABLE, key, value))
-            .collect()
+        list(&self.reader())
     }
 
     pub fn put<R: Record>(&self, record: &R) -> Result<()> {
@@ -308,10 +305,7 @@ impl Transaction<'_> {
     }
 
     pub fn list<R: Record>(&self) -> Result<Vec<R>> {
-        list(&self.inner, R::TABLE)?
-            .iter()
-            .map(|(key, value)| understand(R::TABLE, key, value))
-            .collect()
+        list(&self.inner)
     }
 
     pub fn put<R: Record>(&self, record: &R) -> Result<()> {
@@ -355,13 +349,20 @@ fn get(connection: &Connection, kind: &str, key: &str) -> Result<Option<Vec<u8>>
         .map_err(failed)
 }
 
-fn list(connection: &Connection, kind: &str) -> Result<Vec<(String, Vec<u8>)>> {
+/// Each is understood where the row lies: what was written of all of them together would be the most that a start needs.
+fn list<R: Record>(connection: &Connection) -> Result<Vec<R>> {
     let mut statement = connection
         .prepare_cached("SELECT key, value FROM records WHERE kind = ?1 ORDER BY key")
         .map_err(failed)?;
-    let rows =
-        statement.query_map(params![kind], |row| Ok((row.get(0)?, row.get(1)?))).map_err(failed)?;
-    rows.collect::<rusqlite::Result<_>>().map_err(failed)
+    let mut rows = statement.query(params![R::TABLE]).map_err(failed)?;
+    let mut records = Vec::new();
+    while let Some(row) = rows.next().map_err(failed)? {
+        let text = |at| row.get_ref(at).map_err(failed);
+        let key = text(0)?.as_str().map_err(|cause| failed(cause.into()))?;
+        let value = text(1)?.as_blob().map_err(|cause| failed(cause.into()))?;
+        records.push(understand(R::TABLE, key, value)?);
+    }
+    Ok(records)
 }
 
 fn understand<R: Record>(kind: &str, key: &str, value: &[u8]) -> Result<R> {

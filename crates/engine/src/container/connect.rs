@@ -1,11 +1,10 @@
 //! What ties a container to its networks: the request for a namespace, and the three files that name it inside.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use api::network::EndpointSettings;
+use api::network::{EndpointSettings, Endpoints};
 use network::files::{Dns, Speaks};
 use network::{AttachRequest, Attachment, PublishedPort};
 use stdx::{Context, Error, Result};
@@ -18,7 +17,7 @@ impl Container {
     /// What the network room is asked for.
     pub(crate) fn attach_request(&self, record: &Record, plan: &Plan) -> Result<AttachRequest> {
         let bridge_links = self.resolve_links(record.host_config.links.as_deref())?;
-        let one = |(name, settings): (&String, &EndpointSettings)| {
+        let one = |(name, settings): (&String, &Box<EndpointSettings>)| {
             let links = match name.as_str() {
                 "bridge" => bridge_links.clone(),
                 _ => self.resolve_links(settings.links.as_deref())?,
@@ -42,7 +41,7 @@ impl Container {
     }
 
     /// The endpoints as `inspect` shows them, from the network room's own records: for a container that is adopted.
-    pub(crate) fn connected_now(&self, record: &Record) -> BTreeMap<String, EndpointSettings> {
+    pub(crate) fn connected_now(&self, record: &Record) -> Endpoints {
         let networks = &self.rooms.networks;
         endpoints::connected(record, &networks.connections(&record.id), networks)
     }

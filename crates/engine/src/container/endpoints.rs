@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use api::container::{HostConfig, NetworkingConfig};
-use api::network::{EndpointIpamConfig, EndpointSettings};
+use api::network::{EndpointIpamConfig, EndpointSettings, Endpoints};
 use network::{Egress, Endpoint, EndpointRequest, Link, Mac, Networks, Rate, listed};
 use stdx::{Error, Id, Result};
 
@@ -18,7 +18,7 @@ pub(crate) fn endpoints(
     host: &HostConfig,
     wanted: Option<NetworkingConfig>,
     networks: &Networks,
-) -> Result<BTreeMap<String, EndpointSettings>> {
+) -> Result<Endpoints> {
     let asked = wanted.and_then(|config| config.endpoints_config).unwrap_or_default();
     let mut problems = Vec::new();
     let mut endpoints = BTreeMap::new();
@@ -31,7 +31,7 @@ pub(crate) fn endpoints(
         if let Err(problem) = check(network.as_deref(), known, &settings) {
             problems.push(format!("invalid config for network {name}: {problem}"));
         }
-        endpoints.insert(known.to_owned(), settings);
+        endpoints.insert(known.to_owned(), Box::new(settings));
     }
     if !problems.is_empty() {
         return Err(Error::invalid(listed(&problems)));
@@ -239,7 +239,7 @@ pub(crate) fn connected(
     record: &Record,
     endpoints: &[std::sync::Arc<Endpoint>],
     networks: &Networks,
-) -> BTreeMap<String, EndpointSettings> {
+) -> Endpoints {
     let mut shown = record.endpoints.clone();
     for (name, settings) in &mut shown {
         let id = networks.find(name).map(|network| network.id.clone());
@@ -256,9 +256,9 @@ pub(crate) fn connected(
 }
 
 /// Forgets what only a running container has.
-pub(crate) fn disconnected(endpoints: &mut BTreeMap<String, EndpointSettings>) {
+pub(crate) fn disconnected(endpoints: &mut Endpoints) {
     for settings in endpoints.values_mut() {
-        *settings = EndpointSettings {
+        **settings = EndpointSettings {
             ipam_config: settings.ipam_config.take(),
             links: settings.links.take(),
             aliases: settings.aliases.take(),
@@ -274,7 +274,7 @@ pub(crate) fn disconnected(endpoints: &mut BTreeMap<String, EndpointSettings>) {
 /// Whether a container that has `endpoints` may have another network.
 pub(crate) fn may_join(
     mode: &str,
-    endpoints: &BTreeMap<String, EndpointSettings>,
+    endpoints: &Endpoints,
     network: &network::Network,
 ) -> Result<()> {
     const SHARED: &str = "container sharing network namespace with another container or host cannot be connected to any other network";
@@ -300,9 +300,7 @@ pub(crate) fn may_join(
 }
 
 /// The MAC addresses that were asked for, by network name: endpoints show those they have.
-pub(crate) fn wanted_macs(
-    endpoints: &BTreeMap<String, EndpointSettings>,
-) -> BTreeMap<String, String> {
+pub(crate) fn wanted_macs(endpoints: &Endpoints) -> BTreeMap<String, String> {
     let wanted = endpoints.iter().filter(|(_, settings)| !settings.mac_address.is_empty());
     wanted.map(|(name, settings)| (name.clone(), settings.mac_address.clone())).collect()
 }

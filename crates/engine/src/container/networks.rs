@@ -54,7 +54,7 @@ impl Container {
         let network = match networks.find(term) {
             // It may be there by the time of the start, which looks again.
             Err(error) if error.kind() == Kind::NotFound && !record.state.phase.is_up() => {
-                record.endpoints.insert(term.to_owned(), settings);
+                record.endpoints.insert(term.to_owned(), Box::new(settings));
                 return self.save(record);
             }
             found => found?,
@@ -70,7 +70,7 @@ impl Container {
             if !settings.mac_address.is_empty() {
                 record.wanted_macs.insert(name.clone(), settings.mac_address.clone());
             }
-            record.endpoints.insert(name, settings);
+            record.endpoints.insert(name, Box::new(settings));
             return self.save(record);
         }
         let mac = std::mem::take(&mut settings.mac_address);
@@ -82,7 +82,7 @@ impl Container {
         let namespace = namespace_of(record.state.pid)?;
         let endpoint = networks.connect(&record.id, &record.name, &request, namespace.as_fd())?;
         endpoints::show(&mut settings, &endpoint);
-        record.endpoints.insert(name, settings);
+        record.endpoints.insert(name, Box::new(settings));
         if let Err(error) = self.finish_change(record, namespace.as_fd()) {
             networks.disconnect(self.id(), &network.id, Some(namespace.as_fd()))?;
             return Err(error);

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use api::container::{Config, HostConfig, MountPoint};
-use api::network::EndpointSettings;
+use api::network::Endpoints;
 use network::PublishedPort;
 use oci::Digest;
 use serde::{Deserialize, Serialize};
@@ -40,7 +40,7 @@ pub struct Record {
     #[serde(default)]
     pub mounted_images: BTreeMap<String, Digest>,
     /// By network name; addresses are filled in while it runs.
-    pub endpoints: BTreeMap<String, EndpointSettings>,
+    pub endpoints: Endpoints,
     /// What is bound on the host for it, while it runs.
     #[serde(default)]
     pub ports: Vec<PublishedPort>,

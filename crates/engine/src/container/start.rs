@@ -1,13 +1,12 @@
 //! The one way in: take what it needs, launch, and give everything back if that fails.
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Instant;
 
-use api::network::EndpointSettings;
+use api::network::Endpoints;
 use network::{Attachment, PublishedPort};
 use oci::runtime::{NamespaceType, Rootfs};
 use runtime::seccomp::Compiled;
@@ -117,7 +116,7 @@ impl Container {
     fn write_down(
         &self,
         launched: &Launched,
-        endpoints: BTreeMap<String, EndpointSettings>,
+        endpoints: Endpoints,
         ports: Vec<PublishedPort>,
     ) -> Result<()> {
         let mut record =
@@ -371,7 +370,7 @@ struct Joined {
 /// What a successful launch leaves in our hands.
 struct Running {
     launched: Launched,
-    endpoints: BTreeMap<String, EndpointSettings>,
+    endpoints: Endpoints,
     ports: Vec<PublishedPort>,
 }
 

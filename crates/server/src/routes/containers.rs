@@ -68,9 +68,13 @@ async fn list(
         size: query.flag("size"),
         filters: query.filters()?,
     };
-    let mut list = containers.list(options).await?;
-    version::summaries(&mut list, version);
-    Ok(stream::ok(&list))
+    let mut list = stream::List::default();
+    let show = |mut summary| {
+        version::summary(&mut summary, version);
+        list.add(&summary);
+    };
+    containers.each(options, show).await?;
+    Ok(list.answer())
 }
 
 async fn create(
