@@ -17,8 +17,8 @@ impl Container {
     /// What the network room is asked for.
     pub(crate) fn attach_request(&self, record: &Record, plan: &Plan) -> Result<AttachRequest> {
         let bridge_links = self.resolve_links(record.host_config.links.as_deref())?;
-        let one = |(name, settings): (&String, &Box<EndpointSettings>)| {
-            let links = match name.as_str() {
+        let one = |name: &str, settings: &EndpointSettings| {
+            let links = match name {
                 "bridge" => bridge_links.clone(),
                 _ => self.resolve_links(settings.links.as_deref())?,
             };
@@ -27,7 +27,8 @@ impl Container {
         // Without a default bridge, who would be on it is on no network.
         let nowhere = |name: &str| name == "bridge" && !self.rooms.networks.has_default_bridge();
         let wanted = record.endpoints.iter().filter(|(name, _)| !nowhere(name));
-        let mut networks = wanted.map(one).collect::<Result<Vec<_>>>()?;
+        let networks = wanted.map(|(name, settings)| one(name, settings));
+        let mut networks = networks.collect::<Result<Vec<_>>>()?;
         // The one that gives the container its mode is `eth0`.
         networks.sort_by_key(|request| request.network != record.host_config.network_mode);
         Ok(AttachRequest {
