@@ -50,17 +50,17 @@ pub(crate) fn endpoints(
 /// Whoever names networks has these and no other, whatever the mode says; the mode's is for who names none. On the host's
 /// network there is no other, and what is asked for beside it is refused at the start.
 fn with_own(
-    mut endpoints: BTreeMap<String, EndpointSettings>,
+    mut endpoints: Endpoints,
     own: String,
     mode: &str,
-) -> BTreeMap<String, EndpointSettings> {
+) -> Endpoints {
     if endpoints.contains_key(&own) {
         return endpoints;
     }
     match endpoints.remove(mode) {
         Some(mine) => drop(endpoints.insert(own, mine)),
         None if endpoints.is_empty() || own == "host" => {
-            endpoints.insert(own, EndpointSettings::default());
+            endpoints.insert(own, Box::default());
         }
         None => {}
     }
@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn networks_that_are_named_are_all() {
         let names = |given: &[&str], own: &str, mode: &str| {
-            let given = given.iter().map(|name| ((*name).to_owned(), EndpointSettings::default()));
+            let given = given.iter().map(|name| ((*name).to_owned(), Box::default()));
             with_own(given.collect(), own.to_owned(), mode).into_keys().collect::<Vec<_>>()
         };
         assert_eq!(names(&[], "bridge", "bridge"), ["bridge"]);

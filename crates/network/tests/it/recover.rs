@@ -194,7 +194,7 @@ fn the_default_bridge_is_where_its_containers_may_be() {
             let (container, attachment) = daemon.attach("bridge");
             let gateway = attachment.endpoints[0].gateway.unwrap();
             assert!(talk(None, gateway, attachment.netns.as_ref()).is_some());
-            daemon.networks.detach(&container).unwrap();
+            assert!(daemon.networks.detach(&container));
             (gateway.to_string(), ip(&attachment).to_string())
         };
         let is = |gateway: &str, address: &str| (gateway.to_owned(), address.to_owned());
