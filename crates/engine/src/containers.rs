@@ -126,6 +126,7 @@ impl Containers {
                 Err(error) => return Err(error),
             }
         }
+        self.rooms.pruned(state::EventKind::Container, report.space_reclaimed);
         Ok(report)
     }
 }

@@ -71,6 +71,9 @@ pub struct Settings {
     pub firewall: bool,
     /// Where specs of devices are looked for.
     pub cdi_spec_dirs: Vec<PathBuf>,
+    /// What this was built from, and by what; empty where nobody knows.
+    pub commit: String,
+    pub compiler: String,
     /// Whose users those of containers are that do not say.
     pub userns: Userns,
     /// Where the ranges come from that containers get of their own.
@@ -175,8 +178,26 @@ impl Rooms {
     }
 
     pub(crate) fn volume_event(&self, action: &str, name: &str, driver: &str) {
-        let attributes = BTreeMap::from([("driver".to_owned(), driver.to_owned())]);
-        self.journal.append(EventKind::Volume, action, Actor { id: name.to_owned(), attributes });
+        self.volume_event_with(action, name, driver, &[]);
+    }
+
+    pub(crate) fn volume_event_with(
+        &self,
+        action: &str,
+        name: &str,
+        driver: &str,
+        more: &[(&str, &str)],
+    ) {
+        let all = [&[("driver", driver)], more].concat();
+        let attributes = all.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let actor = Actor { id: name.to_owned(), attributes: attributes.collect() };
+        self.journal.append(EventKind::Volume, action, actor);
+    }
+
+    /// Tells that what nobody used was removed, each of which was told of before.
+    pub(crate) fn pruned(&self, kind: EventKind, reclaimed: u64) {
+        let attributes = BTreeMap::from([("reclaimed".to_owned(), reclaimed.to_string())]);
+        self.journal.append(kind, "prune", Actor { id: String::new(), attributes });
     }
 
     pub(crate) fn event(

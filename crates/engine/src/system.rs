@@ -100,10 +100,14 @@ impl System {
 
     fn version_now(&self) -> Version {
         let kernel = kernel_release();
+        let settings = self.rooms().settings();
         let details = [
             ("ApiVersion", API_VERSION),
             ("Arch", architecture_of_go()),
-            ("Experimental", if self.rooms().settings().experimental { "true" } else { "false" }),
+            ("Experimental", if settings.experimental { "true" } else { "false" }),
+            ("GitCommit", &settings.commit),
+            // What we are made by, where clients look for what dockerd is made by.
+            ("GoVersion", &settings.compiler),
             ("KernelVersion", &kernel),
             ("MinAPIVersion", MIN_API_VERSION),
             ("Os", "linux"),
@@ -122,10 +126,12 @@ impl System {
             version: VERSION.to_owned(),
             api_version: API_VERSION.to_owned(),
             min_api_version: MIN_API_VERSION.to_owned(),
+            git_commit: settings.commit.clone(),
+            go_version: settings.compiler.clone(),
             os: "linux".to_owned(),
             arch: architecture_of_go().to_owned(),
             kernel_version: kernel,
-            experimental: self.rooms().settings().experimental,
+            experimental: settings.experimental,
             ..Version::default()
         }
     }
@@ -213,8 +219,8 @@ impl System {
             architecture: std::env::consts::ARCH.to_owned(),
             index_server_address: "https://index.docker.io/v1/".to_owned(),
             registry_config: Some(RegistryConfig {
-                insecure_registry_cidrs: names(&["127.0.0.0/8", "::1/128"]),
-                mirrors: Some(settings.registry_mirrors.clone()),
+                insecure_registry_cidrs: insecure_subnets(settings),
+                mirrors: Some(mirrors(settings)),
                 index_configs: index_configs(settings),
             }),
             n_cpu: cpus(),
@@ -375,11 +381,23 @@ fn file_system(path: &Path) -> &'static str {
     }
 }
 
+/// Subnets whose registries are not to be trusted: those that the operator named, and this host.
+fn insecure_subnets(settings: &crate::Settings) -> Vec<String> {
+    let named = settings.insecure_registries.iter().filter(|name| name.contains('/')).cloned();
+    named.chain(["127.0.0.0/8", "::1/128"].map(str::to_owned)).collect()
+}
+
+/// With the slash that Docker ends them with.
+fn mirrors(settings: &crate::Settings) -> Vec<String> {
+    let ended = |mirror: &String| format!("{}/", mirror.trim_end_matches('/'));
+    settings.registry_mirrors.iter().map(ended).collect()
+}
+
 /// Docker's own registry, and those that are not to be trusted.
 fn index_configs(settings: &crate::Settings) -> BTreeMap<String, IndexInfo> {
     let official = IndexInfo {
         name: "docker.io".to_owned(),
-        mirrors: settings.registry_mirrors.clone(),
+        mirrors: mirrors(settings),
         secure: true,
         official: true,
     };

@@ -82,7 +82,8 @@ pub(crate) struct Config {
     /// Empty: as is usual for the driver.
     pub(crate) cgroup_parent: String,
     pub(crate) authorization_plugins: Vec<String>,
-    pub(crate) cdi_spec_dirs: Vec<PathBuf>,
+    /// `None` stands for the usual ones.
+    pub(crate) cdi_spec_dirs: Option<Vec<PathBuf>>,
     /// Name, soft, hard.
     pub(crate) ulimits: Vec<(String, i64, i64)>,
     pub(crate) tls: bool,
@@ -160,7 +161,7 @@ impl Default for Config {
             cgroup_driver: None,
             cgroup_parent: String::new(),
             authorization_plugins: Vec::new(),
-            cdi_spec_dirs: Vec::new(),
+            cdi_spec_dirs: None,
             ulimits: Vec::new(),
             tls: false,
             tls_verify: false,
@@ -288,7 +289,7 @@ const SETTINGS: &[Setting] = &[
         "feature",
         "features",
         Pairs,
-        "Accepted for compatibility; there are no features to choose",
+        "Turn a feature off or on: cdi; others mean nothing here",
     ),
     setting("fixed-cidr", "fixed-cidr", One, "IPv4 subnet for fixed IPs of the default bridge"),
     setting(
@@ -556,12 +557,19 @@ impl Told {
         {
             config.set(flag, value).context(|| format!("invalid value {value:?} for --{flag}"))?;
         }
+        // An empty list says something, too.
+        if in_file.contains_key("cdi-spec-dir") {
+            config.cdi_spec_dirs.get_or_insert_default();
+        }
         if let Some(places) = &self.places {
             places.complete(&mut config)?;
         }
         if config.hosts.is_empty() {
             config.hosts.push("unix:///run/gantry.sock".to_owned());
         }
+        // Who says one twice means it once.
+        let mut seen = BTreeSet::new();
+        config.hosts.retain(|host| seen.insert(host.clone()));
         Ok(Read { config, in_file: in_file.into_keys().collect() })
     }
 }
@@ -654,7 +662,9 @@ impl Config {
             "bip6" => self.bip6 = Some(text()),
             "bridge" => self.bridge = Some(text()),
             "authorization-plugin" => self.authorization_plugins.push(text()),
-            "cdi-spec-dir" => self.cdi_spec_dirs.push(PathBuf::from(value)),
+            "cdi-spec-dir" => {
+                self.cdi_spec_dirs.get_or_insert_default().push(PathBuf::from(value));
+            }
             "cgroup-parent" => self.cgroup_parent = text(),
             "data-root" => self.data_root = absolute(value)?,
             "debug" => self.debug = switch(value)?,
@@ -1026,7 +1036,7 @@ mod tests {
     #[test]
     fn flags_in_all_their_spellings() {
         let config = run(
-            "-H unix:///a --host=unix:///b -D --data-root /x --icc=false --log-opt max-size=1m",
+            "-H unix:///a --host=unix:///b -H unix:///a -D --data-root /x --icc=false --log-opt max-size=1m",
         )
         .unwrap();
         assert_eq!(config.hosts, ["unix:///a", "unix:///b"]);

@@ -369,11 +369,21 @@ fn settings(config: &Config, identity: &str) -> Result<Settings> {
         authorization_plugins: config.authorization_plugins.clone(),
         address_pools: config.address_pools.clone(),
         firewall: config.iptables || config.ip6tables,
-        cdi_spec_dirs: match config.cdi_spec_dirs.as_slice() {
-            [] => ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec(),
-            dirs => dirs.to_vec(),
-        },
+        cdi_spec_dirs: cdi_spec_dirs(config),
+        commit: env!("GANTRY_COMMIT").to_owned(),
+        compiler: env!("GANTRY_COMPILER").to_owned(),
     })
+}
+
+/// Where devices are described. Nowhere, if the feature is off or the only place has no name.
+fn cdi_spec_dirs(config: &Config) -> Vec<PathBuf> {
+    let off = config.features.get("cdi") == Some(&false);
+    match &config.cdi_spec_dirs {
+        _ if off => Vec::new(),
+        None => ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from).to_vec(),
+        Some(dirs) if matches!(&dirs[..], [only] if only.as_os_str().is_empty()) => Vec::new(),
+        Some(dirs) => dirs.clone(),
+    }
 }
 
 /// Who makes cgroups: where there is but one tree of them it is systemd's, as in Docker. A user's systemd is not asked.
@@ -618,5 +628,32 @@ fn notify_ready() {
     });
     if let Err(error) = told {
         tracing::warn!(%error, "cannot tell systemd that we are ready");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_devices_are_described() {
+        let dirs = |dirs: Option<&[&str]>, cdi: Option<bool>| {
+            cdi_spec_dirs(&Config {
+                cdi_spec_dirs: dirs.map(|dirs| dirs.iter().map(PathBuf::from).collect()),
+                features: cdi.map(|cdi| ("cdi".to_owned(), cdi)).into_iter().collect(),
+                ..Config::default()
+            })
+        };
+        assert_eq!(dirs(None, None), ["/etc/cdi", "/var/run/cdi"].map(PathBuf::from));
+        assert_eq!(dirs(None, Some(true)).len(), 2);
+        assert_eq!(dirs(Some(&["/a", "/b"]), Some(true)).len(), 2);
+        for (given, cdi) in [
+            (Some(&[""][..]), Some(true)),
+            (Some(&[]), Some(true)),
+            (None, Some(false)),
+            (Some(&["/a"]), Some(false)),
+        ] {
+            assert_eq!(dirs(given, cdi), Vec::<PathBuf>::new(), "{given:?} {cdi:?}");
+        }
     }
 }

@@ -194,7 +194,10 @@ fn select(catalog: &Catalog, options: &ListOptions) -> Result<Vec<Summary>> {
         if before.is_some_and(|before| at >= before) || since.is_some_and(|since| at <= since) {
             continue;
         }
-        if !filters.until_matches(entry) || !filters.labels_match(&entry.config.config.labels) {
+        // Strictly, where `prune` means the moment too.
+        let late =
+            filters.until.is_some_and(|until| entry.config.created.is_none_or(|at| at >= until));
+        if late || !filters.labels_match(&entry.config.config.labels) {
             continue;
         }
         let own: Vec<&Reference> = names

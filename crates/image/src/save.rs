@@ -14,6 +14,7 @@ use futures_util::Stream;
 use oci::image::{Descriptor, Index, Manifest, media_type};
 use oci::{Digest, Platform, Reference};
 use serde_json::json;
+use stdx::time::Timestamp;
 use stdx::{Error, Result};
 use storage::tar::{Entry as TarEntry, Kind, Writer};
 use tokio::sync::mpsc;
@@ -92,9 +93,11 @@ impl Images {
                 None => manifest_of(&one.entry, content.size(&record.id)?),
             };
             blobs.insert(descriptor.digest.clone(), Blob::Bytes(manifest));
-            blobs.insert(record.id.clone(), Blob::Stored(content.size(&record.id)?));
+            let (size, created) = (content.size(&record.id)?, one.entry.config.created);
+            blobs.insert(record.id.clone(), Blob::Stored { size, created });
             for layer in &record.layers {
-                blobs.insert(layer.blob.digest.clone(), Blob::Stored(layer.blob.size));
+                let size = layer.blob.size;
+                blobs.insert(layer.blob.digest.clone(), Blob::Stored { size, created: None });
             }
             docker.push(json!({
                 "Config": path_of(&record.id),
@@ -135,9 +138,10 @@ impl Images {
         for (digest, blob) in &blobs {
             match blob {
                 Blob::Bytes(bytes) => file(&mut archive, &path_of(digest), bytes)?,
-                Blob::Stored(size) => {
+                Blob::Stored { size, created } => {
                     let mut entry = TarEntry::new(Kind::File, path_of(digest));
                     entry.size = *size;
+                    entry.modified.seconds = created.map_or(0, Timestamp::unix);
                     archive.append_file(&entry, &mut content.open_blob(digest)?)?;
                 }
             }
@@ -161,7 +165,11 @@ struct Chosen {
 
 enum Blob {
     Bytes(Vec<u8>),
-    Stored(u64),
+    /// A configuration is as old as its image.
+    Stored {
+        size: u64,
+        created: Option<Timestamp>,
+    },
 }
 
 fn choose(catalog: &Catalog, names: &[String]) -> Result<Vec<Chosen>> {

@@ -51,6 +51,8 @@ pub struct EndpointRequest {
     pub aliases: Vec<String>,
     pub ip: Option<Ipv4Addr>,
     pub ip6: Option<Ipv6Addr>,
+    /// The container speaks no IPv6, whatever the network does.
+    pub without_ipv6: bool,
     /// More addresses, valid on the link only.
     pub link_local: Vec<IpAddr>,
     pub mac: Option<Mac>,
@@ -122,7 +124,7 @@ impl Model {
                 endpoint.gateway = Some(gateway);
             }
         }
-        if network.enable_ipv6 && given_out {
+        if network.enable_ipv6 && given_out && !wish.without_ipv6 {
             let wanted = wish.ip6.map(IpAddr::from);
             let (pool, ip) = address(&network, Family::V6, &taken, wanted)?;
             if let IpAddr::V6(ip) = ip {

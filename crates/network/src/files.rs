@@ -15,11 +15,14 @@ pub struct Hosts<'a> {
     pub hostname: &'a str,
     pub domain: &'a str,
     pub addresses: &'a [IpAddr],
+    /// It speaks no IPv6.
+    pub without_ipv6: bool,
     /// `--add-host`, with `host-gateway` already turned into an address.
     pub extra: &'a [(String, IpAddr)],
 }
 
-const LOCALHOST: &str = "127.0.0.1\tlocalhost
+const LOCALHOST: &str = "127.0.0.1\tlocalhost\n";
+const LOCALHOST6: &str = "\
 ::1\tlocalhost ip6-localhost ip6-loopback
 fe00::\tip6-localnet
 ff00::\tip6-mcastprefix
@@ -30,6 +33,9 @@ ff02::2\tip6-allrouters
 /// `/etc/hosts`: loopback, what was added, the container itself.
 pub fn hosts(hosts: &Hosts) -> String {
     let mut text = LOCALHOST.to_owned();
+    if !hosts.without_ipv6 {
+        text.push_str(LOCALHOST6);
+    }
     let mut line =
         |ip: &IpAddr, names: &str| writeln!(text, "{ip}\t{names}").expect("a String takes all");
     for (name, ip) in hosts.extra {
@@ -348,6 +354,7 @@ mod tests {
             hostname: "web",
             domain: "example.org",
             addresses: &["172.17.0.2".parse().unwrap()],
+            without_ipv6: false,
             extra: &[("db".to_owned(), "10.0.0.9".parse().unwrap())],
         });
         expect![[r#"
@@ -369,7 +376,9 @@ mod tests {
             })
             .ends_with("10.1.1.1\tweb\n")
         );
-        assert_eq!(hosts(&Hosts { hostname: "web", ..Hosts::default() }), LOCALHOST);
+        let nowhere = Hosts { hostname: "web", ..Hosts::default() };
+        assert_eq!(hosts(&nowhere), [LOCALHOST, LOCALHOST6].concat());
+        assert_eq!(hosts(&Hosts { without_ipv6: true, ..nowhere }), LOCALHOST);
         for (hostname, domain, names) in [
             ("web", "", "web"),
             ("web", "a.org", "web.a.org web"),

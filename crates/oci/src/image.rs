@@ -95,6 +95,7 @@ impl Descriptor {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
+    #[serde(default, deserialize_with = "nullable")]
     pub schema_version: u32,
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub media_type: String,
@@ -113,6 +114,7 @@ pub struct Manifest {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Index {
+    #[serde(default, deserialize_with = "nullable")]
     pub schema_version: u32,
     #[serde(default, deserialize_with = "nullable", skip_serializing_if = "String::is_empty")]
     pub media_type: String,
@@ -168,7 +170,9 @@ impl Document {
                  suggest the author to upgrade the image to the OCI format or Docker Image manifest v2, schema 2",
             ));
         }
-        if outline.schema_version != 2 {
+        // Whoever says what it is need not say of which version: there was never another.
+        let unsaid = outline.schema_version == 0 && !announced.is_empty();
+        if outline.schema_version != 2 && !unsaid {
             return Err(Error::invalid(format!(
                 "unsupported manifest schema version {}",
                 outline.schema_version
@@ -537,6 +541,10 @@ mod tests {
         check("text/html", &manifest, "unsupported manifest media type \"text/html\"");
         check("", r#"{"schemaVersion":3}"#, "unsupported manifest schema version 3");
         check("", "{}", "unsupported manifest schema version 0");
+        let unsaid = manifest.replace(r#""schemaVersion":2,"#, "");
+        assert_ne!(unsaid, manifest);
+        check(media_type::OCI_MANIFEST, &unsaid, "manifest");
+        check("", &unsaid, "unsupported manifest schema version 0");
         check("", "<html>", "cannot read manifest");
     }
 

@@ -71,6 +71,12 @@ fn settings(host: &mut HostConfig, version: ApiVersion) {
     if version < v(43) {
         host.annotations.clear();
     }
+    let is_read_only = |bind: &String| {
+        let mode = bind.splitn(3, ':').nth(2).unwrap_or_default();
+        mode.split(',').any(|word| matches!(word, "ro" | "readonly"))
+    };
+    host.read_only_binds_non_recursive =
+        version < v(44) && host.binds.iter().flatten().any(is_read_only);
 }
 
 fn mounts(host: &mut HostConfig, version: ApiVersion) -> Result<()> {
@@ -315,6 +321,11 @@ mod tests {
         assert_eq!(host(42, json!({ "KernelMemory": 9 }))["KernelMemory"], Value::Null);
         assert_eq!(host(42, json!({ "Annotations": { "a": "b" } }))["Annotations"], Value::Null);
         assert_eq!(host(43, json!({ "Annotations": { "a": "b" } }))["Annotations"]["a"], "b");
+        let binds = |minor, bind: &str| {
+            host(minor, json!({ "Binds": [bind] }))["ReadOnlyBindsNonRecursive"].clone()
+        };
+        assert_eq!(binds(43, "/a:/b:ro,z"), true);
+        assert_eq!((binds(43, "/ro:/ro"), binds(44, "/a:/b:ro")), (Value::Null, Value::Null));
         let mut body = UpdateBody::default();
         body.resources.pids_limit = Some(3);
         update(&mut body, v(40));

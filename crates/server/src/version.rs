@@ -118,6 +118,8 @@ pub(crate) fn output_type(version: ApiVersion, tty: bool) -> &'static str {
 /// What an older client expects to find in a container.
 pub(crate) fn inspect(container: &mut api::container::Inspect, version: ApiVersion) {
     if version >= V1_52 {
+        // The endpoint has it.
+        container.config.mac_address.clear();
         return;
     }
     let networks = &mut container.network_settings.networks;
@@ -146,9 +148,7 @@ pub(crate) fn inspect(container: &mut api::container::Inspect, version: ApiVersi
             }
         }
     }
-    if version >= V1_44 {
-        container.config.mac_address.clear();
-    } else {
+    if version < V1_44 {
         // They all are so for a client of then, and it did not say it.
         for mount in &mut container.host_config.mounts {
             if let Some(options) = &mut mount.bind_options {
@@ -359,6 +359,20 @@ mod tests {
         {
             passes(plain, "1.55", plain);
         }
+    }
+
+    #[test]
+    fn a_mac_address_is_the_endpoints_since_1_52() {
+        let shown = |minor| {
+            let mut container = api::container::Inspect::default();
+            container.config.mac_address = "02:42:ac:11:00:02".to_owned();
+            inspect(&mut container, ApiVersion::new(1, minor));
+            container.config.mac_address
+        };
+        assert_eq!(
+            [shown(43), shown(51), shown(52)],
+            ["02:42:ac:11:00:02", "02:42:ac:11:00:02", ""]
+        );
     }
 
     #[test]

@@ -125,6 +125,7 @@ impl Container {
                     hostname: &hostname,
                     domain: &plan.domainname,
                     addresses: &addresses,
+                    without_ipv6: endpoints::speaks_no_ipv6(&plan.sysctls),
                     extra: &extra,
                 })
             }

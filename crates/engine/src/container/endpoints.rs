@@ -145,6 +145,7 @@ pub(crate) fn request(
         aliases: settings.aliases.clone().unwrap_or_default(),
         ip: v4,
         ip6: v6,
+        without_ipv6: speaks_no_ipv6(&record.host_config.sysctls),
         link_local,
         mac,
         links,
@@ -158,6 +159,12 @@ pub(crate) fn request(
             .map(|rate| Rate { inward: rate.r#in.unwrap_or(0), outward: rate.out.unwrap_or(0) }),
         ..EndpointRequest::default()
     })
+}
+
+/// Whether a container's own settings have its kernel know no IPv6, not even `::1`.
+pub(crate) fn speaks_no_ipv6(sysctls: &BTreeMap<String, String>) -> bool {
+    let off = |of: &str| sysctls.get(&format!("net.ipv6.conf.{of}.disable_ipv6"));
+    ["all", "lo"].into_iter().filter_map(off).any(|value| value.trim() == "1")
 }
 
 /// The first is the one that an address is looked up as.

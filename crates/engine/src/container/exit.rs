@@ -138,6 +138,7 @@ impl Container {
             self.save(record)?;
             self.rooms.images.set_running(self.cell.id.as_str(), false);
             self.execs_ended();
+            self.tell_unmounted(&before);
             self.event(
                 "die",
                 &[("exitCode", exit.code.to_string()), ("execDuration", seconds.to_string())],

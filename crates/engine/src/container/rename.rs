@@ -28,7 +28,12 @@ impl Container {
             }
             this.rooms.registry.reserve(&name, &record.id).context(allocating)?;
             let old = record.name.clone();
-            if let Err(error) = this.save(Record { name: name.clone(), ..Record::clone(&record) }) {
+            let mut renamed = Record { name: name.clone(), ..Record::clone(&record) };
+            let known = renamed.endpoints.values_mut().filter_map(|one| one.dns_names.as_mut());
+            for own in known.flatten().filter(|own| **own == old) {
+                own.clone_from(&name);
+            }
+            if let Err(error) = this.save(renamed) {
                 this.rooms.registry.release_name(&name, &record.id);
                 return Err(error);
             }

@@ -91,6 +91,7 @@ impl Container {
                 self.rooms.images.set_running(self.cell.id.as_str(), true);
                 self.follow(launched.watch);
                 self.tell_parents();
+                self.tell_mounted(&self.record());
                 self.event("start", &[]);
                 Ok(())
             }

@@ -58,6 +58,8 @@ impl Container {
                 let down = this.bring_down(number, grace).await;
                 this.cell.live().restarting_by_hand = false;
                 down?;
+                drop(this.cell.telling());
+                this.event("stop", &[]);
             }
             match this.start().await {
                 Err(error) if error.kind() == Kind::NotModified => {}
@@ -76,6 +78,8 @@ impl Container {
             return Ok(());
         }
         let was_paused = self.record().state.phase == Phase::Paused;
+        // Told before it is sent: the end that it brings is told after it.
+        self.event("kill", &[("signal", number.to_string())]);
         let sent = self.with_shim(move |shim| shim.kill(number, shim::Whom::Init)).await;
         if was_paused && sent.is_ok() {
             // A frozen process cannot hear; what was sent is waiting for it when it thaws.
@@ -97,6 +101,9 @@ impl Container {
             }
         }
         // The shim of a container that has just ended may be gone already: what counts is the record.
+        if records.borrow().state.phase.is_up() {
+            self.event("kill", &[("signal", "9".to_owned())]);
+        }
         let killed = self.with_shim(|shim| shim.kill(9, shim::Whom::All)).await;
         let down = records.wait_for(|record| !record.state.phase.is_up());
         let died = tokio::time::timeout(DEATH, down).await.is_ok();

@@ -89,8 +89,8 @@ impl Container {
                         None => own.next().context(|| "a volume was not wished for".to_owned())?,
                     };
                     let path = self.make_local_volume(mount, &name, making)?;
-                    if *copy_up && subpath.is_none() {
-                        self.fill(&mount.target, &name, &path)?;
+                    if *copy_up {
+                        self.fill(&mount.target, &name, &path, subpath.as_deref())?;
                     }
                     volume_point(mount, &name, &path, LOCAL)
                 }
@@ -242,6 +242,26 @@ impl Container {
         if view.mounted { Ok(view.root) } else { super::tree::cloned(&view.root, false) }
     }
 
+    /// Tells of the volumes that a run has.
+    pub(crate) fn tell_mounted(&self, record: &Record) {
+        for point in record.mounts.iter().filter(|point| point.r#type == "volume") {
+            let more = [
+                ("container", record.id.as_str()),
+                ("destination", &point.destination),
+                ("propagation", &point.propagation),
+                ("read/write", if point.rw { "true" } else { "false" }),
+            ];
+            self.rooms.volume_event_with("mount", &point.name, &point.driver, &more);
+        }
+    }
+
+    pub(crate) fn tell_unmounted(&self, record: &Record) {
+        for point in record.mounts.iter().filter(|point| point.r#type == "volume") {
+            let more = [("container", record.id.as_str())];
+            self.rooms.volume_event_with("unmount", &point.name, &point.driver, &more);
+        }
+    }
+
     /// Lets go of the image it was made from, and of those that are mounted into it.
     pub(crate) fn drop_images(&self, record: &Record) -> Result<()> {
         for image in record.mounted_images.values().chain([&record.image]) {
@@ -301,9 +321,9 @@ impl Container {
         }
     }
 
-    /// An empty volume is filled by its first user. The next one waits for that, and finishes what a daemon that died
-    /// has begun.
-    fn fill(&self, target: &str, name: &str, data: &Path) -> Result<()> {
+    /// An empty volume, or an empty directory of it that was asked for, is filled by its first user. The next one waits for
+    /// that, and finishes what a daemon that died has begun.
+    fn fill(&self, target: &str, name: &str, data: &Path, below: Option<&str>) -> Result<()> {
         // The directory above the data, where no container can lock anything or leave a mark.
         let volume = data.parent().context(|| "a volume has a directory".to_owned())?;
         let options = self.rooms.options_of(name)?;
@@ -313,11 +333,24 @@ impl Container {
         let mounted = self.mount_of_volume(name, data)?;
         let mounted = mounted.as_ref().map(|mounted| sys::fd::path(mounted.as_fd()));
         let data = mounted.as_deref().unwrap_or(data);
+        let part = match below {
+            None => None,
+            Some(below) => match directory_below(data, below) {
+                Some(part) => Some(part),
+                // A file, or what the start will refuse.
+                None => return Ok(()),
+            },
+        };
+        let part = part.as_ref().map(|part| sys::fd::path(part.as_fd()));
+        let data = part.as_deref().unwrap_or(data);
         let context = || format!("cannot fill {}", volume.display());
         let directory = std::fs::File::open(volume).context(context)?;
         rustix::fs::flock(&directory, rustix::fs::FlockOperation::LockExclusive)
             .context(context)?;
-        let mark = volume.join(FILLING);
+        let mark = volume.join(match below {
+            None => FILLING.to_owned(),
+            Some(below) => format!("{FILLING}-{}", oci::Digest::of(below.as_bytes()).hex()),
+        });
         if !mark.exists() && !is_empty(data)? {
             return Ok(());
         }
@@ -523,6 +556,12 @@ fn is_empty(path: &Path) -> Result<bool> {
         .context(|| format!("cannot read {}", path.display()))?
         .next()
         .is_none())
+}
+
+fn directory_below(volume: &Path, below: &str) -> Option<OwnedFd> {
+    let found = subpath_of(volume, below).ok()?;
+    let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&found).ok()?.st_mode);
+    kind.is_dir().then_some(found)
 }
 
 /// A place in a volume. What a container writes there must not lead out of it, not even between this look and the mount:

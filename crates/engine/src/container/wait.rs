@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::container::WaitResponse;
+use api::container::{WaitError, WaitResponse};
 use stdx::time::Timestamp;
 use tokio::sync::watch;
 
@@ -69,8 +69,12 @@ impl WaitCondition {
 }
 
 fn answer(state: &State) -> WaitResponse {
-    let code = if state.phase.is_up() { state.last_exit_code } else { state.exit_code };
-    WaitResponse { status_code: i64::from(code), ..WaitResponse::default() }
+    let up = state.phase.is_up();
+    let code = if up { state.last_exit_code } else { state.exit_code };
+    // Why the last start failed, of one that has not run since.
+    let why = Some(&state.error).filter(|error| !up && !error.is_empty());
+    let error = why.map(|error| WaitError { message: error.clone() });
+    WaitResponse { error, status_code: i64::from(code) }
 }
 
 #[cfg(test)]
@@ -98,6 +102,15 @@ mod tests {
             assert!(condition.holds(&again, up.finished_at), "{condition:?}");
         }
         assert_eq!((again.exit_code, answer(&again).status_code), (0, 3));
+    }
+
+    #[test]
+    fn a_start_that_failed_says_why() {
+        let failed = Event::StartFailed { code: 127, error: "no such file".to_owned() };
+        let state = after(&State::default(), &[failed]);
+        let answer = answer(&state);
+        assert_eq!(answer.status_code, 127);
+        assert_eq!(answer.error.map(|error| error.message).as_deref(), Some("no such file"));
     }
 
     #[test]

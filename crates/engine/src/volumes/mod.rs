@@ -167,6 +167,7 @@ impl Volumes {
                     Err(error) => return Err(error),
                 }
             }
+            rooms.pruned(state::EventKind::Volume, report.space_reclaimed);
             Ok(report)
         })
         .await

@@ -295,6 +295,59 @@ fn events_are_told_in_order() {
 }
 
 #[test]
+fn events_of_an_end_that_is_asked_for() {
+    let house = house();
+    let script = "trap 'exit 3' TERM; touch /ready; while :; do sleep .1; done";
+    let args =
+        ["run", "-d", "--name", "ca", "--network", "none", "-v", "data:/d:ro", "-v", "/tmp:/t"];
+    house.ok(&[&args[..], &["busybox", "sh", "-c", script]].concat());
+    let ready = ["exec", "ca", "sh", "-c", "until [ -e /ready ]; do sleep .1; done"];
+    house.ok(&ready);
+    house.ok(&["restart", "ca"]);
+    house.ok(&ready);
+    house.ok(&["stop", "ca"]);
+    house.ok(&["start", "ca"]);
+    house.ok(&["rm", "-f", "ca"]);
+    house.ok(&["container", "prune", "-f"]);
+    house.ok(&["volume", "prune", "-f"]);
+    let now =
+        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is late");
+    let now = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
+    let format = "{{.Type}} {{.Action}} {{.Actor.Attributes.signal}}{{.Actor.Attributes.exitCode}}";
+    let told = house.ok(&["events", "--since", "0", "--until", &now, "--format", format]);
+    let words: Vec<String> = told
+        .lines()
+        .map(|line| line.replace("<no value>", "").trim().to_owned())
+        .filter(|line| !["exec_", "image", "network"].iter().any(|word| line.contains(word)))
+        .collect();
+    let up = ["volume mount", "container start"];
+    let down = |signal: &'static str, end: &'static str| [signal, "volume unmount", end];
+    let asked = down("container kill 15", "container die 3");
+    let mut expected = vec!["volume create", "container create"];
+    expected.extend(up);
+    expected.extend(asked);
+    expected.push("container stop");
+    expected.extend(up);
+    expected.push("container restart");
+    expected.extend(asked);
+    expected.push("container stop");
+    expected.extend(up);
+    expected.extend(down("container kill 9", "container die 137"));
+    expected.extend(["container destroy", "container prune", "volume prune"]);
+    assert_eq!(words, expected);
+    let one = ["events", "--since", "0", "--until", &now, "--filter", "event=mount"];
+    let mount = house.ok(&[&one[..], &["--format", "{{json .Actor.Attributes}}"]].concat());
+    let mount: serde_json::Value =
+        serde_json::from_str(mount.lines().next().expect("a line")).expect("JSON");
+    let id = house.api("GET", "/volumes/data", None).json();
+    assert_eq!(id["Name"], "data");
+    assert_eq!(
+        (&mount["destination"], &mount["read/write"], &mount["driver"]),
+        (&"/d".into(), &"false".into(), &"local".into()),
+    );
+}
+
+#[test]
 fn changes_and_export() {
     let house = house();
     house.ok(&[

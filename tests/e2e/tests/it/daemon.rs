@@ -289,3 +289,35 @@ fn without_a_default_bridge_containers_are_alone() {
     let args = ["run", "--rm", "--network", "na", "busybox", "ls", "/sys/class/net"];
     assert_eq!(house.ok(&args), "eth0\nlo\n");
 }
+
+#[test]
+fn says_what_it_was_built_from() {
+    let house = House::new();
+    let version = house.api("GET", "/version", None).json();
+    let details = &version["Components"][0]["Details"];
+    assert_eq!(
+        (&details["GitCommit"], &details["GoVersion"]),
+        (&version["GitCommit"], &version["GoVersion"])
+    );
+    let compiler = version["GoVersion"].as_str().expect("a compiler");
+    assert!(compiler.starts_with("rustc 1."), "{compiler}");
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let git = Command::new("git").args(["rev-parse", "--git-dir"]).current_dir(&root).output();
+    let commit = version["GitCommit"].as_str().expect("a commit");
+    let known = commit.len() >= 7 && commit.bytes().all(|byte| byte.is_ascii_hexdigit());
+    assert_eq!(known, git.is_ok_and(|git| git.status.success()), "{commit:?}");
+}
+
+#[test]
+fn info_tells_of_registries_as_docker_does() {
+    let flags =
+        ["--registry-mirror", "http://m.example:5000", "--insecure-registry", "10.9.0.0/16"];
+    let house = House::with(&flags);
+    let registries = &house.api("GET", "/info", None).json()["RegistryConfig"];
+    assert_eq!(registries["Mirrors"], json!(["http://m.example:5000/"]));
+    assert_eq!(registries["IndexConfigs"]["docker.io"]["Mirrors"], registries["Mirrors"]);
+    assert_eq!(
+        registries["InsecureRegistryCIDRs"],
+        json!(["10.9.0.0/16", "127.0.0.0/8", "::1/128"])
+    );
+}

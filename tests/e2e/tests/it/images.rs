@@ -260,6 +260,10 @@ fn lists_and_their_filters() {
         assert_eq!(listed(&["-f", "dangling=false"]), format!("{name} one:1 one:2 two:latest"));
         assert_eq!(listed(&["-f", "label=seed=two"]), "two:latest");
         assert_eq!(listed(&["-f", "label=seed", "two"]), "two:latest");
+        // Before that moment, and not at it.
+        let created = client.say(&["inspect", "-f", "{{.Created}}", "two"]);
+        assert_eq!(listed(&["-f", &format!("until={}", created.trim()), "two"]), "");
+        assert_eq!(listed(&["-f", "until=1s", "two"]), "two:latest");
         assert_eq!(listed(&["-f", "label=nothing"]), "");
         // All were created at the same moment, and it is not before itself.
         assert_eq!(listed(&["-f", "before=two"]), "");
@@ -407,6 +411,15 @@ fn saved_and_loaded() {
         let file = client.house.path("all.tar");
         let path = file.to_str().expect("a path in UTF-8");
         assert_eq!(client.say(&["save", "-o", path, "one:1", "one:2", "two"]), "");
+        // A configuration is as old as its image.
+        let created = client.say(&["inspect", "-f", "{{.Created}}", "one:1"]);
+        let config = format!("blobs/sha256/{}", one.id().hex());
+        let listed = Command::new("tar")
+            .args(["--utc", "--full-time", "-tvf", path, &config])
+            .output()
+            .expect("tar");
+        let second = created[..19].replace('T', " ");
+        assert!(shown(&listed).contains(&second), "{} {created}", shown(&listed));
         for name in ["one:1", "one:2", "two:latest"] {
             let seen = skopeo(&["inspect", "--config", &format!("docker-archive:{path}:{name}")]);
             assert!(seen.contains("\"seed\":"), "{seen}");

@@ -349,3 +349,23 @@ fn a_daemon_that_dies_between_a_volume_and_its_container_leaves_neither() {
     house.ok(&["rm", "-v", "ca"]);
     assert_eq!(house.ok(&["volume", "ls", "-q"]), "");
 }
+
+#[test]
+fn a_part_of_a_volume_is_filled_too() {
+    let house = house();
+    let make = "mkdir -p /v/bin /v/own /v/bare; echo mine > /v/own/f; echo file > /v/plain";
+    house.ok(&["run", "--rm", "--network", "none", "-v", "data:/v", "busybox", "sh", "-c", make]);
+    let shown = |part: &str, options: &str, target: &str, command: &[&str]| {
+        let mount = format!("type=volume,src=data,dst={target},volume-subpath={part}{options}");
+        let args = ["run", "--rm", "--network", "none", "--mount", &mount, "busybox"];
+        house.ok(&[&args[..], command].concat())
+    };
+    assert_eq!(shown("bin", "", "/bin", &["ls", "/bin/busybox"]), "/bin/busybox\n");
+    // What has something keeps that alone, what shall stay bare does, and a file is no place to copy to.
+    let own = shown("own", "", "/etc", &["ls", "/etc"]);
+    assert!(own.starts_with("f\n") && !own.contains("passwd"), "{own}");
+    assert!(!shown("bare", ",volume-nocopy", "/etc", &["ls", "/etc"]).contains("passwd"));
+    assert_eq!(shown("plain", "", "/etc/passwd", &["cat", "/etc/passwd"]), "file\n");
+    let look = ["run", "--rm", "--network", "none", "-v", "data:/v", "busybox", "ls", "/v"];
+    assert_eq!(house.ok(&look), "bare\nbin\nown\nplain\n");
+}

@@ -712,6 +712,24 @@ mod tests {
     }
 
     #[test]
+    fn what_is_below_a_read_only_bind() {
+        use super::super::mounts::Recursive;
+        let below = |bind: &str, older: bool| {
+            let plan = plan(|_, host| {
+                host.binds = Some(vec![bind.to_owned()]);
+                host.read_only_binds_non_recursive = older;
+            });
+            match &plan.unwrap().mounts[0].source {
+                Source::Bind { recursive, .. } => *recursive,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(below("/a:/b:ro", false), Recursive::Enabled);
+        assert_eq!(below("/a:/b:ro", true), Recursive::Writable);
+        assert_eq!(below("/a:/b", true), Recursive::Enabled);
+    }
+
+    #[test]
     fn a_bind_over_an_images_volume_wins() {
         let plan = plan(|config, host| {
             config.volumes = Some([("/data".to_owned(), api::Empty {})].into());

@@ -11,8 +11,14 @@ pub(super) fn all_mounts(config: &Config, host: &HostConfig) -> Result<Vec<Mount
     let mut all = Vec::new();
     // `--volume-driver` is for those that have no way to name one.
     let driven = |mut plan: MountPlan| {
-        if let Source::Volume { making, .. } = &mut plan.source {
-            making.driver.clone_from(&host.volume_driver);
+        match &mut plan.source {
+            Source::Volume { making, .. } => making.driver.clone_from(&host.volume_driver),
+            Source::Bind { recursive, .. }
+                if plan.read_only && host.read_only_binds_non_recursive =>
+            {
+                *recursive = Recursive::Writable;
+            }
+            _ => {}
         }
         plan
     };

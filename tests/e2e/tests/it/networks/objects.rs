@@ -240,3 +240,24 @@ fn packets_smaller_than_ipv6_allows() {
         "1234\n"
     );
 }
+
+#[test]
+fn who_speaks_no_ipv6_has_no_address_in_it() {
+    let house = house();
+    house.ok(&["network", "create", "--ipv6", "both"]);
+    sleeper(&house, "six", &["--network", "both"]);
+    let off = ["--network", "both", "--sysctl", "net.ipv6.conf.all.disable_ipv6=1"];
+    sleeper(&house, "four", &off);
+    let address = |name: &str| {
+        let seen = inspect(&house, name);
+        seen["NetworkSettings"]["Networks"]["both"]["GlobalIPv6Address"].clone()
+    };
+    assert_eq!(address("four"), "");
+    assert_ne!(address("six"), "");
+    let hosts = |name: &str| house.ok(&["exec", name, "cat", "/etc/hosts"]);
+    assert!(!hosts("four").contains("::"), "{}", hosts("four"));
+    assert!(hosts("six").contains("::1\tlocalhost"), "{}", hosts("six"));
+    house.ok(&["rename", "four", "vier"]);
+    let networks = inspect(&house, "vier")["NetworkSettings"]["Networks"].clone();
+    assert_eq!(networks["both"]["DNSNames"][0], "vier");
+}
