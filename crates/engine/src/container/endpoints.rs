@@ -49,11 +49,7 @@ pub(crate) fn endpoints(
 
 /// Whoever names networks has these and no other, whatever the mode says; the mode's is for who names none. On the host's
 /// network there is no other, and what is asked for beside it is refused at the start.
-fn with_own(
-    mut endpoints: Endpoints,
-    own: String,
-    mode: &str,
-) -> Endpoints {
+fn with_own(mut endpoints: Endpoints, own: String, mode: &str) -> Endpoints {
     if endpoints.contains_key(&own) {
         return endpoints;
     }

@@ -245,11 +245,7 @@ fn mounted_once_for_each_container() {
 
 /// Waits until nobody has the volume mounted.
 fn comes_free(lab: &Lab, name: &str) {
-    let end = std::time::Instant::now() + testkit::house::PATIENCE;
-    while !lab.users(name).is_empty() {
-        assert!(std::time::Instant::now() < end, "{name} stays mounted");
-        std::thread::sleep(std::time::Duration::from_millis(10));
-    }
+    until("it is given back", || lab.users(name).is_empty());
 }
 
 #[test]
