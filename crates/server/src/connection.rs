@@ -22,6 +22,7 @@ use tower_service::Service;
 use crate::House;
 use crate::authorization::Peer;
 use crate::error::Refusal;
+use crate::half_closed::{Answering, Asked, HalfClosed};
 use crate::hijack::Takeover;
 use crate::listen::Stream;
 use crate::request_line::{Expecting, Lenient};
@@ -43,11 +44,13 @@ pub(crate) async fn serve(
 ) -> io::Result<()> {
     let takeover = Arc::new(Mutex::new(None));
     let peer = Peer::of(&stream);
+    let (stream, answering) = HalfClosed::new(stream);
     let (stream, expecting) = Lenient::new(stream);
     let service = Answers {
         house,
         peer,
         expecting,
+        answering,
         takeover: Arc::clone(&takeover),
         stopping: stopping.clone(),
     };
@@ -68,7 +71,8 @@ pub(crate) async fn serve(
         }
     };
     let parts = connection.into_parts();
-    let (mut stream, rest) = parts.io.into_inner().into_parts();
+    let (stream, rest) = parts.io.into_inner().into_parts();
+    let mut stream = stream.into_inner();
     let takeover = takeover.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(takeover) = takeover {
         let read = Bytes::from([parts.read_buf, rest].concat());
@@ -102,6 +106,7 @@ struct Answers {
     house: House,
     peer: Peer,
     expecting: Expecting,
+    answering: Answering,
     takeover: Arc<Mutex<Option<Takeover>>>,
     stopping: watch::Receiver<bool>,
 }
@@ -129,6 +134,8 @@ impl hyper::service::Service<Request<Incoming>> for Answers {
         let stopping = self.stopping.clone();
         // What comes after a body cannot be told from the body here.
         let next = request.body().is_end_stream().then(|| self.expecting.clone());
+        let answering = self.answering.clone();
+        let request = request.map(|body| answering.asked(body));
         Box::pin(async move {
             let mut response = answer(house, &peer, request).await;
             if response.extensions_mut().remove::<Followed>().is_some() {
@@ -142,7 +149,7 @@ impl hyper::service::Service<Request<Incoming>> for Answers {
                     if let Some(next) = next {
                         next.a_request();
                     }
-                    Ok(response)
+                    Ok(response.map(|body| Body::new(answering.answered(body))))
                 }
                 Some(takeover) => {
                     *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(takeover);
@@ -167,7 +174,7 @@ async fn route(mut router: Router, mut request: Request<Body>) -> Response {
 }
 
 /// Whoever must agree is asked, the routes answer, and every answer carries the same headers.
-async fn answer(house: House, peer: &Peer, request: Request<Incoming>) -> Response {
+async fn answer(house: House, peer: &Peer, request: Request<Asked<Incoming>>) -> Response {
     let House { router, gate, experimental } = house;
     let mut response = match gate.now() {
         None => route(router, request.map(Body::new)).await,

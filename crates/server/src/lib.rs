@@ -10,6 +10,7 @@
 mod authorization;
 mod connection;
 mod error;
+mod half_closed;
 pub mod hijack;
 pub mod listen;
 mod request;

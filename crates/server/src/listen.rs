@@ -378,6 +378,14 @@ impl Stream {
         .boxed())
     }
 
+    /// Whether a client that has ended what it says may still read. Over TCP the two look alike: it is taken to be gone.
+    pub(crate) fn may_still_listen(&self) -> bool {
+        use rustix::event::{PollFd, PollFlags, Timespec, poll};
+        let Self::Unix(stream) = self else { return false };
+        let mut ends = [PollFd::new(stream, PollFlags::empty())];
+        matches!(poll(&mut ends, Some(&Timespec::default())), Ok(0))
+    }
+
     /// Returns when the client has taken everything that was sent, or does not for [`HEAD_START`]. Where that cannot be
     /// seen (inside TLS) at once.
     pub(crate) async fn taken(&self) -> io::Result<()> {

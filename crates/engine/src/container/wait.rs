@@ -44,7 +44,10 @@ impl Waiting {
             let record = Arc::clone(&self.records.borrow_and_update());
             if record.gone || self.condition.holds(&record.state, self.finished) {
                 drop(self.cell.telling());
-                return answer(&record.state);
+                let answer = answer(&record.state);
+                // Of one that is removed nothing is told but its code, though it may never have run.
+                let over = record.gone || self.condition == WaitCondition::Removed;
+                return if over { WaitResponse { error: None, ..answer } } else { answer };
             }
             if self.records.changed().await.is_err() {
                 return answer(&record.state);

@@ -162,7 +162,7 @@ mod tests {
             ("{{upper \"a\"}}", "template: expansion:1: function \"upper\" not defined"),
             (
                 "{{.Nope}}",
-                "template: expansion:1:3: executing \"expansion\" at <.Nope>: can't evaluate field Nope in type template.PayloadContext",
+                "template: expansion:1:2: executing \"expansion\" at <.Nope>: can't evaluate field Nope in type template.PayloadContext",
             ),
         ] {
             let error = expanded(text).unwrap_err();

@@ -130,6 +130,33 @@ fn what_nobody_escaped_is_understood() {
     }
 }
 
+/// `printf … | socat - UNIX:/run/gantry.sock`: nothing more is said, and the answer is waited for.
+#[test]
+fn who_says_nothing_more_is_answered() {
+    let house = house();
+    bystander(&house);
+    for _ in 0..20 {
+        let list = said(&house, b"GET /containers/json HTTP/1.1\r\nHost: d\r\n\r\n");
+        assert!(list.contains("\"/bystander\""), "{list:?}");
+    }
+    let body = r#"{"Image":"busybox","HostConfig":{"NetworkMode":"none"}}"#;
+    let head = "POST /containers/create HTTP/1.1\r\nHost: d\r\nContent-Type: application/json";
+    let create = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let made = said(&house, create.as_bytes());
+    assert!(made.starts_with("HTTP/1.1 201 "), "{made:?}");
+    std::thread::scope(|scope| {
+        let wait = b"POST /containers/bystander/wait HTTP/1.1\r\nHost: d\r\n\r\n";
+        let waiting = scope.spawn(|| said(&house, wait));
+        house.ok(&["kill", "bystander"]);
+        let end = waiting.join().expect("it is told");
+        assert!(end.contains("{\"StatusCode\":137}"), "{end:?}");
+    });
+    // What it said is not whole: there is nothing to wait for.
+    let half = create.replace("Content-Length: ", "Content-Length: 1");
+    let refused = said(&house, half.as_bytes());
+    assert!(!refused.starts_with("HTTP/1.1 201 "), "{refused:?}");
+}
+
 /// HTTP/2 by prior knowledge: streams that are opened and reset as fast as they can be written (CVE-2023-44487).
 #[test]
 fn a4_streams_that_are_reset_cost_only_their_connection() {
