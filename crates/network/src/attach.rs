@@ -210,7 +210,7 @@ impl Core {
         let ipv6 = if six { netns::Ipv6::On } else { netns::Ipv6::Off };
         let gateways = gateway::choose(endpoints);
         let (netns, sockets) = self.ready.create(given, ipv6, |namespace, socket| {
-            let mut inside = Inside { namespace: namespace.as_fd(), socket };
+            let mut inside = Inside { namespace: namespace.as_fd(), socket, untouched: true };
             for (driver, network, endpoint) in &connections {
                 driver.connect(network, endpoint, &mut inside).context(|| {
                     format!(

@@ -136,7 +136,7 @@ impl Core {
         let gateways = gateway::choose(&self.model().of(&endpoint.container));
         let driver = self.drivers.of(network.driver);
         netns::enter(namespace, |socket| {
-            let mut inside = Inside { namespace: namespace.as_fd(), socket };
+            let mut inside = Inside { namespace: namespace.as_fd(), socket, untouched: false };
             driver.connect(network, endpoint, &mut inside).context(|| {
                 format!(
                     "failed to create endpoint {} on network {}",
@@ -167,7 +167,7 @@ impl Core {
         let furnished = namespace.filter(|_| !endpoint.ifname.is_empty());
         if let Some(namespace) = furnished.filter(|_| shared) {
             netns::enter(namespace, |socket| {
-                Inside { namespace, socket }.drop_device(&endpoint.ifname)
+                Inside { namespace, socket, untouched: false }.drop_device(&endpoint.ifname)
             })?;
         }
         let device = endpoint.remote.as_ref().map(|remote| remote.device.as_str());
@@ -175,12 +175,18 @@ impl Core {
         {
             let host = netns::own()?;
             netns::enter(namespace, |socket| {
-                Inside { namespace, socket }.give_back(&endpoint.ifname, device, host.as_fd())
+                Inside { namespace, socket, untouched: false }.give_back(
+                    &endpoint.ifname,
+                    device,
+                    host.as_fd(),
+                )
             })?;
         }
         self.release(std::slice::from_ref(&endpoint.endpoint_id))?;
         if let Some(namespace) = furnished {
-            netns::enter(namespace, |socket| Inside { namespace, socket }.route(&gateways))?;
+            netns::enter(namespace, |socket| {
+                Inside { namespace, socket, untouched: false }.route(&gateways)
+            })?;
         }
         Ok(())
     }

@@ -77,9 +77,8 @@ pub(crate) fn open(family: Family) -> Result<()> {
 
 /// The devices that the host does not forward between, as long as it forwards because of us.
 pub(crate) fn strangers(store: &Store, family: Family) -> Result<Vec<String>> {
-    let opened = store.get::<Opened>(family.switch())?;
-    let life = life()?;
-    Ok(opened.filter(|opened| opened.life == life).map(|opened| opened.devices).unwrap_or_default())
+    let Some(opened) = store.get::<Opened>(family.switch())? else { return Ok(Vec::new()) };
+    Ok(if opened.life == life()? { opened.devices } else { Vec::new() })
 }
 
 /// This boot and this network namespace.

@@ -5,16 +5,23 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use stdx::Result;
 
 use crate::netlink::Socket;
+use crate::sysctl::Devices;
 
 /// The network namespace the daemon was started in.
 pub(crate) struct Host {
     route: Mutex<Socket>,
     farewell: Mutex<Socket>,
+    /// The switches of its devices.
+    pub(crate) devices: Devices,
 }
 
 impl Host {
     pub(crate) fn open() -> Result<Self> {
-        Ok(Self { route: Mutex::new(Socket::route()?), farewell: Mutex::new(Socket::route()?) })
+        Ok(Self {
+            route: Mutex::new(Socket::route()?),
+            farewell: Mutex::new(Socket::route()?),
+            devices: Devices::open(),
+        })
     }
 
     /// Held for one exchange with the kernel, which does one at a time anyway.

@@ -1,6 +1,6 @@
 //! Network namespaces: made on a thread that ends with the act, kept alive by descriptors alone.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -12,6 +12,7 @@ use sys::ns::{setns, unshare};
 use sys::process::CloneFlags;
 
 use crate::netlink::{Batch, Socket};
+use crate::sysctl::Procfs;
 
 /// What `fstatfs` says of a namespace.
 const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
@@ -40,7 +41,7 @@ pub(crate) fn create<T: Send>(
                     .context(|| "cannot make a network namespace".to_owned())?,
             }
             let namespace = own()?;
-            ipv6_on_loopback_only(ipv6);
+            ipv6_on_loopback_only(ipv6)?;
             let mut socket = Socket::route()?;
             let mut batch = Batch::new();
             batch.loopback_up();
@@ -142,24 +143,26 @@ fn open(path: &Path) -> Result<OwnedFd> {
 }
 
 /// A device without an IPv6 address shall not speak IPv6 (CVE-2024-32473); programs that listen on `::1` shall still
-/// work. Devices that come later begin as `default` says, which follows `all`. A kernel without IPv6 has no such files.
-fn ipv6_on_loopback_only(ipv6: Ipv6) {
+/// work. Devices that come later begin as `default` says, which follows `all`.
+fn ipv6_on_loopback_only(ipv6: Ipv6) -> Result<()> {
     let settings: &[(&str, &str)] = match ipv6 {
         Ipv6::Off => &[("all", "1"), ("lo", "0")],
         Ipv6::On => &[("default", "1")],
     };
+    let proc = Procfs::open()?;
     for (device, disabled) in settings {
-        let file = format!("/proc/sys/net/ipv6/conf/{device}/disable_ipv6");
-        if let Err(err) = fs::write(&file, disabled)
-            && err.kind() != std::io::ErrorKind::NotFound
-        {
-            tracing::warn!(%file, %err, "cannot restrict IPv6 in a container's network namespace");
+        let switch = format!("ipv6/conf/{device}/disable_ipv6");
+        if let Err(err) = proc.set(&switch, disabled) {
+            tracing::warn!(%switch, %err, "cannot restrict IPv6 in a container's network namespace");
         }
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

@@ -10,6 +10,7 @@ use crate::driver::bridge::must_be_isolated;
 use crate::firewall::view::{Choices, Localhost, Port, Rules, View, ports_of};
 use crate::firewall::{Firewall, Survey};
 use crate::forwarding::{self, Family};
+use crate::host::Host;
 use crate::netlink::Batch;
 use crate::networks::Core;
 use crate::records::{Endpoint, Network};
@@ -26,7 +27,7 @@ impl Core {
         // What nobody guards yet is not opened.
         closed.into_iter().try_for_each(forwarding::open)?;
         answer_for_linked(&view)?;
-        route_localhost(&view)
+        route_localhost(&self.host, &view)
     }
 
     /// The same after a change of ours, when nobody else's is expected.
@@ -79,7 +80,10 @@ impl Core {
         firewall.publish(&gone, &new, || self.view(choices.clone()))?;
         self.forget_strays(&new);
         self.turn_back(new_endpoints)?;
-        route_localhost(&View { ports: new.into_iter().collect(), choices, ..View::default() })
+        route_localhost(
+            &self.host,
+            &View { ports: new.into_iter().collect(), choices, ..View::default() },
+        )
     }
 
     /// Has netd hold the firewall from the first container on that it guards. Without netd it is the daemon's alone.
@@ -240,7 +244,7 @@ fn answer_for_linked(view: &View) -> Result<()> {
 
 /// Lets what the host sends to its own `127.0.0.1` out by the bridges whose ports are published there. The rules that keep
 /// neighbours from answering to it are in place.
-fn route_localhost(view: &View) -> Result<()> {
+fn route_localhost(host: &Host, view: &View) -> Result<()> {
     if view.choices.localhost != Localhost::Kernel || view.choices.ipv4 != Rules::Ours {
         return Ok(());
     }
@@ -250,7 +254,5 @@ fn route_localhost(view: &View) -> Result<()> {
     };
     let bridges: BTreeSet<&str> =
         view.ports.iter().filter(reached).map(|port| port.bridge.as_str()).collect();
-    bridges
-        .into_iter()
-        .try_for_each(|bridge| sysctl::set(&format!("ipv4/conf/{bridge}/route_localnet"), "1"))
+    bridges.into_iter().try_for_each(|bridge| host.devices.set(bridge, "route_localnet", "1"))
 }

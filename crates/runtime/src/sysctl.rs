@@ -70,24 +70,30 @@ fn is_own(path: &Path, kind: NamespaceType) -> bool {
     }
 }
 
-/// Writes them through `proc`, the procfs of the mount namespace we began in: what the container calls `/proc` is content
-/// (CVE-2025-52881). Which container's value a file means is decided by the namespaces of who writes.
-pub(crate) fn write(proc: &OwnedFd, values: &BTreeMap<String, String>) -> Result<()> {
+/// Writes them through `own`, a procfs that was just mounted, where it has them, else through `host`, the one of the mount
+/// namespace we began in. What the container calls `/proc` is content (CVE-2025-52881): its own counts by the descriptor that
+/// mounted it, and as far as nothing is mounted on it. It is the quicker one: the host's keeps the directories of all network
+/// namespaces under one name. Which container's value a file means is decided by the namespaces of who writes.
+pub(crate) fn write(
+    own: Option<&OwnedFd>,
+    host: &OwnedFd,
+    values: &BTreeMap<String, String>,
+) -> Result<()> {
     for (name, value) in values {
         let words = || format!("failed to write sysctl {name} = {value}");
         let path = PathBuf::from("sys").join(path_of(name)?);
-        let resolve =
-            ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-        let file = rustix::fs::openat2(
-            proc,
-            &path,
-            OFlags::WRONLY | OFlags::CLOEXEC,
-            Mode::empty(),
-            resolve,
-        )
-        .map_err(std::io::Error::from)
-        .context(|| format!("open /proc/{}", path.display()))
-        .context(words)?;
+        let open = |proc: &OwnedFd, more: ResolveFlags| {
+            let resolve =
+                ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+            let flags = OFlags::WRONLY | OFlags::CLOEXEC;
+            rustix::fs::openat2(proc, &path, flags, Mode::empty(), resolve | more)
+        };
+        let file = own
+            .and_then(|own| open(own, ResolveFlags::NO_XDEV).ok())
+            .map_or_else(|| open(host, ResolveFlags::empty()), Ok)
+            .map_err(std::io::Error::from)
+            .context(|| format!("open /proc/{}", path.display()))
+            .context(words)?;
         rustix::io::write(&file, value.as_bytes()).context(words)?;
     }
     Ok(())

@@ -1,7 +1,6 @@
 //! What every driver does inside of a container's namespace: addresses, routes, sysctls.
 
 use std::fs;
-use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
 
@@ -14,13 +13,16 @@ use crate::ipam::Family;
 use crate::netlink::Batch;
 use crate::netlink::route::{DefaultRoute, ENODEV, link_of};
 use crate::records::Endpoint;
+use crate::sysctl::Procfs;
 
 impl Inside<'_> {
     /// Makes an endpoint's new device usable.
     pub(crate) fn furnish(&mut self, endpoint: &Endpoint) -> Result<()> {
         let name = &endpoint.ifname;
         let failed = || format!("cannot configure {name}");
-        set_ipv6(endpoint);
+        if endpoint.ip6.is_some() || !self.untouched {
+            set_ipv6(endpoint)?;
+        }
         // Before it is up: some decide what comes up with it.
         for sysctl in &endpoint.sysctls {
             set(sysctl, name)?;
@@ -93,20 +95,19 @@ impl Inside<'_> {
 
 /// IPv6 where there is an address for it, and nowhere else (CVE-2024-32473); no router tells a container where to go
 /// (CVE-2020-13401); an address is not held back to see whether somebody else has it.
-fn set_ipv6(endpoint: &Endpoint) {
+fn set_ipv6(endpoint: &Endpoint) -> Result<()> {
     let settings: &[(&str, &str)] = match endpoint.ip6 {
         Some(_) => &[("disable_ipv6", "0"), ("accept_ra", "0"), ("accept_dad", "0")],
         None => &[("disable_ipv6", "1")],
     };
+    let proc = Procfs::open()?;
     for (name, value) in settings {
-        let file = format!("/proc/sys/net/ipv6/conf/{}/{name}", endpoint.ifname);
-        // A kernel without IPv6 has no such files.
-        if let Err(err) = fs::write(&file, value)
-            && err.kind() != ErrorKind::NotFound
-        {
-            tracing::warn!(%file, %err, "cannot set a device's IPv6");
+        let switch = format!("ipv6/conf/{}/{name}", endpoint.ifname);
+        if let Err(err) = proc.set(&switch, value) {
+            tracing::warn!(%switch, %err, "cannot set a device's IPv6");
         }
     }
+    Ok(())
 }
 
 /// `net.ipv4.conf.IFNAME.log_martians=1`

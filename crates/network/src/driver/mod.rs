@@ -54,6 +54,8 @@ pub(crate) struct Inside<'a> {
     pub(crate) namespace: BorrowedFd<'a>,
     /// Opened in there.
     pub(crate) socket: Socket,
+    /// We made it, and nobody has been there yet: a device that comes begins without IPv6.
+    pub(crate) untouched: bool,
 }
 
 /// One of each.

@@ -178,6 +178,9 @@ pub(super) fn inherit_cpuset(
         let mut list = parent_dir.read(file)?;
         if list.trim().is_empty() && !parent.as_os_str().is_empty() {
             inherit_cpuset(mount_point, parent, &[(file, false)])?;
+            // As new as ours, so that whoever comes next gets his lists when he is made: to write one, the kernel looks at
+            // all his siblings and at the scheduler's domains.
+            parent_dir.write("cgroup.clone_children", "1")?;
             list = parent_dir.read(file)?;
         }
         dir.write(file, list.trim())?;

@@ -100,11 +100,11 @@ impl Init<'_> {
         };
         let assembly = Assembly::new(self.rootfs, sources, self.location)?;
         self.name_host()?;
-        sysctl::write(&proc, &self.spec.linux_or_default().sysctl)?;
+        sysctl::write(assembly.proc.as_ref(), &proc, &self.spec.linux_or_default().sysctl)?;
+        drop(proc);
         self.run_hooks()?;
         let terminal = self.open_terminal(&assembly)?;
         assembly.finish()?;
-        drop(proc);
         self.install_stdio(terminal)?;
 
         let identity = self.process.identify()?;

@@ -30,7 +30,11 @@ impl Assembly<'_> {
                 attach_to(&source, &place(&self.root, &mount.destination, make)?)
             }
             Kind::Proc => {
-                self.mount_new(mount, "proc", &real_directory(&self.root, mount)?).map(drop)
+                let proc = self.mount_new(mount, "proc", &real_directory(&self.root, mount)?)?;
+                if mount.destination == Path::new("/proc") {
+                    self.proc = Some(proc);
+                }
+                Ok(())
             }
             Kind::Sysfs => self.mount_sysfs(mount),
             Kind::Tmpfs => self.mount_tmpfs(mount),

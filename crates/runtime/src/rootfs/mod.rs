@@ -38,6 +38,8 @@ pub(crate) struct Assembly<'a> {
     pub root: RootFd,
     /// The terminal file system mounted at `/dev/pts`, held so that no path leads us to another.
     pub devpts: Option<OwnedFd>,
+    /// The procfs mounted at `/proc`, held for the same reason.
+    pub proc: Option<OwnedFd>,
     /// Mounts to be made read-only when everything in them is in place.
     later_readonly: Vec<OwnedFd>,
 }
@@ -51,8 +53,13 @@ impl<'a> Assembly<'a> {
     ) -> Result<Self> {
         isolate()?;
         let root = pivot::place_root(sources.root)?;
-        let mut assembly =
-            Self { plan, root: RootFd::new(root), devpts: None, later_readonly: Vec::new() };
+        let mut assembly = Self {
+            plan,
+            root: RootFd::new(root),
+            devpts: None,
+            proc: None,
+            later_readonly: Vec::new(),
+        };
         for (mount, source) in plan.mounts.iter().zip(sources.mounts) {
             assembly.mount(mount, source, location).context(|| {
                 format!(
