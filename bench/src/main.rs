@@ -21,6 +21,7 @@ mod logs;
 mod network;
 mod options;
 mod peer;
+mod ports;
 mod runtime;
 mod stats;
 mod table;
@@ -116,6 +117,9 @@ fn work(
     }
     if network::GROUPS.iter().any(|group| options.wants(group)) {
         network::measure(options, turns, ours, theirs, table)?;
+    }
+    if options.wants("ports") {
+        ports::measure(turns, options.containers, ours, theirs, table)?;
     }
     if options.wants("copy") {
         copy::measure(turns, scratch, house, theirs, table)?;

@@ -7,10 +7,10 @@ use anyhow::{Context, Result, bail};
 pub(crate) const HELP: &str = "\
 Usage: bench/run [OPTIONS]
 
-  --only GROUP       floor, memory, cli, api, exec, connect, dns, tcp, copy, crowd, stats, logs,
-                     load, pull or runtime; may be repeated
+  --only GROUP       floor, memory, cli, api, exec, connect, dns, tcp, ports, copy, crowd,
+                     stats, logs, load, pull or runtime; may be repeated
   --rounds N         rounds of each kind of work (30; heavy work takes a tenth)
-  --containers N     how many containers the crowd has (200)
+  --containers N     how many containers there are where there are many (200)
   --no-peer          ours alone
   --dockerd PATH     the peer (/usr/sbin/dockerd)
   --runc PATH        the peer of `gantry runtime` (/usr/sbin/runc)
@@ -31,9 +31,9 @@ pub(crate) struct Options {
     pub(crate) help: bool,
 }
 
-const GROUPS: [&str; 15] = [
-    "floor", "memory", "cli", "api", "exec", "connect", "dns", "tcp", "copy", "crowd", "stats",
-    "logs", "load", "pull", "runtime",
+const GROUPS: [&str; 16] = [
+    "floor", "memory", "cli", "api", "exec", "connect", "dns", "tcp", "ports", "copy", "crowd",
+    "stats", "logs", "load", "pull", "runtime",
 ];
 
 impl Options {
