@@ -109,6 +109,7 @@ fn log_filter(config: &Config) -> String {
 }
 
 fn run(config: Config, told: Told, log: LogFilter) -> Result<()> {
+    sys::memory::share();
     for remark in &config.remarks {
         tracing::warn!("{remark}");
     }

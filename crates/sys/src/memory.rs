@@ -14,6 +14,19 @@ pub fn trim() {
     }
 }
 
+/// Has all threads take memory from a few places that they share, and larger pieces from the kernel each time. By itself the
+/// allocator has a place for each thread, up to eight for each processor, and keeps in all of them what one needed at its
+/// busiest: a daemon with much to do never stops growing. To be called before there are other threads.
+pub fn share() {
+    #[cfg(target_env = "gnu")]
+    for (what, value) in [(libc::M_ARENA_MAX, 4), (libc::M_MMAP_THRESHOLD, 256 << 10)] {
+        // SAFETY: mallopt takes two numbers, and says no to those it does not know.
+        unsafe {
+            libc::mallopt(what, value);
+        }
+    }
+}
+
 /// Lets go of this program's code and constants: what runs on comes back from the file page by page, and what only the start
 /// or a rush of work needed does not.
 pub fn forget_program() -> io::Result<()> {
