@@ -162,9 +162,6 @@ pub struct HostConfig {
     /// Ours: how fast the container may be by each of its devices.
     #[serde(skip_serializing_if = "is_default")]
     pub net_rate: Option<NetRate>,
-    /// Ours, not asked for: who asked spoke a version in which what is mounted below a read-only bind stays writable.
-    #[serde(skip_serializing_if = "is_default")]
-    pub read_only_binds_non_recursive: bool,
     /// Podman's: shown by `inspect`, not asked for.
     #[serde(rename = "IDMappings", skip_deserializing, skip_serializing_if = "is_default")]
     pub id_mappings: Option<IdMappings>,

@@ -14,7 +14,6 @@ use tokio::task::JoinSet;
 
 use crate::Containers;
 use crate::container::exit;
-use crate::container::plan::Plan;
 use crate::container::record::Record;
 use crate::container::state::{Event, Phase};
 use crate::container::volumes::Wish;
@@ -97,7 +96,7 @@ impl Containers {
             if !record.state.phase.is_up() || record.state.pid == 0 {
                 return None;
             }
-            let plan = Plan::of(&record.config, record.host(), &self.rooms.settings());
+            let plan = record.plan(&self.rooms.settings());
             match plan.and_then(|plan| container.attach_request(&record, &plan)) {
                 Ok(request) => Some(network::Living { request, pid: record.state.pid }),
                 Err(error) => {

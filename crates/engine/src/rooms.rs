@@ -60,11 +60,14 @@ pub struct Settings {
     pub seccomp_profile: String,
     /// Containers are confined by AppArmor.
     pub apparmor: bool,
+    /// The host labels its processes and files by SELinux, which we do not.
+    pub selinux: bool,
     pub labels: Vec<String>,
     pub registry_mirrors: Vec<String>,
     pub insecure_registries: Vec<String>,
     /// Who is asked about every request; the door does that.
     pub authorization_plugins: Vec<String>,
+    pub open_doors: Vec<crate::OpenDoor>,
     /// What the subnets of networks are cut from, where somebody said so, and how large: for `docker info`.
     pub address_pools: Vec<(String, u8)>,
     /// May there be firewall rules?

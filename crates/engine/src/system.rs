@@ -18,7 +18,7 @@ use stdx::time::Timestamp;
 use crate::container::ids::Userns;
 use crate::container::state::Phase;
 use crate::rooms::Rooms;
-use crate::{Containers, ListOptions, Settings};
+use crate::{Containers, ListOptions, OpenDoor, Settings};
 
 /// Ours, and the version of dockerd whose behaviour it follows where clients look at numbers.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -154,6 +154,7 @@ impl System {
         let v2 = support.mode == runtime::cgroup::Mode::V2;
         let ipv4_forwarding = read("/proc/sys/net/ipv4/ip_forward").trim() == "1";
         let mut warnings = crate::warnings::warnings(&support, ipv4_forwarding);
+        warnings.extend(settings.open_doors.iter().map(OpenDoor::warning));
         warnings.extend(self.healthy().err().map(|error| format!("WARNING: {error}")));
         let names = |list: &[&str]| list.iter().map(|&name| name.to_owned()).collect::<Vec<_>>();
         let mut runtimes: BTreeMap<String, Runtime> = settings

@@ -2,6 +2,35 @@
 
 use runtime::cgroup::{Mode, Support};
 
+/// A way to ask this daemon over TCP, by its address, that nobody has to show anything for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum OpenDoor {
+    /// Without TLS.
+    Plain(String),
+    /// With TLS that asks clients for no certificate.
+    Anybody(String),
+}
+
+impl OpenDoor {
+    /// What Docker's daemon says of it in its log and in `info`.
+    pub fn warning(&self) -> String {
+        let what = match self {
+            Self::Plain(address) => format!("http://{address} without encryption"),
+            Self::Anybody(address) => {
+                format!("https://{address} without TLS client verification")
+            }
+        };
+        format!("[DEPRECATION NOTICE]: API is accessible on {what}.{ATTACK_SURFACE}")
+    }
+}
+
+const ATTACK_SURFACE: &str = "
+         Access to the remote API is equivalent to root access on the host. Refer
+         to the 'Docker daemon attack surface' section in the documentation for
+         more information: https://docs.docker.com/go/attack-surface/
+In future versions this will be a hard failure preventing the daemon from starting! Learn more at: \
+https://docs.docker.com/go/api-security/";
+
 /// One line for each thing that is missing. Of what a kernel of today cannot have, nothing is said.
 pub(crate) fn warnings(support: &Support, ipv4_forwarding: bool) -> Vec<String> {
     let v2 = support.mode == Mode::V2;

@@ -567,6 +567,12 @@ impl Told {
         if config.hosts.is_empty() {
             config.hosts.push("unix:///run/gantry.sock".to_owned());
         }
+        // An address without a scheme is one of TCP, for Docker; a path leads to a socket.
+        for host in &mut config.hosts {
+            if !host.contains("://") && !host.starts_with('/') {
+                host.insert_str(0, "tcp://");
+            }
+        }
         // Who says one twice means it once.
         let mut seen = BTreeSet::new();
         config.hosts.retain(|host| seen.insert(host.clone()));

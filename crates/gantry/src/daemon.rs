@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use engine::container::ids::{Range, Userns};
 use engine::container::userns;
-use engine::{Containers, Parts, Settings, System};
+use engine::{Containers, OpenDoor, Parts, Settings, System};
 use image::{Images, RegistryConfig};
 use network::netd::NetdConfig;
 use network::{AddressPool, Bridge, NetworkConfig, Networks};
@@ -276,13 +276,10 @@ fn listen(config: &Config, outside: Option<&Outside>) -> Result<Vec<Listener>> {
     };
     let inherited = config::inherited_sockets();
     let mut listeners = Vec::new();
+    for door in open_doors(config) {
+        tracing::warn!("{}", door.warning());
+    }
     for host in &config.hosts {
-        if host.starts_with("tcp://") && matches!(security, TcpSecurity::Plain) {
-            tracing::warn!(
-                host,
-                "[DEPRECATION NOTICE] API is accessible over TCP without TLS: whoever can connect is root on this host"
-            );
-        }
         match outside {
             None => listeners.extend(Listener::open(host, Some(&security), &inherited)?),
             Some(outside) => {
@@ -291,6 +288,17 @@ fn listen(config: &Config, outside: Option<&Outside>) -> Result<Vec<Listener>> {
         }
     }
     Ok(listeners)
+}
+
+/// Where whoever can connect is root on this host.
+fn open_doors(config: &Config) -> Vec<OpenDoor> {
+    let addresses = config.hosts.iter().filter_map(|host| host.strip_prefix("tcp://"));
+    let door = match (config.tls, config.tls_verify) {
+        (_, true) => return Vec::new(),
+        (true, false) => OpenDoor::Anybody,
+        (false, false) => OpenDoor::Plain,
+    };
+    addresses.map(|address| door(address.to_owned())).collect()
 }
 
 fn plugin_places(config: &Config) -> Places {
@@ -364,10 +372,12 @@ fn settings(config: &Config, identity: &str) -> Result<Settings> {
         ulimits: config.ulimits.clone(),
         seccomp_profile: config.seccomp_profile.clone(),
         apparmor: engine::apparmor::is_there(),
+        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         labels: config.labels.clone(),
         registry_mirrors: config.registry_mirrors.clone(),
         insecure_registries: config.insecure_registries.clone(),
         authorization_plugins: config.authorization_plugins.clone(),
+        open_doors: open_doors(config),
         address_pools: config.address_pools.clone(),
         firewall: config.iptables || config.ip6tables,
         cdi_spec_dirs: cdi_spec_dirs(config),

@@ -15,7 +15,8 @@ pub(crate) struct Catalog {
     pub(crate) images: BTreeMap<Digest, Arc<Entry>>,
     /// Every name has a tag or a digest, never both and never none.
     names: BTreeMap<Reference, Digest>,
-    holds: BTreeMap<String, Hold>,
+    /// By who holds and what.
+    holds: BTreeMap<(String, Digest), Hold>,
 }
 
 /// One step from a catalog to the next; what is decided, recorded and then applied.
@@ -26,7 +27,7 @@ pub(crate) enum Change {
     PutName(NameRecord),
     DeleteName(Reference),
     PutHold(Hold),
-    DeleteHold(String),
+    DeleteHold(String, Digest),
 }
 
 /// An image and its configuration, read.
@@ -50,17 +51,21 @@ impl Catalog {
             Change::DeleteImage(id) => drop(self.images.remove(&id)),
             Change::PutName(name) => drop(self.names.insert(name.reference, name.image)),
             Change::DeleteName(reference) => drop(self.names.remove(&reference)),
-            Change::PutHold(hold) => drop(self.holds.insert(hold.record.holder.clone(), hold)),
-            Change::DeleteHold(holder) => drop(self.holds.remove(&holder)),
+            Change::PutHold(hold) => {
+                let key = (hold.record.holder.clone(), hold.record.image.clone());
+                self.holds.insert(key, hold);
+            }
+            Change::DeleteHold(holder, image) => drop(self.holds.remove(&(holder, image))),
         }
     }
 
-    pub(crate) fn hold(&self, holder: &str) -> Option<&Hold> {
-        self.holds.get(holder)
+    pub(crate) fn hold(&self, holder: &str, image: &Digest) -> Option<&Hold> {
+        self.holds.get(&(holder.to_owned(), image.clone()))
     }
 
-    pub(crate) fn hold_mut(&mut self, holder: &str) -> Option<&mut Hold> {
-        self.holds.get_mut(holder)
+    /// All that somebody holds.
+    pub(crate) fn holds_of_mut(&mut self, holder: &str) -> impl Iterator<Item = &mut Hold> {
+        self.holds.values_mut().filter(move |hold| hold.record.holder == holder)
     }
 
     pub(crate) fn names(&self) -> impl Iterator<Item = (&Reference, &Digest)> {
@@ -233,7 +238,8 @@ pub(crate) mod tests {
     pub(crate) fn hold(catalog: &mut Catalog, holder: &str, image: &Digest, running: bool) {
         let chain =
             catalog.images[image].record.layers.iter().map(|layer| layer.chain.clone()).collect();
-        let record = HoldRecord { holder: holder.to_owned(), image: image.clone(), chain };
+        let (holder, image, names) = (holder.to_owned(), image.clone(), BTreeSet::new());
+        let record = HoldRecord { holder, image, names, chain };
         catalog.apply(Change::PutHold(Hold { record, running }));
     }
 

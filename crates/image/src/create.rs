@@ -26,6 +26,15 @@ pub struct NewImage {
     pub step: History,
     /// Its name, if it is to have one.
     pub reference: Option<Reference>,
+    pub by: By,
+}
+
+/// What makes an image; each is told of in its own way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum By {
+    #[default]
+    Commit,
+    Import,
 }
 
 impl Images {
@@ -68,7 +77,7 @@ impl Images {
         write: impl FnOnce(&mut dyn Write) -> Result<()>,
     ) -> Result<Arc<Image>> {
         let storage = &self.room.storage;
-        let NewImage { parent, mut config, mut step, reference } = new;
+        let NewImage { parent, mut config, mut step, reference, by } = new;
         let mut layers: Vec<LayerRecord> = Vec::new();
         if let Some(parent) = &parent {
             let catalog = self.catalog();
@@ -124,7 +133,9 @@ impl Images {
             (config.os, config.architecture, config.variant) =
                 (host.os, host.architecture, host.variant);
         }
-        self.finish_creation(lease, parent, config, layers, reference)
+        let image = self.finish_creation(lease, parent, config, layers, reference.as_ref())?;
+        self.tell_of_creation(&image.id, reference.as_ref(), by);
+        Ok(image)
     }
 
     fn finish_creation(
@@ -133,7 +144,7 @@ impl Images {
         parent: Option<Digest>,
         config: ImageConfig,
         layers: Vec<LayerRecord>,
-        reference: Option<Reference>,
+        reference: Option<&Reference>,
     ) -> Result<Arc<Image>> {
         let raw = config.to_bytes();
         let id = Digest::of(&raw);
@@ -148,15 +159,26 @@ impl Images {
         let mut catalog = self.change();
         let changes = registration(&catalog, record, config);
         self.commit(&mut catalog, changes)?;
-        if let Some(reference) = &reference {
+        if let Some(reference) = reference {
             let changes = tagging(&catalog, &id, &reference.with_default_tag())?;
             self.commit(&mut catalog, changes)?;
         }
         drop(catalog);
         self.room.state.sync()?;
-        if let Some(reference) = reference {
-            self.event("tag", id.as_str(), &id, &reference.with_default_tag().familiar());
-        }
         self.get(&id).ok_or_else(|| Error::internal(format!("image {id} is gone already")))
+    }
+
+    /// In Docker's order.
+    fn tell_of_creation(&self, id: &Digest, reference: Option<&Reference>, by: By) {
+        let event = |action, name: &str| self.event(action, id.as_str(), id, name);
+        if by == By::Commit {
+            event("create", id.as_str());
+        }
+        if let Some(reference) = reference {
+            event("tag", &reference.with_default_tag().familiar());
+        }
+        if by == By::Import {
+            event("import", id.as_str());
+        }
     }
 }

@@ -10,7 +10,7 @@ use storage::layer::compression;
 use tokio::sync::mpsc;
 
 use crate::config::apply_changes;
-use crate::create::NewImage;
+use crate::create::{By, NewImage};
 use crate::progress::{Progress, Reporter};
 use crate::{Image, Images};
 
@@ -49,7 +49,7 @@ impl Images {
             (platform.os, platform.architecture, platform.variant);
         apply_changes(&mut config.config, &request.changes)?;
         let step = History { comment: config.comment.clone(), ..History::default() };
-        let new = NewImage { parent: None, config, step, reference };
+        let new = NewImage { parent: None, config, step, reference, by: By::Import };
         let image = self
             .create_from_layer(new, move |out| {
                 let mut tar = compression::decoder(archive)
@@ -60,7 +60,6 @@ impl Images {
             })
             .await?;
         Reporter::new(progress).say(Progress::status(image.id.to_string())).await;
-        self.event("import", image.id.as_str(), &image.id, image.id.as_str());
         Ok(image)
     }
 }

@@ -34,7 +34,7 @@ mod variables;
 mod work;
 
 pub use config::apply_changes;
-pub use create::NewImage;
+pub use create::{By, NewImage};
 pub use delete::RemoveOptions;
 pub use distribution::{Credentials, RegistryConfig};
 pub use gc::Swept;

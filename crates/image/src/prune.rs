@@ -1,5 +1,7 @@
 //! `docker image prune`: what nobody calls by name, or with `--all` what no container uses.
 
+use std::collections::BTreeSet;
+
 use api::image::PruneReport;
 use oci::{ChainId, Digest, Reference};
 use stdx::Result;
@@ -57,11 +59,10 @@ fn candidates(catalog: &Catalog, filters: &Filters) -> Vec<String> {
         if !filters.until_matches(entry) || !filters.labels_match(&entry.config.config.labels) {
             continue;
         }
-        // A container that uses the image keeps all its names.
-        if catalog.holders(id).next().is_some() {
-            continue;
-        }
+        let used = catalog.holders(id).next().is_some();
         match names.as_slice() {
+            _ if used && dangling_only => {}
+            _ if used => candidates.extend(spare(catalog, id, &names).map(Reference::familiar)),
             [] => candidates.push(Digest::hex(id).to_owned()),
             names if !dangling_only || names.iter().all(|name| name.digest().is_some()) => {
                 // Tags first: the last of them takes the digests with it.
@@ -79,9 +80,28 @@ fn candidates(catalog: &Catalog, filters: &Filters) -> Vec<String> {
     candidates
 }
 
+/// The tags of an image that no container has asked for; but one stays where they have asked for none. The last tag of a
+/// repository would take its digests along.
+fn spare<'a>(
+    catalog: &Catalog,
+    image: &Digest,
+    names: &'a [Reference],
+) -> impl Iterator<Item = &'a Reference> {
+    let asked: BTreeSet<Reference> =
+        catalog.holders(image).flat_map(|hold| hold.record.names.clone()).collect();
+    let tags = names.iter().filter(|name| name.digest().is_none());
+    let none_is_asked_for = !names.iter().any(|name| asked.contains(name));
+    let is_asked_for = move |tag: &Reference| {
+        asked.contains(tag)
+            || asked.iter().any(|name| name.digest().is_some() && name.name() == tag.name())
+    };
+    tags.skip(usize::from(none_is_asked_for)).filter(move |tag| !is_asked_for(tag))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Change;
     use crate::catalog::tests::{add, hold};
 
     #[test]
@@ -108,5 +128,27 @@ mod tests {
         expected.sort();
         assert_eq!(sorted(&Filters { dangling: Some(false), ..Filters::default() }), expected);
         assert!(catalog.images.contains_key(&tagged));
+    }
+
+    #[test]
+    fn what_nobody_has_asked_for_may_go() {
+        let check = |asked: &[&str], expected: &[&str]| {
+            let mut catalog = Catalog::default();
+            let digest = format!("x@{}", Digest::of(b"m"));
+            let image = add(&mut catalog, "image", None, &["x:1", "x:2", "y:1", &digest]);
+            hold(&mut catalog, "c", &image, true);
+            let mut held = catalog.holders(&image).next().unwrap().clone();
+            let parsed = asked.iter().map(|name| Reference::parse_normalized(name).unwrap());
+            held.record.names = parsed.collect();
+            catalog.apply(Change::PutHold(held));
+            let all = Filters { dangling: Some(false), ..Filters::default() };
+            assert_eq!(candidates(&catalog, &all), expected, "{asked:?}");
+            assert!(candidates(&catalog, &Filters::default()).is_empty());
+        };
+        check(&["x:2"], &["x:1", "y:1"]);
+        check(&["x:1", "y:1"], &["x:2"]);
+        check(&[], &["x:2", "y:1"]);
+        let digest = format!("x@{}", Digest::of(b"m"));
+        check(&[&digest], &["y:1"]);
     }
 }

@@ -4,12 +4,14 @@
 //! images       sha256:<config>                     → ImageRecord   the image: layers, sizes, where it came from
 //! image_names  docker.io/library/busybox:latest    → NameRecord    tag → image
 //!              docker.io/library/busybox@sha256:…  → NameRecord    digest in a registry → image
-//! image_holds  <container id>                      → HoldRecord    who needs which image and layers
+//! image_holds  <container id> sha256:<config>      → HoldRecord    who needs which image and layers
 //! image_work   <random>                            → WorkRecord    a load or commit that is not over (`work.rs`)
 //! ```
 //!
 //! The configuration is a blob in the content store under the image's own ID. A blob or layer that no record reaches is
 //! garbage.
+
+use std::collections::BTreeSet;
 
 use oci::image::Descriptor;
 use oci::{ChainId, Digest, Reference};
@@ -49,11 +51,14 @@ pub(crate) struct NameRecord {
     pub(crate) image: Digest,
 }
 
-/// A container needs an image and, even when that was removed by force, its layers.
+/// A container needs an image and, even when that was removed by force, its layers. It may need several: one to run, others
+/// to look at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct HoldRecord {
     pub(crate) holder: String,
     pub(crate) image: Digest,
+    /// By which it was asked for: `prune` spares them.
+    pub(crate) names: BTreeSet<Reference>,
     pub(crate) chain: Vec<ChainId>,
 }
 
@@ -77,6 +82,10 @@ impl Record for HoldRecord {
     const TABLE: &'static str = "image_holds";
 
     fn key(&self) -> String {
-        self.holder.clone()
+        hold_key(&self.holder, &self.image)
     }
+}
+
+pub(crate) fn hold_key(holder: &str, image: &Digest) -> String {
+    format!("{holder} {image}")
 }

@@ -17,7 +17,7 @@ use crate::catalog::{Catalog, Change, Entry, Hold, stored_form};
 use crate::distribution::{Registries, RegistryConfig};
 use crate::gc::{Lease, Pins};
 use crate::limits::CONFIG;
-use crate::records::{HoldRecord, ImageRecord, NameRecord};
+use crate::records::{HoldRecord, ImageRecord, NameRecord, hold_key};
 
 /// The images on this host. Clones share it.
 #[derive(Clone)]
@@ -186,21 +186,26 @@ impl Images {
         Ok(())
     }
 
-    /// A container needs the image from now on: it cannot be removed without force, and its layers not at all.
-    pub fn hold(&self, image: &Digest, holder: &str) -> Result<()> {
+    /// A container needs the image from now on, which it has asked for by `name`: it cannot be removed without force, and its
+    /// layers not at all.
+    pub fn hold(&self, image: &Digest, holder: &str, name: &str) -> Result<()> {
         let mut catalog = self.change();
         let entry = catalog
             .images
             .get(image)
             .ok_or_else(|| Error::not_found(format!("No such image: {image}")))?;
         let chain = entry.record.layers.iter().map(|layer| layer.chain.clone()).collect();
-        let record = HoldRecord { holder: holder.to_owned(), image: image.clone(), chain };
+        let before = catalog.hold(holder, image);
+        let mut names = before.map(|hold| hold.record.names.clone()).unwrap_or_default();
+        let name = Reference::parse_normalized(name).map(|name| stored_form(&name)).ok();
+        names.extend(name.filter(|name| catalog.named(name) == Some(image)));
+        let record = HoldRecord { holder: holder.to_owned(), image: image.clone(), names, chain };
         self.commit(&mut catalog, vec![Change::PutHold(Hold { record, running: false })])
     }
 
     /// Whether the holder runs decides how an image refuses to be removed. Not written down: whoever recovers says it again.
     pub fn set_running(&self, holder: &str, running: bool) {
-        if let Some(hold) = Arc::make_mut(&mut self.catalog_now()).hold_mut(holder) {
+        for hold in Arc::make_mut(&mut self.catalog_now()).holds_of_mut(holder) {
             hold.running = running;
         }
     }
@@ -208,11 +213,8 @@ impl Images {
     /// The holder is gone. Layers that only it needed go with it.
     pub fn drop_hold(&self, image: &Digest, holder: &str) -> Result<()> {
         let mut catalog = self.change();
-        let Some(hold) = catalog.hold(holder).filter(|hold| hold.record.image == *image).cloned()
-        else {
-            return Ok(());
-        };
-        self.commit(&mut catalog, vec![Change::DeleteHold(holder.to_owned())])?;
+        let Some(hold) = catalog.hold(holder, image).cloned() else { return Ok(()) };
+        self.commit(&mut catalog, vec![Change::DeleteHold(holder.to_owned(), image.clone())])?;
         let image_is_gone = !catalog.images.contains_key(image);
         drop(catalog);
         if image_is_gone {
@@ -267,7 +269,9 @@ impl Images {
                         tx.delete::<NameRecord>(&reference.to_string())?
                     }
                     Change::PutHold(hold) => tx.put(&hold.record)?,
-                    Change::DeleteHold(holder) => tx.delete::<HoldRecord>(holder)?,
+                    Change::DeleteHold(holder, image) => {
+                        tx.delete::<HoldRecord>(&hold_key(holder, image))?;
+                    }
                 }
             }
             Ok(())

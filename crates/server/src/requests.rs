@@ -6,6 +6,7 @@ use std::path::Path;
 use api::ApiVersion;
 use api::container::{BindOptions, CreateBody, HostConfig, NetworkingConfig, UpdateBody};
 use api::network::EndpointSettings;
+use engine::ReadOnlyBinds;
 use stdx::{Context, Error, Result};
 
 /// The option of an endpoint that has the sysctls of its interface.
@@ -71,12 +72,11 @@ fn settings(host: &mut HostConfig, version: ApiVersion) {
     if version < v(43) {
         host.annotations.clear();
     }
-    let is_read_only = |bind: &String| {
-        let mode = bind.splitn(3, ':').nth(2).unwrap_or_default();
-        mode.split(',').any(|word| matches!(word, "ro" | "readonly"))
-    };
-    host.read_only_binds_non_recursive =
-        version < v(44) && host.binds.iter().flatten().any(is_read_only);
+}
+
+/// What the client means by a read-only bind.
+pub(crate) fn read_only_binds(version: ApiVersion) -> ReadOnlyBinds {
+    if version < v(44) { ReadOnlyBinds::Alone } else { ReadOnlyBinds::Whole }
 }
 
 fn mounts(host: &mut HostConfig, version: ApiVersion) -> Result<()> {
@@ -321,11 +321,8 @@ mod tests {
         assert_eq!(host(42, json!({ "KernelMemory": 9 }))["KernelMemory"], Value::Null);
         assert_eq!(host(42, json!({ "Annotations": { "a": "b" } }))["Annotations"], Value::Null);
         assert_eq!(host(43, json!({ "Annotations": { "a": "b" } }))["Annotations"]["a"], "b");
-        let binds = |minor, bind: &str| {
-            host(minor, json!({ "Binds": [bind] }))["ReadOnlyBindsNonRecursive"].clone()
-        };
-        assert_eq!(binds(43, "/a:/b:ro,z"), true);
-        assert_eq!((binds(43, "/ro:/ro"), binds(44, "/a:/b:ro")), (Value::Null, Value::Null));
+        assert_eq!(read_only_binds(v(43)), ReadOnlyBinds::Alone);
+        assert_eq!(read_only_binds(v(44)), ReadOnlyBinds::Whole);
         let mut body = UpdateBody::default();
         body.resources.pids_limit = Some(3);
         update(&mut body, v(40));

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use api::container::{Config, HealthConfig};
-use image::{NewImage, apply_changes};
+use image::{By, NewImage, apply_changes};
 use oci::image::{Empty, Healthcheck, History, ImageConfig, RunConfig};
 use oci::{Digest, Reference};
 use stdx::{Error, Result};
@@ -58,16 +58,18 @@ impl Container {
             .images
             .create_from_layer(new, move |out| storage.snapshots.diff(&name, out))
             .await;
+        if let Ok(image) = &made {
+            let named = reference.map(|reference| reference.familiar()).unwrap_or_default();
+            let id = image.id.to_string();
+            self.event(
+                "commit",
+                &[("comment", request.message), ("imageID", id), ("imageRef", named)],
+            );
+        }
         if frozen {
             self.thaw().await;
         }
-        let image = made?;
-        let named = reference.map(|reference| reference.familiar()).unwrap_or_default();
-        self.event(
-            "commit",
-            &[("comment", request.message), ("imageID", image.id.to_string()), ("imageRef", named)],
-        );
-        Ok(image.id.clone())
+        Ok(made?.id.clone())
     }
 
     fn image_of(&self, request: &CommitRequest, reference: Option<Reference>) -> Result<NewImage> {
@@ -93,6 +95,7 @@ impl Container {
                 ..History::default()
             },
             reference,
+            by: By::Commit,
         })
     }
 

@@ -54,7 +54,7 @@ impl Container {
 
     /// Has the files say what the networks are now, of a container that runs. What its programs wrote beside stays.
     pub(crate) fn follow_networks(&self, record: &Record) -> Result<()> {
-        let plan = Plan::of(&record.config, record.host(), &self.rooms.settings())?;
+        let plan = record.plan(&self.rooms.settings())?;
         if matches!(plan.network, Network::Host | Network::Container(_)) {
             return Ok(());
         }

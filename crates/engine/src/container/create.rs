@@ -1,16 +1,20 @@
 //! `docker create`: the request is understood, the writable layer prepared, the record written. Nothing runs.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
 use api::container::{Config, CreateBody, CreateResponse, HostConfig};
 use image::Image;
 use oci::image::RunConfig;
+use rustix::fs::FileType;
+use rustix::io::Errno;
 use stdx::time::Timestamp;
 use stdx::{Error, Id, Kind, Result};
+use storage::layer::{self, Place};
 
-use super::mounts::{MountPlan, Source};
+use super::mounts::{MountPlan, ReadOnlyBinds, Source};
 use super::plan::Plan;
 use super::record::Record;
 use super::state::State;
@@ -26,6 +30,7 @@ pub struct CreateRequest {
     /// `os/arch[/variant]`, when the client asks for one.
     pub platform: Option<String>,
     pub body: CreateBody,
+    pub read_only_binds: ReadOnlyBinds,
 }
 
 impl Containers {
@@ -41,7 +46,7 @@ impl Containers {
 
     fn create_blocking(&self, request: CreateRequest) -> Result<CreateResponse> {
         let rooms = &self.rooms;
-        let CreateRequest { name, platform, body } = request;
+        let CreateRequest { name, platform, body, read_only_binds } = request;
         let name = name
             .filter(|name| !name.is_empty())
             .map(|name| names::parse(&name).map(str::to_owned))
@@ -57,7 +62,7 @@ impl Containers {
         rooms.resolve_secrets(&mut host_config)?;
         let mut warnings =
             super::plan::discard_here(&mut host_config.resources, &rooms.settings().cgroup_parent)?;
-        let plan = Plan::of(&config, &host_config, &rooms.settings())?;
+        let plan = Plan::of(&config, &host_config, read_only_binds, &rooms.settings())?;
         plan.check_process()?;
         plan.log.check_plugin(&rooms.settings())?;
         super::plan::fill_in(&mut host_config, &rooms.settings(), runtime::cgroup::Mode::detect()?);
@@ -81,6 +86,7 @@ impl Containers {
                 driver: rooms.storage.snapshots.name().to_owned(),
                 config,
                 host_config,
+                read_only_binds,
                 mounts: Vec::new(),
                 own_volumes: Vec::new(),
                 of_others: Vec::new(),
@@ -152,12 +158,13 @@ impl Container {
         let _in_peace = rooms.creations.read().unwrap_or_else(PoisonError::into_inner);
         let made = rooms
             .images
-            .hold(&image.id, record.id.as_str())
+            .hold(&image.id, record.id.as_str(), &record.config.image)
             .and_then(|()| rooms.storage.snapshots.prepare(record.id.as_str(), &record.chain))
             .and_then(|()| match plan.writable_size {
                 Some(bytes) => rooms.storage.limit_container(record.id.as_str(), bytes),
                 None => Ok(()),
             })
+            .and_then(|()| self.make_working_directory(record))
             .and_then(|()| rooms.secrets_stay(&record.host_config))
             .and_then(|()| self.make_mounts(record, plan, foreign))
             .and_then(|()| super::userns::take(record, plan, rooms))
@@ -168,6 +175,31 @@ impl Container {
             Err(_) => self.unmake(record),
         }
         made
+    }
+
+    /// Where its program will begin is there from now on, as Docker has it. What is mounted over it later is not asked.
+    fn make_working_directory(&self, record: &Record) -> Result<()> {
+        let (id, path) = (record.id.as_str(), record.config.working_dir.as_str());
+        if matches!(path, "" | "/") {
+            return Ok(());
+        }
+        let snapshots = &self.rooms.storage.snapshots;
+        // A slash at its end asks for what links lead to.
+        let found = Place::find(snapshots.view(id)?.as_fd(), format!("{path}/").as_bytes());
+        let Err(error) = found else { return Ok(()) };
+        let made = match error.kind() {
+            Kind::NotFound => layer::make(
+                snapshots.view_writable(id)?.as_fd(),
+                path.as_bytes(),
+                FileType::Directory,
+            ),
+            _ => Err(error),
+        };
+        let not_a_directory = Some(Errno::NOTDIR.raw_os_error());
+        made.map_err(|error| match error.errno() == not_a_directory {
+            true => Error::internal(format!("Cannot mkdir: {path} is not a directory")),
+            false => error,
+        })
     }
 
     /// Takes a half-made container apart again.

@@ -10,7 +10,7 @@ use tokio::io::AsyncReadExt;
 use tokio::sync::watch;
 
 use super::attach::{self, Attached, DetachKeys, Over};
-use super::plan::{self, Plan};
+use super::plan;
 use super::start::words;
 use super::state::Phase;
 use super::{Container, spec};
@@ -351,7 +351,8 @@ async fn run(exec: &Arc<Cell>, body: StartBody) -> Result<ExecStarted, (i32, Err
     let never_began = |error: Error| (NEVER_BEGAN, error);
     let (container, wanted) = (&exec.container, &exec.body);
     let record = container.record();
-    let mut plan = Plan::of(&record.config, &record.host_config, &container.rooms.settings())
+    let mut plan = record
+        .plan(&container.rooms.settings())
         .and_then(|plan| container.with_identity_of_others(plan))
         .map_err(never_began)?;
     // Where one of them is down, nothing is told, and nobody is kept out.

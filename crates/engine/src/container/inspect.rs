@@ -60,8 +60,6 @@ impl Container {
             exec_ids: (!exec_ids.is_empty()).then_some(exec_ids),
             host_config: HostConfig {
                 links: rooms.registry.shown_links(&record),
-                // Nobody asked for it by a name.
-                read_only_binds_non_recursive: false,
                 ..record.host_config.clone()
             },
             graph_driver: Some(self.driver_data(&record)),

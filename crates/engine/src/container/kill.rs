@@ -27,12 +27,19 @@ impl Container {
         if restarting && !exited.borrow().state.phase.is_up() {
             return Ok(());
         }
-        match self.with_shim(move |shim| shim.kill(number, shim::Whom::Init)).await {
+        let this = self.clone();
+        let send = move |shim: &shim::Client| {
+            // The end that it brings is told after it.
+            let _telling = this.cell.telling();
+            shim.kill(number, shim::Whom::Init)?;
+            this.event("kill", &[("signal", number.to_string())]);
+            Ok(())
+        };
+        match self.with_shim(send).await {
             // It has ended by itself meanwhile.
             Err(_) if !exited.borrow().state.phase.is_up() => return Err(not_running()),
             outcome => outcome?,
         }
-        self.event("kill", &[("signal", number.to_string())]);
         if number == 9 {
             // Clients expect a killed container to be down when the answer comes; a process stuck in the kernel is
             // reported by `inspect`, not by an answer that never comes.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use stdx::{Error, Result};
+use stdx::{Context, Error, Result};
 
 /// One thing to be mounted, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -117,6 +117,16 @@ pub enum Recursive {
     Readonly,
 }
 
+/// What a read-only bind means to who asked for it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ReadOnlyBinds {
+    /// All that is mounted below is read-only as well.
+    #[default]
+    Whole,
+    /// What is mounted below stays writable, as in versions of the API before 1.44.
+    Alone,
+}
+
 impl Source {
     pub fn volume() -> Self {
         Self::Volume { name: None, copy_up: true, subpath: None, making: Making::default() }
@@ -130,67 +140,84 @@ pub fn parse_bind(text: &str) -> Result<MountPlan> {
     let (first, second, third) = (parts.next().unwrap_or_default(), parts.next(), parts.next());
     let (source, target, mode) = match (second, third) {
         (None, _) => ("", first, ""),
-        // `/a:ro` is an anonymous volume with a mode only in Docker's oldest clients; a relative target is refused below.
+        // `/a:ro`: nobody's volume has no mode.
+        (Some(second), None) if Mode::parse(second).is_some() => return Err(bad()),
         (Some(second), third) => (first, second, third.unwrap_or_default()),
     };
     if second.is_some() && (source.is_empty() || target.is_empty()) || mode.contains(':') {
         return Err(bad());
     }
-    let target = absolute(target).ok_or_else(|| {
+    let understood =
+        Mode::parse(mode).ok_or_else(|| Error::invalid(format!("invalid mode: {mode}")))?;
+    let kind = if source.starts_with('/') { "bind" } else { "volume" };
+    let wrong = |why: String| {
         Error::invalid(format!(
-            "invalid volume specification: '{text}': invalid mount config for type \"{}\": invalid mount path: '{target}' mount path must be absolute",
-            if source.starts_with('/') { "bind" } else { "volume" }
+            "invalid volume specification: '{text}': invalid mount config for type \"{kind}\": {why}"
         ))
-    })?;
-    if target == "/" {
-        return Err(Error::invalid(format!(
-            "invalid volume specification: '{text}': invalid mount config for type \"bind\": invalid specification: destination can't be '/'"
-        )));
-    }
-    let mut plan = MountPlan {
-        target,
-        read_only: false,
-        source: Source::volume(),
-        mode: mode.to_owned(),
-        owner: None,
-        origin: Origin::Request,
     };
-    if contradicts(mode) {
-        return Err(Error::invalid(format!("invalid mode: {mode}")));
+    let clean = absolute(target).ok_or_else(|| {
+        wrong(format!("invalid mount path: '{target}' mount path must be absolute"))
+    })?;
+    if clean == "/" {
+        return Err(wrong("invalid specification: destination can't be '/'".to_owned()));
     }
-    let mut propagation = String::new();
-    let mut copy = true;
-    let mut owner = (None, None);
-    for word in mode.split(',').filter(|word| !word.is_empty()) {
-        match word {
-            "ro" | "readonly" => plan.read_only = true,
-            "rw" => plan.read_only = false,
-            // SELinux relabelling does nothing where SELinux is not; `consistent` and its kin were macOS's.
-            "z" | "Z" | "consistent" | "cached" | "delegated" | "default" => {}
-            "nocopy" => copy = false,
-            "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" => {
-                propagation = word.to_owned()
-            }
-            other => match parse_owner(other) {
-                Some(("uid", id)) => owner.0 = Some(id),
-                Some((_, id)) => owner.1 = Some(id),
-                None => return Err(Error::invalid(format!("invalid mode: {mode}"))),
-            },
+    let Mode { read_only, no_copy, propagation, owner } = understood;
+    let source = if let Some(path) = absolute(source) {
+        if no_copy {
+            return Err(wrong("field VolumeOptions must not be specified".to_owned()));
         }
-    }
-    if owner != (None, None) {
-        plan.owner = Some((owner.0.unwrap_or(0), owner.1.unwrap_or(0)));
-    }
-    plan.source = if let Some(path) = absolute(source) {
         Source::Bind { path, missing: Missing::Create, propagation, recursive: Recursive::Enabled }
     } else {
+        if !propagation.is_empty() {
+            return Err(wrong("field BindOptions must not be specified".to_owned()));
+        }
         if !source.is_empty() {
             check_volume_name(source)?;
         }
         let name = (!source.is_empty()).then(|| source.to_owned());
-        Source::Volume { name, copy_up: copy, subpath: None, making: Making::default() }
+        Source::Volume { name, copy_up: !no_copy, subpath: None, making: Making::default() }
     };
-    Ok(plan)
+    let mode = mode.to_owned();
+    Ok(MountPlan { target: clean, read_only, source, mode, owner, origin: Origin::Request })
+}
+
+/// The words behind the last colon of `-v`.
+#[derive(Default)]
+struct Mode {
+    read_only: bool,
+    no_copy: bool,
+    propagation: String,
+    owner: Option<(u32, u32)>,
+}
+
+impl Mode {
+    fn parse(text: &str) -> Option<Self> {
+        if contradicts(text) {
+            return None;
+        }
+        let mut mode = Self::default();
+        let mut owner = (None, None);
+        for word in text.split(',').filter(|word| !word.is_empty()) {
+            match word {
+                "ro" | "readonly" => mode.read_only = true,
+                "rw" => {}
+                // SELinux relabelling does nothing where SELinux is not; `consistent` and its kin were macOS's.
+                "z" | "Z" | "consistent" | "cached" | "delegated" | "default" => {}
+                "nocopy" => mode.no_copy = true,
+                "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" => {
+                    mode.propagation = word.to_owned();
+                }
+                other => match parse_owner(other)? {
+                    ("uid", id) => owner.0 = Some(id),
+                    (_, id) => owner.1 = Some(id),
+                },
+            }
+        }
+        if owner != (None, None) {
+            mode.owner = Some((owner.0.unwrap_or(0), owner.1.unwrap_or(0)));
+        }
+        Some(mode)
+    }
 }
 
 /// Whether two words of a mode speak of the same.
@@ -214,17 +241,7 @@ fn parse_owner(word: &str) -> Option<(&'static str, u32)> {
 
 /// Docker's rule and words for volume names.
 pub fn check_volume_name(name: &str) -> Result<()> {
-    let mut characters = name.bytes();
-    let right = name.len() >= 2
-        && name.len() <= 255
-        && characters.next().is_some_and(|c| c.is_ascii_alphanumeric())
-        && characters.all(|c| c.is_ascii_alphanumeric() || matches!(c, b'_' | b'.' | b'-'));
-    if right {
-        return Ok(());
-    }
-    Err(Error::invalid(format!(
-        "create {name}: \"{name}\" includes invalid characters for a local volume name, only \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
-    )))
+    storage::volume::validate(name).context(|| format!("create {name}"))
 }
 
 /// Cleans an absolute path lexically, as Go's `filepath.Clean`; `None` when it is not absolute. What it means inside a
@@ -269,6 +286,36 @@ mod tests {
             matches!(volume.source, Source::Volume { name: Some(name), copy_up: false, .. } if name == "data")
         );
         assert!(matches!(parse_bind("/b").unwrap().source, Source::Volume { name: None, .. }));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused() {
+        let of = |kind: &str, why: &str| format!("invalid mount config for type \"{kind}\": {why}");
+        let (root, volume, bind) = (
+            "invalid specification: destination can't be '/'",
+            "field VolumeOptions must not be specified",
+            "field BindOptions must not be specified",
+        );
+        for (text, why) in [
+            ("/a:/b:ro,nocopy", of("bind", volume)),
+            ("data:/b:rslave", of("volume", bind)),
+            ("data:/b/..", of("volume", root)),
+            ("/a:/", of("bind", root)),
+            ("data:b", of("volume", "invalid mount path: 'b' mount path must be absolute")),
+        ] {
+            let expected = format!("invalid volume specification: '{text}': {why}");
+            assert_eq!(parse_bind(text).unwrap_err().chain(), expected);
+        }
+        let short =
+            "volume name is too short, names should be at least two alphanumeric characters";
+        for (text, expected) in [
+            ("/b:ro", "invalid volume specification: '/b:ro'".to_owned()),
+            ("data:rw,z", "invalid volume specification: 'data:rw,z'".to_owned()),
+            ("/a:/b:nope", "invalid mode: nope".to_owned()),
+            ("v:/b", format!("create v: {short}")),
+        ] {
+            assert_eq!(parse_bind(text).unwrap_err().chain(), expected);
+        }
     }
 
     #[test]

@@ -7,7 +7,6 @@ use api::network::EndpointSettings;
 use network::namespace_of;
 use stdx::{Error, Id, Kind, Result};
 
-use super::plan::Plan;
 use super::record::Record;
 use super::state::Phase;
 use super::{Container, endpoints};
@@ -92,7 +91,7 @@ impl Container {
 
     /// What follows a change of networks: ports and names, files, and the record.
     fn finish_change(&self, mut record: Record, namespace: BorrowedFd<'_>) -> Result<()> {
-        let plan = Plan::of(&record.config, record.host(), &self.rooms.settings())?;
+        let plan = record.plan(&self.rooms.settings())?;
         let request = self.attach_request(&record, &plan)?;
         self.rooms.networks.attend(&request, namespace)?;
         record.ports = self.published_now(&record);
@@ -155,7 +154,7 @@ impl Container {
         {
             return Ok(());
         }
-        let plan = Plan::of(&record.config, record.host(), &self.rooms.settings())?;
+        let plan = record.plan(&self.rooms.settings())?;
         let request = self.attach_request(&record, &plan)?;
         self.rooms.networks.attend(&request, namespace_of(record.state.pid)?.as_fd())
     }

@@ -30,7 +30,7 @@ impl Container {
         let this = self.clone();
         tokiox::blocking(move || {
             let record = this.record();
-            let plan = Plan::of(&record.config, record.host(), &this.rooms.settings())?;
+            let plan = record.plan(&this.rooms.settings())?;
             let connections = this.rooms.networks.connections(&record.id);
             if matches!(plan.network, Network::Host | Network::Container(_)) {
                 return Ok(());

@@ -7,13 +7,15 @@ use api::network::Endpoints;
 use network::PublishedPort;
 use oci::Digest;
 use serde::{Deserialize, Serialize};
-use stdx::Id;
 use stdx::time::Timestamp;
+use stdx::{Id, Result};
 
 use super::health::Health;
 use super::ids::{Ids, Range};
-use super::mounts::MountPlan;
+use super::mounts::{MountPlan, ReadOnlyBinds};
+use super::plan::Plan;
 use super::state::State;
+use crate::rooms::Settings;
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Record {
@@ -27,6 +29,8 @@ pub struct Record {
     /// As asked for and merged with the image's.
     pub config: Config,
     pub host_config: HostConfig,
+    #[serde(default)]
+    pub read_only_binds: ReadOnlyBinds,
     pub platform: String,
     /// Name of the storage driver that holds the writable layer.
     pub driver: String,
@@ -85,6 +89,11 @@ impl state::Record for Record {
 }
 
 impl Record {
+    /// What was asked for, understood.
+    pub(crate) fn plan(&self, settings: &Settings) -> Result<Plan> {
+        Plan::of(&self.config, &self.host_config, self.read_only_binds, settings)
+    }
+
     pub fn labels(&self) -> BTreeMap<String, String> {
         self.config.labels.clone().unwrap_or_default().into_iter().collect()
     }

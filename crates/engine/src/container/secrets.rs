@@ -111,7 +111,7 @@ impl Container {
     /// With the gate held. Answers the signals that are to be sent.
     pub(crate) fn renew_secrets_held(&self) -> Result<Vec<i32>> {
         let record = self.record();
-        let plan = Plan::of(&record.config, record.host(), &self.rooms.settings())?;
+        let plan = record.plan(&self.rooms.settings())?;
         let common: Vec<_> = plan.files.iter().filter(|file| name_of(file).is_some()).collect();
         if common.is_empty() {
             return Ok(Vec::new());

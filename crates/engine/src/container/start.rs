@@ -149,7 +149,7 @@ impl Container {
         checkpoint: Option<Checkpoint>,
     ) -> Result<Running, LaunchError> {
         let rooms = &self.rooms;
-        let plan = Plan::of(&record.config, record.host(), &rooms.settings())?;
+        let plan = record.plan(&rooms.settings())?;
         let mut mapped = self.user_namespace(record, &plan)?;
         let network = mapped.as_mut().and_then(|mapped| mapped.network.take());
         let start = Instant::now();
@@ -294,7 +294,7 @@ impl Container {
             let path = self.namespace_of(other, "ipc").context(words)?;
             joined.namespaces.push((NamespaceType::Ipc, path));
             let other = self.rooms.registry.find(other)?.record();
-            let theirs = Plan::of(&other.config, other.host(), &self.rooms.settings())?;
+            let theirs = other.plan(&self.rooms.settings())?;
             if !matches!(theirs.ipc, Ipc::Shareable) {
                 return Err(Error::invalid(
                     "non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
@@ -312,7 +312,7 @@ impl Container {
             && let Ok(other) = self.rooms.registry.find(other)
         {
             let other = other.record();
-            let theirs = Plan::of(&other.config, other.host(), &self.rooms.settings())?;
+            let theirs = other.plan(&self.rooms.settings())?;
             plan.hostname = theirs.hostname(&other.id);
             plan.domainname = theirs.domainname;
         }

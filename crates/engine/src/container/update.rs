@@ -64,7 +64,7 @@ impl Container {
                 Some(NetRate { r#in: rate.r#in.or(now.r#in), out: rate.out.or(now.out) });
         }
         let limits = plan::resources(&host.resources, &mut warnings)?;
-        let plan = Plan::of(&record.config, &host, &self.rooms.settings())?;
+        let plan = Plan::of(&record.config, &host, record.read_only_binds, &self.rooms.settings())?;
         reach::check(&plan, record.endpoints.keys(), &self.rooms.networks)?;
         let up = record.state.phase.is_up();
         let ports = (body.publish_add, body.publish_remove);

@@ -82,7 +82,7 @@ impl Container {
             Phase::Dead => return Err(Error::conflict(format!("container {id} is dead"))),
             _ => {}
         }
-        let plan = Plan::of(&record.config, record.host(), &self.rooms.settings())?;
+        let plan = record.plan(&self.rooms.settings())?;
         let at = self.rooms.settings().exec_root.clone();
         // What is read shall have the owners that are on disk, and what is written those inside.
         let mapped = record.ids.is_some() && access == Access::Read;

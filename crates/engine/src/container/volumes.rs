@@ -98,7 +98,7 @@ impl Container {
                     // It is not the image of the container that clients shall go and fetch.
                     let image = self.rooms.images.resolve(name);
                     let image = image.map_err(|error| error.with_kind(Kind::Invalid))?;
-                    self.rooms.images.hold(&image.id, record.id.as_str())?;
+                    self.rooms.images.hold(&image.id, record.id.as_str(), name)?;
                     record.mounted_images.insert(mount.target.clone(), image.id.clone());
                     MountPoint {
                         r#type: "image".to_owned(),
@@ -155,7 +155,8 @@ impl Container {
             labels.insert(ANONYMOUS.to_owned(), String::new());
         }
         let volume = crate::volumes::Record::new(name, LOCAL, making.options.clone(), labels);
-        Ok(self.rooms.make_local(volume)?.0)
+        let made = self.rooms.make_local(volume).context(|| format!("create {name}"))?;
+        Ok(made.0)
     }
 
     /// What another container's mounts are to one that has them by `--volumes-from`: the same volumes by their names, the
@@ -165,7 +166,7 @@ impl Container {
         for from in &plan.volumes_from {
             let other = self.rooms.registry.find(&from.container);
             let other = other.map_err(|error| error.with_kind(Kind::Invalid))?.record();
-            let theirs = Plan::of(&other.config, other.host(), &self.rooms.settings())?;
+            let theirs = other.plan(&self.rooms.settings())?;
             for mount in joined(&theirs.mounts, &other.of_others) {
                 let mut mount = mount.clone();
                 match &mut mount.source {

@@ -165,6 +165,7 @@ async fn a_layer_on_top_becomes_an_image() {
     host.load(base.docker_archive(&["base:1"])).await.0.unwrap();
     let layer = tar(&[Entry::file("etc/new", "new")]);
     let new = NewImage {
+        by: image::By::Commit,
         parent: Some(base.id()),
         config: ImageConfig { author: "me".to_owned(), ..ImageConfig::default() },
         step: History { created_by: "sh".to_owned(), ..History::default() },

@@ -60,7 +60,7 @@ async fn layers_outlive_their_image_for_a_container() {
     let test = TestImage::small("one");
     host.load(test.docker_archive(&["x:1"])).await.0.unwrap();
     let container = "c".repeat(64);
-    host.images.hold(&test.id(), &container).unwrap();
+    host.images.hold(&test.id(), &container, "x:1").unwrap();
     let refused = host.images.remove("x:1", RemoveOptions::default()).await.unwrap_err();
     assert_eq!(
         refused.to_string(),
@@ -97,7 +97,7 @@ async fn shared_layers_stay_with_the_other_image() {
     let listed =
         host.images.list(&ListOptions { shared_size: true, ..ListOptions::default() }).unwrap();
     assert!(listed.iter().all(|summary| summary.shared_size == 5), "{listed:?}");
-    host.images.hold(&two.id(), "container").unwrap();
+    host.images.hold(&two.id(), "container", "x:2").unwrap();
     let all = Filters { dangling: Some(false), ..Filters::default() };
     let report = host.images.prune(&all).await.unwrap();
     assert_eq!(report.space_reclaimed, 3);

@@ -88,7 +88,8 @@ async fn create(
     }
     let warnings = requests::create(&mut body, version)?;
     let platform = query.text("platform").filter(|_| version >= ApiVersion::new(1, 41));
-    let request = CreateRequest { name: query.text("name"), platform, body };
+    let read_only_binds = requests::read_only_binds(version);
+    let request = CreateRequest { name: query.text("name"), platform, body, read_only_binds };
     let mut created = containers.create(request).await?;
     created.warnings.extend(warnings);
     Ok(stream::json(StatusCode::CREATED, &created))

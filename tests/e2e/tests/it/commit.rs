@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use testkit::House;
 use testkit::house::{shown, succeed};
 
-use crate::containers::house;
+use crate::containers::{house, now};
 use crate::foreign::{Dockerd, theirs};
 
 const CHANGES: [&str; 9] = [
@@ -159,4 +159,26 @@ fn a_running_container_is_paused_meanwhile() {
     {
         assert_eq!(house.api("POST", &format!("/commit?{query}"), None).status, status, "{query}");
     }
+}
+
+#[test]
+fn what_is_told_of_it() {
+    let house = house();
+    house.ok(&["run", "-d", "--name", "ca", "--network", "none", "busybox", "sleep", "1000"]);
+    house.ok(&["commit", "ca", "made:one"]);
+    let last = house.api("GET", "/containers/ca/json", None).json();
+    assert_eq!(last["State"]["Paused"], false);
+    let format = "{{.Type}} {{.Action}}";
+    let told = house.ok(&["events", "--since", "0", "--until", &now(), "--format", format]);
+    let told: Vec<&str> = told.lines().skip_while(|line| *line != "container start").collect();
+    let expected = [
+        "container start",
+        "container pause",
+        "image create",
+        "image tag",
+        "container commit",
+        "container unpause",
+    ];
+    assert_eq!(told, expected);
+    house.ok(&["rm", "-f", "ca"]);
 }

@@ -275,9 +275,7 @@ fn removal_on_exit_waits_for_nobody() {
 fn events_are_told_in_order() {
     let house = house();
     house.ok(&["run", "--rm", "--name", "ca", "--network", "none", "busybox", "true"]);
-    let now =
-        std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).expect("it is late");
-    let now = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
+    let now = now();
     let told = house.ok(&[
         "events",
         "--since",
@@ -345,6 +343,27 @@ fn events_of_an_end_that_is_asked_for() {
         (&mount["destination"], &mount["read/write"], &mount["driver"]),
         (&"/d".into(), &"false".into(), &"local".into()),
     );
+}
+
+/// For `events --until`.
+pub(crate) fn now() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.expect("it is late");
+    format!("{}.{:09}", now.as_secs(), now.subsec_nanos())
+}
+
+#[test]
+fn a_signal_is_told_before_the_end_it_brings() {
+    let house = house();
+    house.ok(&["create", "--name", "ca", "--network", "none", "busybox", "sleep", "1000"]);
+    let rounds = 25;
+    for _ in 0..rounds {
+        assert_eq!(house.api("POST", "/containers/ca/start", None).status, 204);
+        assert_eq!(house.api("POST", "/containers/ca/kill", None).status, 204);
+    }
+    let filters = ["--filter", "event=kill", "--filter", "event=die", "--format", "{{.Action}}"];
+    let told = house.ok(&[&["events", "--since", "0", "--until", &now()][..], &filters].concat());
+    assert_eq!(told, "kill\ndie\n".repeat(rounds));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use base64::Engine;
-use serde_json::Value;
+use serde_json::{Value, json};
 use testkit::House;
 use testkit::house::shown;
 
@@ -247,6 +247,29 @@ fn the_archive_calls_word_for_word() {
     let count = |action: &str| events.lines().filter(|line| *line == action).count();
     // Only what was found, and what arrived.
     assert_eq!((count("archive-path"), count("extract-to-dir")), (4, 2), "{events}");
+}
+
+#[test]
+fn where_a_program_will_work_is_there_before_it_runs() {
+    let house = house();
+    let create = |name: &str, at: &str, more: &[&str]| {
+        let flags = ["create", "--name", name, "--network", "none", "-w", at];
+        let output = house.docker(&[&flags[..], more, &["busybox", "ls", "/data"]].concat());
+        let output = { output }.output().expect("docker");
+        (output.status.code(), shown(&output))
+    };
+    assert_eq!(create("new", "/not/there", &[]).0, Some(0));
+    let made = stat(&house, "new", "/not/there").expect("it was made");
+    assert_eq!(made["mode"], json!((1_u64 << 31) | 0o755));
+    assert!(house.ok(&["diff", "new"]).contains("A /not/there\n"));
+    assert_eq!(create("there", "/etc", &[]).0, Some(0));
+    assert_eq!(house.ok(&["diff", "there"]), "");
+    let words = "Error response from daemon: Cannot mkdir: /etc/passwd is not a directory\n";
+    assert_eq!(create("file", "/etc/passwd", &[]), (Some(1), words.to_owned()));
+    assert!(!house.ok(&["ps", "-a"]).contains("file"));
+    // What is there when a volume is filled goes into it.
+    assert_eq!(create("filled", "/data/deep", &["-v", "fresh:/data"]).0, Some(0));
+    assert_eq!(house.ok(&["start", "-a", "filled"]), "deep\n");
 }
 
 #[test]

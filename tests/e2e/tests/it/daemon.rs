@@ -321,3 +321,24 @@ fn info_tells_of_registries_as_docker_does() {
         json!(["10.9.0.0/16", "127.0.0.0/8", "::1/128"])
     );
 }
+
+#[test]
+fn doors_that_stand_open_are_warned_of() {
+    let address = format!("127.0.0.1:{}", testkit::port::free());
+    // Without a scheme it is one of TCP.
+    let house = House::with(&["-H", &address]);
+    let warnings = house.api("GET", "/info", None).json()["Warnings"].clone();
+    let expected = format!(
+        "[DEPRECATION NOTICE]: API is accessible on http://{address} without encryption.\n         Access to the remote \
+         API is equivalent to root access on the host. Refer\n         to the 'Docker daemon attack surface' section in \
+         the documentation for\n         more information: https://docs.docker.com/go/attack-surface/\nIn future \
+         versions this will be a hard failure preventing the daemon from starting! Learn more at: \
+         https://docs.docker.com/go/api-security/"
+    );
+    let has = |text: &str| warnings.as_array().is_some_and(|all| all.contains(&text.into()));
+    assert!(has(&expected), "{warnings:#}");
+    assert!(house.log().contains("API is accessible on http://"), "{}", house.log());
+    let host = format!("tcp://{address}");
+    let asked = Command::new("docker").args(["-H", &host, "version"]).output().expect("docker");
+    assert!(asked.status.success(), "{}", shown(&asked));
+}

@@ -642,8 +642,11 @@ fn pruned() {
         let said = client.give(&["image", "prune", "-a"], b"n\n");
         assert!(said.starts_with("WARNING! This will remove all images without at least one container associated to them.\nAre you sure you want to continue? [y/N] "), "{said}");
         assert_eq!(client.ids(&[]).len(), 2);
+        client.say(&["tag", "used:1", "nobody:1"]);
         let said = client.give(&["image", "prune", "-a"], b"y\n");
         assert!(said.contains(&format!("untagged: kept:1\ndeleted: {}\n", kept.id())), "{said}");
+        // Of one that is used, the name stays by which a container has asked for it.
+        assert!(said.contains("untagged: nobody:1\n") && !said.contains("used:1"), "{said}");
         assert_eq!(client.ids(&[]), [used.id().to_string()]);
     });
 }

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Output, Stdio};
 
 use testkit::House;
-use testkit::house::shown;
+use testkit::house::{shown, succeed};
 
 use crate::containers::house;
 
@@ -299,4 +299,22 @@ fn what_ends_with_the_container_need_not_reach_the_disk() {
     assert!(volatile("brief"));
     house.ok(&["rm", "-f", "kept", "brief"]);
     house.check();
+}
+
+/// What `/dev` has mounted below it is what is looked at.
+#[test]
+fn what_is_below_a_read_only_bind_stays_writable_for_older_clients() {
+    let house = house();
+    let shm = |version: &str| {
+        let script = "sed -n 's|.* /b/shm \\(r[ow]\\).*|\\1|p' /proc/self/mountinfo | sort -u";
+        let run = ["run", "--name", "ca", "--network", "none", "-v", "/dev:/b:ro", "busybox"];
+        let mut first = house.docker(&[&run[..], &["sh", "-c", script]].concat());
+        first.env("DOCKER_API_VERSION", version);
+        let first = succeed(first);
+        // Whoever starts it next, it is as it was made.
+        assert_eq!(house.ok(&["start", "-a", "ca"]), first, "{version}");
+        house.ok(&["rm", "ca"]);
+        first
+    };
+    assert_eq!((shm("1.43").trim(), shm("1.44").trim()), ("rw", "ro"));
 }

@@ -275,8 +275,10 @@ fn an_image_is_mounted() {
         "ls",
         "/i",
     ]);
-    let refused = shown(&house.docker(&["rmi", "mounted"]).output().expect("docker"));
-    assert!(refused.contains("conflict: unable to"), "{refused}");
+    for image in ["mounted", "busybox"] {
+        let refused = shown(&house.docker(&["rmi", image]).output().expect("docker"));
+        assert!(refused.contains("conflict: unable to"), "{refused}");
+    }
     house.ok(&["start", "-a", "ca"]);
     house.ok(&["rm", "ca"]);
     house.ok(&["rmi", "mounted"]);

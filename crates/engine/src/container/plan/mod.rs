@@ -36,7 +36,7 @@ use self::security::{Security, apparmor, seccomp};
 use self::text::{Dns, extra_hosts};
 pub(crate) use self::text::{check_env, check_words, exposed_ports};
 use super::ids::Userns;
-use super::mounts::{MountPlan, VolumesFrom, absolute};
+use super::mounts::{MountPlan, ReadOnlyBinds, VolumesFrom, absolute};
 use super::restart_policy::RestartPolicy;
 use super::{capabilities, health, signal, spec};
 use crate::rooms::Settings;
@@ -171,7 +171,12 @@ const LEAST_MEMORY: i64 = 6 << 20;
 
 impl Plan {
     /// Understands a merged configuration. Every refusal is in Docker's words where it has them.
-    pub fn of(config: &Config, host: &HostConfig, settings: &Settings) -> Result<Self> {
+    pub fn of(
+        config: &Config,
+        host: &HostConfig,
+        read_only_binds: ReadOnlyBinds,
+        settings: &Settings,
+    ) -> Result<Self> {
         refuse_unbuilt(host)?;
         let mut warnings = Vec::new();
         let list = |values: &Option<Vec<String>>| values.clone().unwrap_or_default();
@@ -240,7 +245,7 @@ impl Plan {
         let oom_score_adj =
             i32::try_from(host.oom_score_adj).ok().filter(|score| (-1000..=1000).contains(score));
         let userns = userns::userns(host, settings.userns, (&network, &pid, &ipc))?;
-        let mounts = all_mounts(config, host)?;
+        let mounts = all_mounts(config, host, read_only_binds)?;
         Ok(Self {
             args,
             env: list(&config.env),
@@ -595,7 +600,7 @@ mod tests {
         let (mut config, mut host) = (Config::default(), HostConfig::default());
         config.cmd = Some(vec!["true".to_owned()]);
         change(&mut config, &mut host);
-        Plan::of(&config, &host, &settings())
+        Plan::of(&config, &host, ReadOnlyBinds::Whole, &settings())
     }
 
     fn refusal(change: impl FnOnce(&mut Config, &mut HostConfig)) -> String {
@@ -612,7 +617,7 @@ mod tests {
             };
             let config = Config { cmd: Some(vec!["true".to_owned()]), ..Config::default() };
             let settings = Settings { apparmor: there, ..settings() };
-            Plan::of(&config, &host, &settings).unwrap().apparmor
+            Plan::of(&config, &host, ReadOnlyBinds::Whole, &settings).unwrap().apparmor
         };
         assert_eq!(profile(true, false, &[]), "docker-default");
         assert_eq!(profile(true, true, &[]), "unconfined");
@@ -635,7 +640,7 @@ mod tests {
             };
             let config = Config { cmd: Some(vec!["true".to_owned()]), ..Config::default() };
             let settings = Settings { cgroup_driver: driver, ..settings() };
-            Plan::of(&config, &host, &settings).map(|plan| plan.cgroup_parent)
+            Plan::of(&config, &host, ReadOnlyBinds::Whole, &settings).map(|plan| plan.cgroup_parent)
         };
         assert_eq!(below(Driver::Cgroupfs, "/a").unwrap(), "/a");
         assert_eq!(below(Driver::Systemd, "a.slice").unwrap(), "a.slice");
@@ -714,19 +719,19 @@ mod tests {
     #[test]
     fn what_is_below_a_read_only_bind() {
         use super::super::mounts::Recursive;
-        let below = |bind: &str, older: bool| {
-            let plan = plan(|_, host| {
-                host.binds = Some(vec![bind.to_owned()]);
-                host.read_only_binds_non_recursive = older;
-            });
+        use ReadOnlyBinds::{Alone, Whole};
+        let below = |bind: &str, binds: ReadOnlyBinds| {
+            let binds_of = Some(vec![bind.to_owned()]);
+            let host = HostConfig { binds: binds_of, ..HostConfig::default() };
+            let plan = Plan::of(&Config::default(), &host, binds, &settings());
             match &plan.unwrap().mounts[0].source {
                 Source::Bind { recursive, .. } => *recursive,
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(below("/a:/b:ro", false), Recursive::Enabled);
-        assert_eq!(below("/a:/b:ro", true), Recursive::Writable);
-        assert_eq!(below("/a:/b", true), Recursive::Enabled);
+        assert_eq!(below("/a:/b:ro", Whole), Recursive::Enabled);
+        assert_eq!(below("/a:/b:ro", Alone), Recursive::Writable);
+        assert_eq!(below("/a:/b", Alone), Recursive::Enabled);
     }
 
     #[test]

@@ -5,16 +5,22 @@ use std::collections::BTreeMap;
 use api::container::{Config, HostConfig, Mount};
 use stdx::{Error, Result};
 
-use crate::container::mounts::{self, By, Making, Missing, MountPlan, Origin, Recursive, Source};
+use crate::container::mounts::{
+    self, By, Making, Missing, MountPlan, Origin, ReadOnlyBinds, Recursive, Source,
+};
 
-pub(super) fn all_mounts(config: &Config, host: &HostConfig) -> Result<Vec<MountPlan>> {
+pub(super) fn all_mounts(
+    config: &Config,
+    host: &HostConfig,
+    read_only_binds: ReadOnlyBinds,
+) -> Result<Vec<MountPlan>> {
     let mut all = Vec::new();
     // `--volume-driver` is for those that have no way to name one.
     let driven = |mut plan: MountPlan| {
         match &mut plan.source {
             Source::Volume { making, .. } => making.driver.clone_from(&host.volume_driver),
             Source::Bind { recursive, .. }
-                if plan.read_only && host.read_only_binds_non_recursive =>
+                if plan.read_only && read_only_binds == ReadOnlyBinds::Alone =>
             {
                 *recursive = Recursive::Writable;
             }
@@ -124,10 +130,6 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
             let driver = options.driver_config.unwrap_or_default();
             let making =
                 Making { driver: driver.name, options: driver.options, labels: options.labels };
-            let local = matches!(making.driver.as_str(), "" | "local");
-            if local {
-                storage::volume::Options::of(&making.options)?;
-            }
             if mount.bind_options.is_some() {
                 return Err(bad("field BindOptions must not be specified".to_owned()));
             }

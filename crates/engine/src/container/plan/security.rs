@@ -44,8 +44,9 @@ impl Security {
                 ("seccomp", Some(value)) => value.clone_into(&mut this.seccomp),
                 ("systempaths", Some("unconfined")) => this.all_paths = true,
                 ("apparmor", Some(profile)) => this.apparmor = Some(profile.to_owned()),
-                // No SELinux to switch off.
                 ("label", Some("disable")) => {}
+                // Labels are for SELinux: where it is not, nobody asks for them.
+                ("label", Some(_)) if !settings.selinux => {}
                 ("label" | "credentialspec", Some(_)) => {
                     return Err(Error::not_implemented(format!(
                         "--security-opt {key} is not supported yet"
