@@ -138,10 +138,10 @@ fn a_running_container_is_paused_meanwhile() {
         house.ok(&[&told[..], &["--filter", "container=ca"]].concat())
     };
     house.ok(&["commit", "-m", "words", "ca", "live"]);
-    assert!(actions().ends_with("pause\nunpause\ncommit\n"), "{}", actions());
+    assert!(actions().ends_with("pause\ncommit\nunpause\n"), "{}", actions());
     assert_eq!(status(&house, "ca"), "running");
     house.ok(&["commit", "--pause=false", "ca", "live"]);
-    assert!(actions().ends_with("commit\ncommit\n"), "{}", actions());
+    assert!(actions().ends_with("unpause\ncommit\n"), "{}", actions());
     // One that is paused already stays so.
     house.ok(&["pause", "ca"]);
     house.ok(&["commit", "ca", "live"]);
