@@ -10,7 +10,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, StreamExt};
 use http::{HeaderName, HeaderValue, Request, header};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
@@ -22,7 +22,6 @@ use tower_service::Service;
 use crate::House;
 use crate::authorization::Peer;
 use crate::error::Refusal;
-use crate::half_closed::{Answering, Asked, HalfClosed};
 use crate::hijack::Takeover;
 use crate::listen::Stream;
 use crate::request_line::{Expecting, Lenient};
@@ -44,13 +43,16 @@ pub(crate) async fn serve(
 ) -> io::Result<()> {
     let takeover = Arc::new(Mutex::new(None));
     let peer = Peer::of(&stream);
-    let (stream, answering) = HalfClosed::new(stream);
+    // Who has said all he will say may still listen (`printf … | socat - UNIX:/run/gantry.sock`): where it can be seen
+    // when he is gone, the end of what he says is not taken for it.
+    let gone = stream.gone();
+    let half_close = gone.is_some();
+    let mut gone = gone.unwrap_or_else(|| std::future::pending().boxed());
     let (stream, expecting) = Lenient::new(stream);
     let service = Answers {
         house,
         peer,
         expecting,
-        answering,
         takeover: Arc::clone(&takeover),
         stopping: stopping.clone(),
     };
@@ -59,6 +61,7 @@ pub(crate) async fn serve(
         .header_read_timeout(HEAD_TIME)
         .max_buf_size(HEAD_SIZE)
         .title_case_headers(true)
+        .half_close(half_close)
         .serve_connection(TokioIo::new(stream), service);
     let mut stopped = *stopping.borrow_and_update();
     let outcome = loop {
@@ -66,18 +69,20 @@ pub(crate) async fn serve(
             Pin::new(&mut connection).graceful_shutdown();
         }
         tokio::select! {
+            // What was asked before its client left is begun.
+            biased;
             outcome = std::future::poll_fn(|cx| connection.poll_without_shutdown(cx)) => break outcome,
+            () = &mut gone => return Ok(()),
             changed = stopping.changed(), if !stopped => stopped = changed.is_err() || *stopping.borrow_and_update(),
         }
     };
     let parts = connection.into_parts();
-    let (stream, rest) = parts.io.into_inner().into_parts();
-    let mut stream = stream.into_inner();
+    let (mut stream, rest) = parts.io.into_inner().into_parts();
     let takeover = takeover.lock().unwrap_or_else(PoisonError::into_inner).take();
     if let Some(takeover) = takeover {
         let read = Bytes::from([parts.read_buf, rest].concat());
         return tokio::select! {
-            outcome = Takeover::run(takeover, stream, read) => outcome,
+            outcome = Takeover::run(takeover, stream, read, gone) => outcome,
             () = stopped_by(stopping) => Ok(()),
         };
     }
@@ -106,7 +111,6 @@ struct Answers {
     house: House,
     peer: Peer,
     expecting: Expecting,
-    answering: Answering,
     takeover: Arc<Mutex<Option<Takeover>>>,
     stopping: watch::Receiver<bool>,
 }
@@ -134,8 +138,6 @@ impl hyper::service::Service<Request<Incoming>> for Answers {
         let stopping = self.stopping.clone();
         // What comes after a body cannot be told from the body here.
         let next = request.body().is_end_stream().then(|| self.expecting.clone());
-        let answering = self.answering.clone();
-        let request = request.map(|body| answering.asked(body));
         Box::pin(async move {
             let mut response = answer(house, &peer, request).await;
             if response.extensions_mut().remove::<Followed>().is_some() {
@@ -149,7 +151,7 @@ impl hyper::service::Service<Request<Incoming>> for Answers {
                     if let Some(next) = next {
                         next.a_request();
                     }
-                    Ok(response.map(|body| Body::new(answering.answered(body))))
+                    Ok(response)
                 }
                 Some(takeover) => {
                     *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(takeover);
@@ -174,7 +176,7 @@ async fn route(mut router: Router, mut request: Request<Body>) -> Response {
 }
 
 /// Whoever must agree is asked, the routes answer, and every answer carries the same headers.
-async fn answer(house: House, peer: &Peer, request: Request<Asked<Incoming>>) -> Response {
+async fn answer(house: House, peer: &Peer, request: Request<Incoming>) -> Response {
     let House { router, gate, experimental } = house;
     let mut response = match gate.now() {
         None => route(router, request.map(Body::new)).await,

@@ -108,12 +108,16 @@ impl Takeover {
     ///
     /// Clients that read the head through a buffer and the rest around it (docker-py) would lose what comes together with
     /// the head: it is given a head start.
-    pub(crate) async fn run(self, mut client: Stream, early: Bytes) -> io::Result<()> {
+    pub(crate) async fn run(
+        self,
+        mut client: Stream,
+        early: Bytes,
+        gone: impl Future<Output = ()>,
+    ) -> io::Result<()> {
         let Self { head, splice: Splice { mut before, stream, mut filter, after } } = self;
         client.write_all(&head).await?;
         client.flush().await?;
         client.taken().await?;
-        let gone = client.gone()?;
         let (mut input, mut output) = tokio::io::split(client);
         while let Some(piece) = before.next().await {
             output.write_all(&piece).await?;

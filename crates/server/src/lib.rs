@@ -10,7 +10,6 @@
 mod authorization;
 mod connection;
 mod error;
-mod half_closed;
 pub mod hijack;
 pub mod listen;
 mod request;

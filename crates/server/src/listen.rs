@@ -357,33 +357,25 @@ pub(crate) enum Stream {
 }
 
 impl Stream {
-    /// Ready when the client has closed both its ways. Over TCP that looks like the end of its input alone, and only
-    /// writing tells.
-    pub(crate) fn gone(&self) -> io::Result<BoxFuture<'static, ()>> {
-        let Self::Unix(stream) = self else { return Ok(std::future::pending().boxed()) };
-        let copy = rustix::io::fcntl_dupfd_cloexec(stream, 3)?;
+    /// Ready when the client has closed both its ways. `None` over TCP, where that looks like the end of its input alone,
+    /// and where there is no descriptor for it.
+    pub(crate) fn gone(&self) -> Option<BoxFuture<'static, ()>> {
+        let Self::Unix(stream) = self else { return None };
+        let copy = rustix::io::fcntl_dupfd_cloexec(stream, 3).ok()?;
         #[allow(
             deprecated,
             reason = "its successor is unsafe; an OwnedFd keeps the promise that one asks for"
         )]
-        let copy = AsyncFd::with_interest(copy, Interest::WRITABLE)?;
-        Ok(async move {
+        let copy = AsyncFd::with_interest(copy, Interest::WRITABLE).ok()?;
+        let gone = async move {
             while let Ok(mut ready) = copy.writable().await {
                 if ready.ready().is_write_closed() {
                     return;
                 }
                 ready.clear_ready();
             }
-        }
-        .boxed())
-    }
-
-    /// Whether a client that has ended what it says may still read. Over TCP the two look alike: it is taken to be gone.
-    pub(crate) fn may_still_listen(&self) -> bool {
-        use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let Self::Unix(stream) = self else { return false };
-        let mut ends = [PollFd::new(stream, PollFlags::empty())];
-        matches!(poll(&mut ends, Some(&Timespec::default())), Ok(0))
+        };
+        Some(gone.boxed())
     }
 
     /// Returns when the client has taken everything that was sent, or does not for [`HEAD_START`]. Where that cannot be
