@@ -85,6 +85,10 @@ pub(crate) static ALL: &[&Command] = &[
     &plugin::enable::DISABLE,
     &plugin::enable::ENABLE,
     &plugin::inspect::COMMAND,
+    &plugin::install::CREATE,
+    &plugin::install::INSTALL,
+    &plugin::install::PUSH,
+    &plugin::install::UPGRADE,
     &plugin::ls::COMMAND,
     &plugin::rm::COMMAND,
     &plugin::set::COMMAND,
@@ -135,21 +139,32 @@ fn printed(call: &Call<'_>, format: &str, headings: &[Heading], rows: Vec<Row>) 
     call.cli.printer.text(&text)
 }
 
+/// The formats that a listing has names for.
+struct Words<'a> {
+    table: &'a str,
+    /// With `--quiet`.
+    quiet: &'a str,
+    /// `raw`, and with `--quiet`; `None` where Docker has none.
+    raw: Option<(&'a str, &'a str)>,
+}
+
 /// The format of a listing: the flag, else the user's setting, else the table; `quiet` shows one column.
-fn listing_format(call: &Call<'_>, setting: &str, table: &str, quiet: &str) -> Result<String> {
+fn listing_format(call: &Call<'_>, setting: &str, words: &Words<'_>) -> Result<String> {
     let flags = &call.flags;
+    let quiet = flags.on("quiet");
     let given = match flags.text("format") {
-        "" if flags.on("quiet") => return Ok(quiet.to_owned()),
-        "table" if flags.on("quiet") => return Ok(quiet.to_owned()),
+        "" | "table" if quiet => return Ok(words.quiet.to_owned()),
         "" => call.cli.config().text(setting),
         given => given,
     };
-    let format = match given {
-        "" | "table" => table.to_owned(),
-        given => given.to_owned(),
+    let format = match (given, words.raw) {
+        ("" | "table", _) => words.table,
+        ("raw", Some((_, raw))) if quiet => raw,
+        ("raw", Some((raw, _))) => raw,
+        (given, _) => given,
     };
-    listing::check(&format).map_err(Failure::words)?;
-    Ok(format)
+    listing::check(format).map_err(Failure::words)?;
+    Ok(format.to_owned())
 }
 
 /// An identifier as tables show it: twelve digits, without the algorithm.

@@ -16,9 +16,9 @@ pub(crate) fn routes() -> Router {
         .route("/build/cancel", post(not_yet("building images")))
         .route("/session", post(not_yet("build sessions")))
         .route("/grpc", post(not_yet("BuildKit's API")))
-        .route("/plugins/pull", post(not_yet("installing plugins")))
-        .route("/plugins/privileges", get(not_yet("installing plugins")))
-        .route("/plugins/create", post(not_yet("creating plugins")))
+        .route("/plugins/pull", post(no_managed_plugins))
+        .route("/plugins/privileges", get(no_managed_plugins))
+        .route("/plugins/create", post(no_managed_plugins))
         .route("/swarm/init", post(not_yet("swarm mode")))
         .route("/swarm/join", post(not_yet("swarm mode")))
         .route(
@@ -48,6 +48,12 @@ fn not_yet(what: &'static str) -> impl Fn() -> Handler + Clone + Send + Sync + '
     move || {
         std::future::ready(Error::not_implemented(format!("{what} is not supported yet")).into())
     }
+}
+
+async fn no_managed_plugins() -> Refusal {
+    let words = "managed plugins are not supported yet: a plugin that runs already is found by its socket in /run/docker/plugins \
+                 or its file in /etc/docker/plugins or /usr/lib/docker/plugins";
+    Error::not_implemented(words).into()
 }
 
 fn swarm() -> MethodRouter {

@@ -59,7 +59,9 @@ pub(crate) const HEADINGS: [Heading; 15] = [
 
 const TABLE: &str =
     "table {{.ID}}\t{{.Image}}\t{{.Command}}\t{{.RunningFor}}\t{{.Status}}\t{{.Ports}}\t{{.Names}}";
-const RAW: &str = "container_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command}}\ncreated_at: {{.CreatedAt}}\nstate: {{- pad .State 1 0}}\nstatus: {{- pad .Status 1 0}}\nnames: {{.Names}}\nlabels: {{- pad .Labels 1 0}}\nports: {{- pad .Ports 1 0}}\n";
+pub(crate) const RAW: &str = "container_id: {{.ID}}\nimage: {{.Image}}\ncommand: {{.Command}}\ncreated_at: {{.CreatedAt}}\nstate: {{- pad .State 1 0}}\nstatus: {{- pad .Status 1 0}}\nnames: {{.Names}}\nlabels: {{- pad .Labels 1 0}}\nports: {{- pad .Ports 1 0}}\n";
+
+pub(crate) const RAW_SIZE: &str = "size: {{.Size}}\n";
 
 async fn run(call: &Call<'_>) -> Result {
     let flags = &call.flags;
@@ -70,13 +72,15 @@ async fn run(call: &Call<'_>) -> Result {
         "" => call.cli.config().text("psFormat"),
         format => format,
     };
+    if flags.on("quiet") && !flags.text("format").is_empty() {
+        call.cli.printer.complain(
+            "WARNING: Ignoring custom format, because both --format and --quiet are set.",
+        );
+    }
     let format = match format {
-        _ if flags.on("quiet") && matches!(flags.text("format"), "" | "table") => {
-            "{{.ID}}".to_owned()
-        }
+        _ if flags.on("quiet") => "{{.ID}}".to_owned(),
         "" | "table" => format!("{TABLE}{}", if flags.on("size") { "\t{{.Size}}" } else { "" }),
-        "raw" if flags.on("quiet") => "container_id: {{.ID}}".to_owned(),
-        "raw" => format!("{RAW}{}", if flags.on("size") { "size: {{.Size}}\n" } else { "" }),
+        "raw" => format!("{RAW}{}", if flags.on("size") { RAW_SIZE } else { "" }),
         format => format.to_owned(),
     };
     listing::check(&format).map_err(crate::failure::Failure::words)?;

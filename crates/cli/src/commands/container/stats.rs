@@ -6,6 +6,7 @@ use client::{Client, path_escape};
 use stdx::units::{bytes_size, human_size_precise};
 
 use crate::command::{Args, Call, Command, about};
+use crate::commands::short_id;
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 use crate::format::listing::{self, Heading};
@@ -85,7 +86,7 @@ async fn names(call: &Call<'_>, client: &Client) -> Result<Vec<String>> {
     }
     let list: Value =
         client.get("/containers/json").query_flag("all", call.flags.on("all")).fetch().await?;
-    Ok(list.items().iter().map(|container| container.str_at("Id").to_owned()).collect())
+    Ok(list.items().iter().map(|container| short_id(container.str_at("Id"), true)).collect())
 }
 
 async fn measure(client: &Client, name: &str) -> Result<Value> {
@@ -97,7 +98,7 @@ async fn measure(client: &Client, name: &str) -> Result<Value> {
 }
 
 fn row(name: &str, stats: &Value, trunc: bool) -> Row {
-    let id = crate::commands::short_id(stats.str_at("id"), trunc);
+    let id = short_id(stats.str_at("id"), trunc);
     let (used, limit) = (memory(stats), stats.int_at("memory_stats.limit") as f64);
     let percent = if limit > 0.0 { used / limit * 100.0 } else { 0.0 };
     let (received, sent) = network(stats);

@@ -1,5 +1,6 @@
 //! `context ls`.
 
+use crate::cli::Cli;
 use crate::command::{Call, Command, about};
 use crate::commands::network::ls::natural;
 use crate::context::DEFAULT;
@@ -54,6 +55,7 @@ async fn run(call: &Call<'_>) -> Result {
         for (name, ..) in contexts {
             cli.printer.line(&name)?;
         }
+        warn_of_host(cli);
         return Ok(());
     }
     let format = match call.flags.text("format") {
@@ -83,6 +85,12 @@ async fn run(call: &Call<'_>) -> Result {
         HEADINGS.iter().filter(|(name, _)| *name != "Current").copied().collect();
     let text = listing::render(format, &headings, rows.collect()).map_err(Failure::words)?;
     cli.printer.text(&text)?;
+    warn_of_host(cli);
+    Ok(())
+}
+
+/// A host that the environment names is used whatever context is chosen.
+fn warn_of_host(cli: &Cli) {
     if let Some(variable) =
         ["GANTRY_HOST", "DOCKER_HOST"].into_iter().find(|name| env::non_empty(name).is_some())
         && cli.globals.context.is_none()
@@ -92,5 +100,4 @@ async fn run(call: &Call<'_>) -> Result {
              global --context flag, or unset {variable} environment variable."
         ));
     }
-    Ok(())
 }

@@ -5,7 +5,7 @@ use stdx::units::human_size_precise;
 
 use crate::command::{Args, Call, Command, about};
 use crate::commands::container::ls::ellipsis;
-use crate::commands::{listing_format, printed, short_id};
+use crate::commands::{Words, listing_format, printed, short_id};
 use crate::failure::Result;
 use crate::flags::{Flag, Kind};
 use crate::format::listing::Heading;
@@ -51,8 +51,9 @@ const BARE: &str = "table {{.ID}}\t{{.CreatedAt}}\t{{.CreatedBy}}\t{{.Size}}\t{{
 async fn run(call: &Call<'_>) -> Result {
     let flags = &call.flags;
     let human = flags.switch("human").unwrap_or(true);
-    let format =
-        listing_format(call, "historyFormat", if human { TABLE } else { BARE }, "{{.ID}}")?;
+    let table = if human { TABLE } else { BARE };
+    let words = Words { table, quiet: "{{.ID}}", raw: None };
+    let format = listing_format(call, "historyFormat", &words)?;
     let request = call.cli.client()?.get(format!("/images/{}/history", path_escape(call.arg(0))));
     let platform = flags.get("platform").map(|text| text.parse::<oci::Platform>()).transpose()?;
     let platform = platform.and_then(|platform| serde_json::to_string(&platform).ok());

@@ -3,7 +3,7 @@
 use stdx::units::{human_size, human_size_precise};
 
 use crate::command::{Args, Call, Command, about};
-use crate::commands::{listing_format, printed, short_id};
+use crate::commands::{Words, listing_format, printed, short_id};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 use crate::format::listing::Heading;
@@ -47,14 +47,19 @@ const TABLE: &str = "table {{.Repository}}\t{{.Tag}}\t{{.ID}}\t{{.CreatedSince}}
 const DIGESTS: &str =
     "table {{.Repository}}\t{{.Tag}}\t{{.Digest}}\t{{.ID}}\t{{.CreatedSince}}\t{{.Size}}";
 
+/// `--format raw`.
+const RAW: &str = "repository: {{.Repository}}\ntag: {{.Tag}}\nimage_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n";
+pub(crate) const RAW_WITH_DIGEST: &str = "repository: {{.Repository}}\ntag: {{.Tag}}\ndigest: {{.Digest}}\nimage_id: {{.ID}}\ncreated_at: {{.CreatedAt}}\nvirtual_size: {{.Size}}\n";
+
 async fn run(call: &Call<'_>) -> Result {
     let flags = &call.flags;
     if flags.on("tree") {
         return Err(Failure::words("--tree is not supported yet"));
     }
     let digests = flags.on("digests");
-    let format =
-        listing_format(call, "imagesFormat", if digests { DIGESTS } else { TABLE }, "{{.ID}}")?;
+    let (table, raw) = if digests { (DIGESTS, RAW_WITH_DIGEST) } else { (TABLE, RAW) };
+    let words = Words { table, quiet: "{{.ID}}", raw: Some((raw, "image_id: {{.ID}}")) };
+    let format = listing_format(call, "imagesFormat", &words)?;
     let mut filters = flags.filters("filter");
     if let Some(name) = call.args().first() {
         filters.add("reference", name);
@@ -126,9 +131,13 @@ fn rows(image: &Value, shows: &Shows) -> Vec<Row> {
         .collect()
 }
 
-/// The row `system df -v` shows for an image: that of its first name.
-pub(crate) fn first_row(image: &Value) -> Row {
-    rows(image, &Shows { trunc: true, digests: false }).swap_remove(0)
+/// The row `system df -v` shows for an image: that of its first name, and without a digest.
+pub(crate) fn first_row(image: &Value, trunc: bool) -> Row {
+    let mut row = rows(image, &Shows { trunc, digests: false }).swap_remove(0);
+    for (_, value) in row.columns.iter_mut().filter(|(name, _)| *name == "Digest") {
+        *value = Value::text("");
+    }
+    row
 }
 
 fn row(image: &Value, shows: &Shows, repository: &str, tag: &str, digest: &str) -> Row {

@@ -63,6 +63,9 @@ pub(crate) async fn write_out(call: &Call<'_>, request: Request, words: &str) ->
             parent.display()
         )));
     }
+    if Path::new(output).is_dir() {
+        return Err(Failure::words(format!("{words}: cannot write to a directory")));
+    }
     let failed = |err: std::io::Error| {
         Failure::words(format!("{words}: {output}: {}", stdx::Error::from(err)))
     };

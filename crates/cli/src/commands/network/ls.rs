@@ -1,7 +1,7 @@
 //! `network ls`.
 
 use crate::command::{Call, Command, about};
-use crate::commands::{joined, labels, listing_format, printed, short_id};
+use crate::commands::{Words, joined, labels, listing_format, printed, short_id};
 use crate::failure::Result;
 use crate::flags::{Flag, Kind};
 use crate::format::listing::Heading;
@@ -38,13 +38,10 @@ const TABLE: &str = "table {{.ID}}\t{{.Name}}\t{{.Driver}}\t{{.Scope}}";
 
 /// `--format raw`.
 const RAW: &str = "network_id: {{.ID}}\nname: {{.Name}}\ndriver: {{.Driver}}\nscope: {{.Scope}}\n";
-const RAW_ID: &str = "network_id: {{.ID}}";
 
 async fn run(call: &Call<'_>) -> Result {
-    let format = match listing_format(call, "networksFormat", TABLE, "{{.ID}}")? {
-        raw if raw == "raw" => (if call.flags.on("quiet") { RAW_ID } else { RAW }).to_owned(),
-        format => format,
-    };
+    let words = Words { table: TABLE, quiet: "{{.ID}}", raw: Some((RAW, "network_id: {{.ID}}")) };
+    let format = listing_format(call, "networksFormat", &words)?;
     let request = call
         .cli
         .client()?

@@ -3,7 +3,7 @@
 use crate::command::{Call, Command, about};
 use crate::commands::container::ls::ellipsis;
 use crate::commands::network::ls::natural;
-use crate::commands::{listing_format, printed, short_id};
+use crate::commands::{Words, listing_format, printed, short_id};
 use crate::failure::Result;
 use crate::flags::{Flag, Kind};
 use crate::format::listing::Heading;
@@ -34,7 +34,11 @@ const HEADINGS: [Heading; 5] = [
 const TABLE: &str = "table {{.ID}}\t{{.Name}}\t{{.Description}}\t{{.Enabled}}";
 
 async fn run(call: &Call<'_>) -> Result {
-    let format = listing_format(call, "pluginsFormat", TABLE, "{{.ID}}")?;
+    let format = listing_format(
+        call,
+        "pluginsFormat",
+        &Words { table: TABLE, quiet: "{{.ID}}", raw: None },
+    )?;
     let request = call
         .cli
         .client()?

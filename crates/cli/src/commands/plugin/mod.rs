@@ -2,6 +2,7 @@
 
 pub(crate) mod enable;
 pub(crate) mod inspect;
+pub(crate) mod install;
 pub(crate) mod ls;
 pub(crate) mod rm;
 pub(crate) mod set;

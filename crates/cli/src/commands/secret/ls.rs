@@ -5,7 +5,7 @@ use stdx::time::Timestamp;
 use super::Noun;
 use crate::command::{Call, Command, about};
 use crate::commands::network::ls::natural;
-use crate::commands::{joined, labels, listing_format, printed};
+use crate::commands::{Words, joined, labels, listing_format, printed};
 use crate::failure::Result;
 use crate::flags::{Flag, Kind};
 use crate::format::listing::Heading;
@@ -55,7 +55,7 @@ async fn run(call: &Call<'_>, noun: Noun) -> Result {
             ("configFormat", "table {{.ID}}\t{{.Name}}\t{{.CreatedAt}}\t{{.UpdatedAt}}")
         }
     };
-    let format = listing_format(call, setting, table, "{{.ID}}")?;
+    let format = listing_format(call, setting, &Words { table, quiet: "{{.ID}}", raw: None })?;
     let request = call
         .cli
         .client()?

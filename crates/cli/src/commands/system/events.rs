@@ -33,7 +33,7 @@ async fn run(call: &Call<'_>) -> Result {
     let shown = match call.flags.text("format") {
         "" => Shown::Line,
         "json" | "{{json .}}" => Shown::AsSent,
-        given => Template::parse(given)
+        given => parsed(given)
             .map(Shown::Template)
             .map_err(|err| Failure::new(64, format!("Error parsing format: {err}")))?,
     };
@@ -76,6 +76,13 @@ async fn run(call: &Call<'_>) -> Result {
         call.cli.printer.flush()?;
     }
     Ok(())
+}
+
+/// A format that means something for an event, which is known before any comes.
+fn parsed(format: &str) -> Result<Template, String> {
+    let template = Template::parse(format)?;
+    template.run(&typed(&Value::Nil), Absent::Error)?;
+    Ok(template)
 }
 
 /// `2026-11-21T14:18:56.024292431Z volume create v1 (driver=local)`
@@ -126,6 +133,13 @@ fn typed(event: &Value) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn formats_are_tried_before_events_come() {
+        assert!(parsed("{{.Actor.Attributes.name}} {{.Status}}").is_ok());
+        let refused = parsed("{{.Nope}}").err().unwrap_or_default();
+        assert!(refused.starts_with("template: :1:2: executing \"\" at <.Nope>"), "{refused}");
+    }
 
     #[test]
     fn as_docker_prints() {

@@ -87,7 +87,12 @@ async fn find(call: &Call<'_>, name: &str, types: &[&str]) -> Result<String> {
             .get(format!("{folder}{}{tail}", path_escape(name)))
             .query_flag("size", call.flags.on("size") && kind == "container");
         match request.send().await {
-            Ok(response) => return text(response).await,
+            Ok(response) => {
+                if call.flags.on("size") && kind != "container" {
+                    call.cli.printer.complain(&format!("WARNING: --size ignored for {kind}"));
+                }
+                return text(response).await;
+            }
             Err(err) if types.len() == 1 => return Err(err.into()),
             // What the daemon does not have, or does not have at all (no swarm, no plugins), is elsewhere.
             Err(err) if not_here(&err) => {}

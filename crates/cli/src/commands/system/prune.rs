@@ -90,7 +90,9 @@ async fn run(call: &Call<'_>) -> Result {
     let (all, volumes) = (flags.on("all"), flags.on("volumes"));
     let filters = flags.filters("filter");
     if volumes && filters.has("until") {
-        return Err(Failure::words("the \"until\" filter is not supported with \"--volumes\""));
+        return Err(Failure::words(
+            "ERROR: The \"until\" filter is not supported with \"--volumes\"",
+        ));
     }
     if !flags.on("force") && !confirmed(call.cli, &warning(all, volumes, &filters))? {
         return Err(cancelled());

@@ -4,7 +4,7 @@ use stdx::units::human_size;
 
 use crate::command::{Call, Command, about};
 use crate::commands::network::ls::natural;
-use crate::commands::{joined, labels, listing_format, printed};
+use crate::commands::{Words, joined, labels, listing_format, printed};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 use crate::format::listing::Heading;
@@ -42,12 +42,15 @@ const HEADINGS: [Heading; 10] = [
     ("Status", "STATUS"),
 ];
 const TABLE: &str = "table {{.Driver}}\t{{.Name}}";
+/// `--format raw`.
+pub(crate) const RAW: &str = "name: {{.Name}}\ndriver: {{.Driver}}\n";
 
 async fn run(call: &Call<'_>) -> Result {
     if call.flags.on("cluster") {
         return Err(Failure::words("--cluster is not supported yet"));
     }
-    let format = listing_format(call, "volumesFormat", TABLE, "{{.Name}}")?;
+    let words = Words { table: TABLE, quiet: "{{.Name}}", raw: Some((RAW, "name: {{.Name}}")) };
+    let format = listing_format(call, "volumesFormat", &words)?;
     let request = call
         .cli
         .client()?
