@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, RootCertStore};
 use stdx::{Context, Error, Result};
@@ -31,8 +31,7 @@ pub fn config(files: &TlsFiles) -> Result<Arc<ClientConfig>> {
         true => None,
         false => {
             let key = PrivateKeyDer::from_pem_file(&files.key)
-                .map_err(|error| Error::invalid(error.to_string()))
-                .context(|| format!("cannot read the key {}", files.key.display()))?;
+                .map_err(|error| unreadable(&files.key, error))?;
             Some((certificates(&files.certificate)?, key))
         }
     };
@@ -43,8 +42,16 @@ pub fn config(files: &TlsFiles) -> Result<Arc<ClientConfig>> {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>> {
-    CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect)
-        .map_err(|error| Error::invalid(error.to_string()))
-        .context(|| format!("cannot read {}", path.display()))
+    let read = CertificateDer::pem_file_iter(path).and_then(Iterator::collect);
+    read.map_err(|error| unreadable(path, error))
+}
+
+/// A file that is not there, or none of the sort.
+fn unreadable(path: &Path, error: pem::Error) -> Error {
+    match error {
+        pem::Error::Io(cause) => {
+            Error::invalid(format!("open {}", path.display())).caused_by(Error::from(cause))
+        }
+        other => Error::invalid(format!("cannot read {}: {other}", path.display())),
+    }
 }

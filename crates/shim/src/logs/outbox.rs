@@ -195,7 +195,7 @@ impl Outbox {
         let socket = match &target {
             // Its words are whole sentences.
             Target::Process(_) => reach(&target)?,
-            _ => reach(&target).context(|| target.to_string())?,
+            _ => reach(&target).context(|| format!("{target}: connect"))?,
         };
         Ok(Self {
             target,
@@ -531,6 +531,6 @@ mod tests {
     fn nobody_there_is_said() {
         let nowhere = Target::unix(Path::new("/nonexistent/log"), Kind::Datagram);
         let words = Outbox::open(nowhere, ROOMY, Full::Drops).unwrap_err().chain();
-        assert_eq!(words, "dial unixgram /nonexistent/log: no such file or directory");
+        assert_eq!(words, "dial unixgram /nonexistent/log: connect: no such file or directory");
     }
 }

@@ -41,7 +41,14 @@ impl Sent {
                 (Formatter::Syslog(formatter), config.syslog.address.targets().context(words)?)
             }
         };
-        let outbox = first_that_answers(targets, config).context(words)?;
+        let outbox = first_that_answers(targets, config);
+        let outbox = match config.driver {
+            Driver::Journald => {
+                outbox.map_err(|_| Error::unavailable("journald is not enabled on this host"))
+            }
+            _ => outbox,
+        };
+        let outbox = outbox.context(words)?;
         let cache = config.cache.then(|| Writer::open(config)).transpose().context(words)?;
         Ok(Self { formatter, outbox, cache })
     }

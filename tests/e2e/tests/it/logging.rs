@@ -157,7 +157,7 @@ fn a_server_that_is_not_there() {
         ["--log-driver", "syslog", "--log-opt", "syslog-address=unixgram:///nonexistent/log"];
     let args = [&["run", "--rm", "--network", "none"][..], &nowhere, &["busybox", "true"]].concat();
     let refused = house.docker(&args).output().expect("docker");
-    let words = "failed to create task for container: failed to initialize logging driver: dial unixgram /nonexistent/log: no such file or directory";
+    let words = "failed to create task for container: failed to initialize logging driver: dial unixgram /nonexistent/log: connect: no such file or directory";
     assert!(shown(&refused).contains(words), "{}", shown(&refused));
     assert_eq!(house.ok(&["ps", "-aq"]), "");
     let wrong = ["create", "--log-driver", "syslog", "--log-opt", "tag={{.Nope}}", "busybox"];

@@ -8,7 +8,7 @@ use std::time::Duration;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 use serde_json::Value;
-use stdx::{Context, Error, Result};
+use stdx::{Error, Result};
 
 use super::frame::{Message, random};
 use super::options::{Options, given, host_and_port, url};
@@ -113,7 +113,12 @@ impl<'a> Gelf<'a> {
     pub(super) fn open(config: &Config, shim: &'a Shim<'a>) -> Result<Self> {
         let options = &config.options;
         let (protocol, host, port) = address(options)?;
-        let words = || format!("gelf: cannot connect to GELF endpoint: {host}:{port}");
+        let nobody = |error: Error| {
+            let words = error.chain();
+            Error::unavailable(format!(
+                "gelf: cannot connect to GELF endpoint: {host}:{port} {words}"
+            ))
+        };
         let number = |name: &str, otherwise: i32| {
             given(options, name).and_then(|text| text.parse().ok()).unwrap_or(otherwise)
         };
@@ -124,12 +129,12 @@ impl<'a> Gelf<'a> {
                     level => Compression::new(u32::try_from(level).unwrap_or(1)),
                 };
                 let kind = given(options, "gelf-compression-type").and_then(packing);
-                let socket = udp(&host, port).context(words)?;
+                let socket = udp(&host, port).map_err(|error| nobody(error.into()))?;
                 Sender::Udp { socket, packing: kind.unwrap_or(Packing::Gzip), level }
             }
             Protocol::Tcp => {
                 let place = Place::Tcp { host: host.clone(), port };
-                let wire = Wire::dial(&place, shim).context(words)?;
+                let wire = Wire::dial(&place, shim).map_err(nobody)?;
                 let retries = number("gelf-tcp-max-reconnect", 3).unsigned_abs();
                 let delay = number("gelf-tcp-reconnect-delay", 1).unsigned_abs();
                 let delay = Duration::from_secs(u64::from(delay));

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use plugin::http::Target;
+use plugin::{Address, TlsFiles};
 use stdx::{Error, Result};
 
 pub(super) type Options = BTreeMap<String, String>;
@@ -54,6 +56,18 @@ pub(super) fn host_and_port(authority: &str) -> Option<(&str, u16)> {
     Some((bare.unwrap_or(host), port.parse().ok()?))
 }
 
+/// The server of an address of the web, and what it is asked for there.
+pub(super) fn web(text: &str, bad: impl FnOnce() -> Error) -> Result<(Target, &str)> {
+    let parsed = url(text).filter(|url| matches!(url.scheme, "http" | "https")).ok_or_else(bad)?;
+    let encrypted = parsed.scheme == "https";
+    let usual = if encrypted { 443 } else { 80 };
+    let (host, port) = host_and_port(parsed.authority).unwrap_or((parsed.authority, usual));
+    let tls = encrypted.then(|| plugin::tls::config(&TlsFiles::default())).transpose()?;
+    let address = Address::Tcp { host: host.to_owned(), port, tls: None };
+    let path = if parsed.path.is_empty() { "/" } else { parsed.path };
+    Ok((Target { address, tls, name: None }, path))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +82,11 @@ mod tests {
         assert_eq!(host_and_port("::1"), None);
         assert_eq!(host_and_port("h"), None);
         assert_eq!(host_and_port("h:x"), None);
+        let of = |text| web(text, || Error::invalid("none")).map_err(|error| error.chain());
+        let (target, path) = of("http://h").unwrap();
+        assert_eq!((target.host(), path, target.tls.is_none()), ("h:80".to_owned(), "/", true));
+        let (target, path) = of("https://h:1/p").unwrap();
+        assert_eq!((target.host(), path, target.tls.is_some()), ("h:1".to_owned(), "/p", true));
+        assert_eq!(of("ftp://h").err().unwrap(), "none");
     }
 }

@@ -11,7 +11,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde::Serialize;
 use serde_json::value::RawValue;
-use stdx::{Error, Result, duration};
+use stdx::{Context, Error, Result, duration};
 
 use super::frame::{Message, random_uuid};
 use super::options::{Options, boolean, host_and_port, url};
@@ -276,7 +276,10 @@ impl Server {
     /// Whether there is a collector.
     fn verify(&self, shim: &Shim<'_>) -> Result<()> {
         let request = Request { method: "OPTIONS", path: PATH, headers: &[], body: &[] };
-        let answer = http::ask(&self.target, &request, shim.deadline(SEND), LONGEST_ANSWER)?;
+        let scheme = if self.target.tls.is_some() { "https" } else { "http" };
+        let answer = http::ask(&self.target, &request, shim.deadline(SEND), LONGEST_ANSWER)
+            .map_err(Error::from)
+            .context(|| format!("Options \"{scheme}://{}{PATH}\"", self.target.host()))?;
         if answer.status == 200 {
             return Ok(());
         }

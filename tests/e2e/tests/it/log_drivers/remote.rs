@@ -129,7 +129,7 @@ fn by_tls() {
 fn a_server_that_is_not_there_is_told_at_the_start() {
     let netns = Netns::new();
     let house = house(&netns);
-    for (driver, option, words) in [
+    for (driver, options, words) in [
         (
             "fluentd",
             "fluentd-address=127.0.0.1:1",
@@ -138,13 +138,23 @@ fn a_server_that_is_not_there_is_told_at_the_start() {
         (
             "gelf",
             "gelf-address=tcp://127.0.0.1:1",
-            "gelf: cannot connect to GELF endpoint: 127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused",
+            "gelf: cannot connect to GELF endpoint: 127.0.0.1:1 dial tcp 127.0.0.1:1: connect: connection refused",
         ),
         ("splunk", "splunk-url=http://127.0.0.1:1", "splunk: splunk-token is expected"),
+        (
+            "splunk",
+            "splunk-url=http://127.0.0.1:1 splunk-token=t",
+            "Options \"http://127.0.0.1:1/services/collector/event/1.0\": dial tcp 127.0.0.1:1: connect: connection refused",
+        ),
+        (
+            "splunk",
+            "splunk-url=https://127.0.0.1:1 splunk-token=t splunk-capath=/nope",
+            "open /nope: no such file or directory",
+        ),
     ] {
-        let args =
-            ["run", "--rm", "--network", "none", "--log-driver", driver, "--log-opt", option];
-        let args = [&args[..], &["busybox", "true"]].concat();
+        let mut args = vec!["run", "--rm", "--network", "none", "--log-driver", driver];
+        args.extend(options.split(' ').flat_map(|option| ["--log-opt", option]));
+        args.extend(["busybox", "true"]);
         let refused = house.docker(&args).output().expect("docker");
         let words = format!("failed to initialize logging driver: {words}");
         assert!(

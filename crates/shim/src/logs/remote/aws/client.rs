@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use plugin::http::{self, Request, Target};
-use plugin::{Address, TlsFiles};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stdx::time::Timestamp;
 use stdx::{Error, Result};
 
-use super::super::options::{given, host_and_port, url};
+use super::super::options::{given, web};
 use super::super::{Shim, json};
 use super::batch::Event;
 use super::credentials::{Keys, Source};
@@ -78,15 +77,9 @@ impl<'a> Client<'a> {
             if text.contains("://") { text.to_owned() } else { format!("https://{text}") }
         });
         let bad = || Error::invalid(format!("invalid awslogs-endpoint {text}"));
-        let parsed = url(&text).filter(|url| matches!(url.scheme, "http" | "https"));
-        let parsed = parsed.ok_or_else(bad)?;
-        let encrypted = parsed.scheme == "https";
-        let usual = if encrypted { 443 } else { 80 };
-        let (host, port) = host_and_port(parsed.authority).unwrap_or((parsed.authority, usual));
-        let tls = encrypted.then(|| plugin::tls::config(&TlsFiles::default())).transpose()?;
-        let address = Address::Tcp { host: host.to_owned(), port, tls: None };
+        let (target, _) = web(&text, bad)?;
         Ok(Self {
-            target: Target { address, tls, name: None },
+            target,
             region,
             group: given(options, "awslogs-group").unwrap_or_default().to_owned(),
             stream: given(options, "awslogs-stream").unwrap_or(&config.tag).to_owned(),

@@ -39,9 +39,11 @@ pub(super) fn of(options: &Options) -> Result<Option<Regex>> {
     if pattern.is_empty() {
         return Ok(None);
     }
-    Regex::new(&pattern).map(Some).map_err(|error| {
+    Regex::new(&pattern).map(Some).map_err(|_| {
         Error::invalid(format!("awslogs could not parse multiline pattern key {pattern:?}"))
-            .caused_by(Error::invalid(error.to_string()))
+            .caused_by(Error::invalid(format!(
+                "error parsing regexp: invalid pattern: `{pattern}`"
+            )))
     })
 }
 

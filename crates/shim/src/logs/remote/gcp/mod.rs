@@ -6,14 +6,13 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use plugin::http::{self, Request, Target};
-use plugin::{Address, TlsFiles};
 use serde::Serialize;
 use serde_json::json;
 use stdx::{Context, Error, Result};
 use token::Tokens;
 
 use super::frame::{Message, random_id};
-use super::options::{Options, given, host_and_port, url};
+use super::options::{Options, given, web};
 use super::{Driver, Shim, json};
 use crate::logs::Config;
 
@@ -234,14 +233,7 @@ impl<'a> Gcplogs<'a> {
 
 fn target(endpoint: &str) -> Result<Target> {
     let bad = || Error::invalid(format!("invalid gcp-endpoint {endpoint}"));
-    let parsed = url(endpoint).filter(|url| matches!(url.scheme, "http" | "https"));
-    let parsed = parsed.ok_or_else(bad)?;
-    let encrypted = parsed.scheme == "https";
-    let usual = if encrypted { 443 } else { 80 };
-    let (host, port) = host_and_port(parsed.authority).unwrap_or((parsed.authority, usual));
-    let tls = encrypted.then(|| plugin::tls::config(&TlsFiles::default())).transpose()?;
-    let address = Address::Tcp { host: host.to_owned(), port, tls: None };
-    Ok(Target { address, tls, name: None })
+    web(endpoint, bad).map(|(target, _)| target)
 }
 
 impl Driver for Gcplogs<'_> {

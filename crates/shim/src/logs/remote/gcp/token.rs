@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD};
-use plugin::http::{self, Request, Target};
-use plugin::{Address, TlsFiles};
+use plugin::http::{self, Request};
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use serde::Deserialize;
 use serde_json::json;
@@ -15,7 +14,7 @@ use stdx::time::Timestamp;
 use stdx::{Context, Error, Result};
 
 use super::super::Shim;
-use super::super::options::{host_and_port, url};
+use super::super::options::web;
 
 const SCOPE: &str = "https://www.googleapis.com/auth/logging.write";
 const TOKENS: &str = "https://oauth2.googleapis.com/token";
@@ -159,15 +158,7 @@ impl<'a> Tokens<'a> {
         patience: Duration,
     ) -> Result<Vec<u8>> {
         let bad = || Error::invalid(format!("{uri} is no address"));
-        let parsed = url(uri).filter(|url| matches!(url.scheme, "http" | "https"));
-        let parsed = parsed.ok_or_else(bad)?;
-        let encrypted = parsed.scheme == "https";
-        let usual = if encrypted { 443 } else { 80 };
-        let (host, port) = host_and_port(parsed.authority).unwrap_or((parsed.authority, usual));
-        let tls = encrypted.then(|| plugin::tls::config(&TlsFiles::default())).transpose()?;
-        let address = Address::Tcp { host: host.to_owned(), port, tls: None };
-        let target = Target { address, tls, name: None };
-        let path = if parsed.path.is_empty() { "/" } else { parsed.path };
+        let (target, path) = web(uri, bad)?;
         let request = Request { method, path, headers, body };
         let answer = http::ask(&target, &request, self.shim.deadline(patience), LONGEST_ANSWER)
             .map_err(Error::from)
