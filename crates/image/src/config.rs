@@ -7,10 +7,20 @@ use crate::variables;
 
 /// Applies instructions, one a text: `CMD ["sh"]`, `ENV a=b`, `EXPOSE 80/tcp`.
 pub fn apply_changes(config: &mut RunConfig, changes: &[String]) -> Result<()> {
-    changes.iter().try_for_each(|change| apply(config, change.trim()))
+    let mut has_command = false;
+    for change in changes {
+        match apply(config, change.trim())?.as_str() {
+            "CMD" => has_command |= !config.cmd.is_empty(),
+            // The old command was for the old entrypoint.
+            "ENTRYPOINT" if !has_command => config.cmd.clear(),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
-fn apply(config: &mut RunConfig, change: &str) -> Result<()> {
+/// The instruction that was applied.
+fn apply(config: &mut RunConfig, change: &str) -> Result<String> {
     let (word, rest) = change.split_once(char::is_whitespace).unwrap_or((change, ""));
     let rest = rest.trim();
     let word = word.to_ascii_uppercase();
@@ -20,11 +30,7 @@ fn apply(config: &mut RunConfig, change: &str) -> Result<()> {
     let env = config.env.clone();
     match word.as_str() {
         "CMD" => config.cmd = command(config, rest),
-        "ENTRYPOINT" => {
-            config.entrypoint = command(config, rest);
-            // The old command was for the old entrypoint.
-            config.cmd.clear();
-        }
+        "ENTRYPOINT" => config.entrypoint = command(config, rest),
         "ENV" => {
             for (key, value) in pairs(&word, rest, &env)? {
                 let new = format!("{key}={value}");
@@ -83,7 +89,7 @@ fn apply(config: &mut RunConfig, change: &str) -> Result<()> {
             )));
         }
     }
-    Ok(())
+    Ok(word)
 }
 
 /// The exec form is a list, the shell form is a line for the shell.
@@ -231,11 +237,18 @@ mod tests {
     }
 
     #[test]
+    fn a_new_entrypoint_has_no_use_for_the_old_command() {
+        let mut config = RunConfig { cmd: vec!["old".to_owned()], ..RunConfig::default() };
+        apply_changes(&mut config, &["ENTRYPOINT [\"e\"]".to_owned()]).unwrap();
+        assert!(config.cmd.is_empty(), "{:?}", config.cmd);
+    }
+
+    #[test]
     fn instructions_change_the_configuration() {
         check(&["CMD [\"a\", \"b\"]"], r#"{"Cmd":["a","b"]}"#);
         check(&["CMD x", "CMD"], "{}");
         check(&["cmd echo hi"], r#"{"Cmd":["/bin/sh","-c","echo hi"]}"#);
-        check(&["CMD x", "ENTRYPOINT [\"e\"]"], r#"{"Entrypoint":["e"]}"#);
+        check(&["CMD [\"x\"]", "ENTRYPOINT [\"e\"]"], r#"{"Entrypoint":["e"],"Cmd":["x"]}"#);
         check(&["ENV a=1 b=\"2 3\"", "ENV a x y"], r#"{"Env":["a=x y","b=2 3"]}"#);
         check(
             &["ENV a=/a b='$a'", "ENV a=$a:${c:-c}", "LABEL a=$a", "USER $b"],

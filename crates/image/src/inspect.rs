@@ -1,6 +1,6 @@
 //! `docker image inspect`: an image as the API tells it.
 
-use api::image::{Config, Descriptor, Inspect, Metadata, RootFs};
+use api::image::{Config, Inspect, Metadata, RootFs};
 use oci::image::RunConfig;
 use stdx::Result;
 use stdx::time::Timestamp;
@@ -42,12 +42,7 @@ fn picture(image: &Image) -> Inspect {
             layers: config.rootfs.diff_ids.iter().map(ToString::to_string).collect(),
         },
         metadata: Metadata { last_tag_time: image.last_tagged },
-        descriptor: image.manifest.as_ref().map(|manifest| Descriptor {
-            media_type: manifest.media_type.clone(),
-            digest: manifest.digest.to_string(),
-            size: manifest.size as i64,
-            ..Descriptor::default()
-        }),
+        // A descriptor would say that the identifier is its digest: only a store that names images by manifests has it.
         ..Inspect::default()
     }
 }

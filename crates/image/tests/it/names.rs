@@ -133,6 +133,8 @@ async fn inspect_and_history() {
         test.diff_ids().iter().map(ToString::to_string).collect::<Vec<_>>()
     );
     assert_eq!(inspect.config.unwrap().labels["seed"], "one");
+    // It has a manifest, whose digest is not what it is known by.
+    assert_eq!(inspect.descriptor, None);
     let history = host.images.history("x:1").unwrap();
     let rows: Vec<_> =
         history.iter().map(|row| (row.id.as_str(), row.size, row.tags.clone())).collect();
