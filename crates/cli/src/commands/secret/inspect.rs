@@ -38,10 +38,10 @@ pub(crate) static CONFIG: Command = Command {
 };
 
 async fn run(call: &Call<'_>, noun: Noun) -> Result {
-    let format = call.flags.text("format");
+    let format = if call.flags.on("pretty") { "pretty" } else { call.flags.text("format") };
     let client = call.cli.client()?;
-    if call.flags.on("pretty") || format.starts_with("pretty") {
-        if !matches!(format, "" | "pretty") {
+    if format.starts_with("pretty") {
+        if format != "pretty" {
             return Err(Failure::words(
                 "cannot supply extra formatting options to the pretty template",
             ));

@@ -208,17 +208,13 @@ fn everything(format: &str, usage: &Usage<'_>) -> Result<String> {
     let template = Template::parse(&format)
         .map_err(|err| Failure::words(format!("template parsing error: {err}")))?;
     let list = |rows: Vec<Row>| Value::list(rows.into_iter().map(|row| Value::Row(row.into())));
-    let all = Row {
-        type_name: "*formatter.diskUsageContext",
-        columns: vec![
-            ("Images", list(usage.image_rows(Width::Whole))),
-            ("Containers", list(usage.container_rows(Width::Whole))),
-            ("Volumes", list(usage.volume_rows())),
-            ("BuildCache", list(usage.cache_rows(Width::Whole))),
-        ],
-        labels: Vec::new(),
-    };
-    template.run(&Value::Row(all.into()), Absent::NoValue).map_err(Failure::words)
+    let all = Value::fields([
+        ("Images", list(usage.image_rows(Width::Whole))),
+        ("Containers", list(usage.container_rows(Width::Whole))),
+        ("Volumes", list(usage.volume_rows())),
+        ("BuildCache", list(usage.cache_rows(Width::Whole))),
+    ]);
+    template.run(&all, Absent::Error).map_err(Failure::words)
 }
 
 /// `--verbose --format raw`.
@@ -325,6 +321,9 @@ mod tests {
     #[test]
     fn one_object_for_all() {
         check("{{len .Images}} {{len .BuildCache}}", "1 0");
+        let none = serde_json::from_str("{}").unwrap();
+        let shown = everything("{{json .}}", &Usage::of(&none)).unwrap();
+        assert_eq!(shown, r#"{"Images":[],"Containers":[],"Volumes":[],"BuildCache":[]}"#);
         check("{{range .Images}}{{.ID}} {{.Digest}}|{{end}}", "sha256:0123456789abcdef |");
         check("{{range .Containers}}{{.ID}} {{.Size}}{{end}}", "fedcba9876543210 3B");
         check("table {{range .Volumes}}{{.Name}}\\t{{.Links}}{{end}}", "data\t1");
