@@ -366,10 +366,11 @@ impl Stream {
             deprecated,
             reason = "its successor is unsafe; an OwnedFd keeps the promise that one asks for"
         )]
-        let copy = AsyncFd::with_interest(copy, Interest::WRITABLE).ok()?;
+        // A hang-up is told whatever is waited for. Data and room for more would wake us with every piece the client takes.
+        let copy = AsyncFd::with_interest(copy, Interest::PRIORITY).ok()?;
         let gone = async move {
-            while let Ok(mut ready) = copy.writable().await {
-                if ready.ready().is_write_closed() {
+            while let Ok(mut ready) = copy.ready(Interest::PRIORITY).await {
+                if ready.ready().is_read_closed() {
                     return;
                 }
                 ready.clear_ready();
