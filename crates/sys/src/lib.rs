@@ -8,6 +8,7 @@ pub mod bpf;
 pub mod caps;
 pub mod datagram;
 pub mod fd;
+pub mod iptables;
 pub mod keyring;
 pub mod memfd;
 pub mod memory;

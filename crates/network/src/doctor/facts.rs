@@ -29,6 +29,7 @@ pub(super) struct Facts {
     pub(super) elements: BTreeSet<(&'static str, Vec<u8>)>,
     pub(super) choices: Choices,
     pub(super) judges: Vec<(bool, Judge)>,
+    pub(super) refusals: Vec<Refusals>,
     pub(super) forwarding: [bool; 2],
     pub(super) filtered: bool,
     pub(super) unowned: bool,
@@ -58,6 +59,16 @@ pub(crate) struct Judge {
     pub(crate) let_through: Vec<String>,
 }
 
+/// What an operator refuses of what is forwarded, in the chain that is his.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusals {
+    pub(crate) chain: String,
+    /// How many rules of it, and of the chains that it asks, refuse something.
+    pub(crate) rules: usize,
+    /// One of its own refuses whatever comes to it.
+    pub(crate) everything: bool,
+}
+
 /// Whether the kernel has what leads to a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Presence {
@@ -78,7 +89,7 @@ impl Facts {
             (model.networks.values().cloned().collect(), endpoints, known)
         };
         let (survey, choices) = core.survey()?;
-        let Survey { elements, judges, unowned, legacy, ufw } = survey;
+        let Survey { elements, judges, refusals, unowned, legacy, ufw } = survey;
         let links = core.host.route().links()?;
         let name = |index: u32| {
             links.iter().find(|link| link.index == index).map(|link| link.name.clone())
@@ -101,6 +112,7 @@ impl Facts {
             elements,
             choices,
             judges,
+            refusals,
             forwarding: [switch("ipv4/ip_forward")?, switch("ipv6/conf/all/forwarding")?],
             filtered: sysctl::bridges_are_filtered()?[1],
             unowned,
@@ -196,8 +208,14 @@ fn answers(server: IpAddr) -> bool {
     ask().unwrap_or(false)
 }
 
-/// Whether the old iptables has rules for what is forwarded.
+/// Whether the old iptables has rules, or refuses what is forwarded. That somebody listed its table, which is then there,
+/// does not count.
 pub(crate) fn legacy_filters() -> bool {
-    fs::read_to_string("/proc/thread-self/net/ip_tables_names")
-        .is_ok_and(|names| names.lines().any(|name| name == "filter"))
+    use sys::iptables::{Family, filters};
+    let tables = [(Family::Ipv4, "ip_tables_names"), (Family::Ipv6, "ip6_tables_names")];
+    tables.into_iter().any(|(family, names)| {
+        let names = fs::read_to_string(format!("/proc/thread-self/net/{names}"));
+        names.is_ok_and(|names| names.lines().any(|name| name == "filter"))
+            && filters(family).unwrap_or(true)
+    })
 }

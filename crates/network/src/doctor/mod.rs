@@ -15,7 +15,7 @@ use crate::ipam;
 use crate::networks::Networks;
 use crate::records::{DriverKind, Endpoint, GatewayMode, Network, PublishedPort};
 use facts::{Facts, Presence};
-pub(crate) use facts::{Judge, legacy_filters};
+pub(crate) use facts::{Judge, Refusals, legacy_filters};
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -351,6 +351,18 @@ fn host(facts: &Facts) -> Vec<Diagnosis> {
     }
     if facts.legacy {
         find(Level::Warning, "iptables-legacy filters here, of which nothing can be said: see iptables-legacy -S FORWARD".to_owned());
+    }
+    for Refusals { chain, rules, everything } in &facts.refusals {
+        match everything {
+            true => find(
+                Level::Warning,
+                format!("chain {chain} refuses whatever its rules before do not let through"),
+            ),
+            false => find(
+                Level::Note,
+                format!("chain {chain} refuses some of what is forwarded, by {rules} of its rules"),
+            ),
+        }
     }
     match &facts.firewalld {
         Standing::Absent => {}

@@ -128,6 +128,10 @@ fn what_stands_in_the_way() {
     facts.forwarding = [false, false];
     facts.routes.push(("172.18.5.0/24".parse().unwrap(), "vpn0".to_owned()));
     facts.resolvers = vec![("127.0.0.53".parse().unwrap(), false)];
+    let refusals =
+        |chain: &str, everything| Refusals { chain: chain.to_owned(), rules: 2, everything };
+    facts.refusals =
+        vec![refusals("ip filter DOCKER-USER", false), refusals("ip6 filter DOCKER-USER", true)];
     (facts.unowned, facts.legacy, facts.filtered, facts.ufw) = (true, true, true, true);
     facts.strict = vec!["eth0".to_owned()];
     facts.default_routes = 2;
@@ -143,7 +147,9 @@ fn what_stands_in_the_way() {
         Warning front: its MTU of 9000 is larger than that of eth0, 1500: long packets may be lost on the way
         Warning host: this kernel cannot let our firewall table have an owner: whoever flushes it opens all networks until it is set again
         Warning host: iptables-legacy filters here, of which nothing can be said: see iptables-legacy -S FORWARD
+        Warning host: chain ip6 filter DOCKER-USER refuses whatever its rules before do not let through
         Warning host: eth0 drops what came by another way than the answer takes (rp_filter=1), and there are 2 default routes
+        Note host: chain ip filter DOCKER-USER refuses some of what is forwarded, by 2 of its rules
         Note host: what bridges carry is filtered like what is forwarded (bridge-nf-call-iptables)
         Note host: the host's name servers listen on its loopback: containers on the default bridge cannot ask them, those on networks of their own ask through ours
     "#]],

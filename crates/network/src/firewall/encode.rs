@@ -214,7 +214,8 @@ const PART_9: u32 = 17;
 
 const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
-const GOTO: i32 = -4;
+pub(super) const JUMP: i32 = -3;
+pub(super) const GOTO: i32 = -4;
 
 const META_PROTOCOL: u32 = 1;
 const META_MARK: u32 = 3;
@@ -537,6 +538,18 @@ pub(super) fn expression(list: &mut Attributes, name: &str, data: impl FnOnce(&m
 
 pub(super) fn accept(list: &mut Attributes) {
     decide(list, ACCEPT, None);
+}
+
+pub(super) fn jump(list: &mut Attributes, chain: &str) {
+    decide(list, JUMP, Some(chain));
+}
+
+/// Counts from nothing.
+pub(super) fn counter(list: &mut Attributes) {
+    expression(list, "counter", |counter| {
+        counter.bytes(1, &0u64.to_be_bytes());
+        counter.bytes(2, &0u64.to_be_bytes());
+    });
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,20 +6,23 @@ use std::collections::BTreeSet;
 
 use stdx::{Context, Result};
 
-use super::encode::{FAMILY_IPV4, FAMILY_IPV6, Side, accept, device_is, expression};
+use super::encode::{FAMILY_IPV4, FAMILY_IPV6, Side, accept, counter, device_is};
 use super::nft::{
     CHAIN_NAME, CHAIN_POLICY, CHAIN_TABLE, DELETE_RULE, ENOENT, GET_CHAIN, GET_RULE, NEW_RULE,
     RULE_CHAIN, RULE_EXPRESSIONS, RULE_HANDLE, RULE_POSITION, RULE_TABLE, RULE_USERDATA, be32_of,
     header, is_forward_hook, only, text_of, transaction,
 };
+use super::user_chain;
 use super::view::Bridge;
-use crate::doctor::{Judge, legacy_filters};
+use crate::doctor::{Judge, Refusals, legacy_filters};
 use crate::netlink::message::{APPEND, CREATE, text};
 use crate::netlink::{Attributes, Batch, Socket, attribute, attributes};
 
-const TABLE: &str = "filter";
-const CHAIN: &str = "FORWARD";
+pub(super) const TABLE: &str = "filter";
+pub(super) const CHAIN: &str = "FORWARD";
 const DROP: u32 = 0;
+const JUMP: u32 = super::encode::JUMP.cast_unsigned();
+const GOTO: u32 = super::encode::GOTO.cast_unsigned();
 const FIREWALLD: &str = "firewalld";
 /// nft's and iptables' form of a comment: type, length, text with its NUL.
 const COMMENT: u8 = 0;
@@ -66,8 +69,8 @@ fn let_through_family(
     bridges: &[&str],
 ) -> Result<()> {
     let Some(policy) = policy(socket, family)? else { return Ok(()) };
-    let rules = rules(socket, family)?;
-    let last = rules.last().filter(|rule| rule.refuses_all);
+    let rules = rules(socket, family, Some(CHAIN))?;
+    let last = rules.last().filter(|rule| rule.refuses_all());
     let prefix = format!("{owner}: ");
     let ours: Vec<&Found> = rules.iter().filter(|rule| rule.comment.starts_with(&prefix)).collect();
     let wanted: Vec<(Side, &str, String)> = if policy == DROP || last.is_some() {
@@ -115,10 +118,7 @@ fn let_through_family(
                     in_chain(message);
                     message.nest(RULE_EXPRESSIONS, |list| {
                         device_is(list, *side, bridge);
-                        expression(list, "counter", |counter| {
-                            counter.bytes(1, &0u64.to_be_bytes());
-                            counter.bytes(2, &0u64.to_be_bytes());
-                        });
+                        counter(list);
                         accept(list);
                     });
                     if let Some(last) = last {
@@ -139,7 +139,8 @@ fn warn_of_legacy(warned: &mut Warned) {
     warned.legacy = true;
     tracing::warn!(
         "this host filters with iptables-legacy, which gantry cannot change: if the policy of its FORWARD chain is DROP, \
-         containers reach nothing until you allow it (iptables-legacy -I FORWARD -i BRIDGE -j ACCEPT, and -o)"
+         containers reach nothing until you allow it (iptables-legacy -I FORWARD -i BRIDGE -j ACCEPT, and -o), and \
+         there is no chain DOCKER-USER: what you refuse belongs into FORWARD"
     );
 }
 
@@ -185,23 +186,25 @@ fn warn_of_others(socket: &mut Socket, owner: &str, warned: &mut Warned) -> Resu
 /// Who else judges what is forwarded.
 pub(super) struct Others {
     pub(super) judges: Vec<(bool, Judge)>,
+    pub(super) refusals: Vec<Refusals>,
     pub(super) ufw: bool,
 }
 
 /// What others have to say of what is forwarded, and whom they let through because of `owner`.
 pub(super) fn survey(socket: &mut Socket, owner: &str) -> Result<Others> {
     const INET: u8 = 1;
-    let mut judges = Vec::new();
+    let (mut judges, mut refusals) = (Vec::new(), Vec::new());
     for (family, ipv6) in [(FAMILY_IPV4, false), (FAMILY_IPV6, true)] {
+        refusals.extend(user_chain::refusals(socket, family)?);
         let Some(policy) = policy(socket, family)? else { continue };
-        let rules = rules(socket, family)?;
+        let rules = rules(socket, family, Some(CHAIN))?;
         let into = format!("{owner}: into ");
         let let_through = rules.iter().filter_map(|rule| rule.comment.strip_prefix(&into));
         judges.push((
             ipv6,
             Judge {
                 name: format!("{} {TABLE} {CHAIN}", if ipv6 { "ip6" } else { "ip" }),
-                drops: policy == DROP || rules.last().is_some_and(|rule| rule.refuses_all),
+                drops: policy == DROP || rules.last().is_some_and(|rule| rule.refuses_all()),
                 let_through: let_through.map(str::to_owned).collect(),
             },
         ));
@@ -228,14 +231,31 @@ pub(super) fn survey(socket: &mut Socket, owner: &str) -> Result<Others> {
             (*ipv6, Judge { name, drops: true, let_through: Vec::new() })
         }));
     }
-    Ok(Others { judges, ufw })
+    Ok(Others { judges, refusals, ufw })
 }
 
-struct Found {
-    handle: u64,
+/// A rule of somebody's.
+pub(super) struct Found {
+    pub(super) chain: String,
+    pub(super) handle: u64,
     comment: String,
-    /// It asks nothing, and refuses.
-    refuses_all: bool,
+    /// It asks nothing: what it does is done to everything.
+    pub(super) everything: bool,
+    pub(super) verdict: Option<Verdict>,
+}
+
+/// What becomes of packets that a rule is about, as far as it matters here.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    Refuse,
+    /// Another chain is asked.
+    Ask(String),
+}
+
+impl Found {
+    fn refuses_all(&self) -> bool {
+        self.everything && self.verdict == Some(Verdict::Refuse)
+    }
 }
 
 /// The chain's policy; `None` when there is no such chain.
@@ -249,44 +269,55 @@ fn policy(socket: &mut Socket, family: u8) -> Result<Option<u32>> {
     Ok(objects.first().and_then(|(_, body)| be32_of(&body[4..], CHAIN_POLICY)))
 }
 
-/// The chain's rules, in order.
-fn rules(socket: &mut Socket, family: u8) -> Result<Vec<Found>> {
+/// The rules of a chain, or of the whole table, in order.
+pub(super) fn rules(socket: &mut Socket, family: u8, chain: Option<&str>) -> Result<Vec<Found>> {
     let mut batch = Batch::new();
     batch.push_dump(GET_RULE, &header(family, 0), |message| {
         message.text(RULE_TABLE, TABLE);
-        message.text(RULE_CHAIN, CHAIN);
+        if let Some(chain) = chain {
+            message.text(RULE_CHAIN, chain);
+        }
     });
     let objects = only(socket.exchange(batch)?).ok_or(&[ENOENT])?;
     let found = objects.into_iter().filter_map(|(_, body)| {
         let rule = body.get(4..)?;
+        let (everything, verdict) = attribute(rule, RULE_EXPRESSIONS).map_or((true, None), reading);
         Some(Found {
+            chain: text_of(rule, RULE_CHAIN),
             handle: u64::from_be_bytes(attribute(rule, RULE_HANDLE)?.try_into().ok()?),
             comment: attribute(rule, RULE_USERDATA).and_then(comment_in).unwrap_or_default(),
-            refuses_all: attribute(rule, RULE_EXPRESSIONS).is_some_and(refuses_all),
+            everything,
+            verdict,
         })
     });
     Ok(found.collect())
 }
 
-/// Whether these expressions are an end of all discussion: `-j DROP` or `-j REJECT` and nothing before it.
-fn refuses_all(expressions: &[u8]) -> bool {
-    let mut refuses = false;
+/// Whether these expressions ask nothing, and what they end with: `-j DROP`, `-j REJECT`, `-j CHAIN`.
+fn reading(expressions: &[u8]) -> (bool, Option<Verdict>) {
+    let (mut everything, mut verdict) = (true, None);
     for (_, expression) in attributes(expressions) {
         let data = attribute(expression, 2).unwrap_or_default();
         match attribute(expression, 1).map(text).unwrap_or_default().as_str() {
             "counter" => {}
-            "reject" => refuses = true,
+            "reject" => verdict = Some(Verdict::Refuse),
             "target" => {
-                refuses |= attribute(data, 1).map(text).is_some_and(|name| name == "REJECT")
+                if attribute(data, 1).map(text).is_some_and(|name| name == "REJECT") {
+                    verdict = Some(Verdict::Refuse);
+                }
             }
             "immediate" => {
-                let verdict = attribute(data, 2).and_then(|data| attribute(data, 2));
-                refuses |= verdict.and_then(|verdict| be32_of(verdict, 1)) == Some(DROP);
+                let told = attribute(data, 2).and_then(|data| attribute(data, 2));
+                verdict = told.and_then(|told| match be32_of(told, 1)? {
+                    DROP => Some(Verdict::Refuse),
+                    JUMP | GOTO => Some(Verdict::Ask(text_of(told, 2))),
+                    _ => None,
+                });
             }
-            _ => return false,
+            _ => everything = false,
         }
     }
-    refuses
+    (everything, verdict)
 }
 
 fn comment(owner: &str, side: Side, bridge: &str) -> String {

@@ -13,6 +13,7 @@ mod monitor;
 mod nft;
 mod rules;
 mod ruleset;
+mod user_chain;
 pub(crate) mod view;
 
 use std::collections::BTreeSet;
@@ -22,7 +23,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use stdx::{Error, Result};
 
 use crate::config::NetworkConfig;
-use crate::doctor::{Judge, legacy_filters};
+use crate::doctor::{Judge, Refusals, legacy_filters};
 use crate::netlink::Socket;
 use crate::watch::Source;
 use nft::{Change, Ownership};
@@ -47,6 +48,7 @@ pub(crate) struct Survey {
     pub(crate) elements: BTreeSet<(&'static str, Vec<u8>)>,
     /// Other people's chains: whether it is IPv6 that they judge.
     pub(crate) judges: Vec<(bool, Judge)>,
+    pub(crate) refusals: Vec<Refusals>,
     /// Nobody can own a table here.
     pub(crate) unowned: bool,
     pub(crate) legacy: bool,
@@ -72,6 +74,7 @@ pub(crate) struct Firewall {
     /// What the kernel was told last; `None` before, and after a failure.
     told: Option<Told>,
     foreign: foreign::Warned,
+    user_chain: user_chain::UserChain,
 }
 
 struct Told {
@@ -130,8 +133,14 @@ impl Firewall {
             accepted_mark: config.accept_fwmark,
             ..Choices::default()
         };
-        let foreign = foreign::Warned::default();
-        Self { table: config.table(), choices, kernel, told: None, foreign }
+        Self {
+            table: config.table(),
+            choices,
+            kernel,
+            told: None,
+            foreign: foreign::Warned::default(),
+            user_chain: user_chain::UserChain::default(),
+        }
     }
 
     /// What was decided for the whole host.
@@ -171,6 +180,7 @@ impl Firewall {
                 nft::apply(socket, ruleset, *ownership)?;
             }
         }
+        self.user_chain.ensure(socket, &view.choices);
         foreign::let_through(socket, &self.table, &view.bridges, &mut self.foreign)?;
         self.told = Some(Told { ruleset, frames, view: view.clone() });
         Ok(())
@@ -236,6 +246,7 @@ impl Firewall {
         Ok(Survey {
             elements,
             judges: others.judges,
+            refusals: others.refusals,
             unowned: *ownership == Ownership::Shared,
             legacy: legacy_filters(),
             ufw: others.ufw,
@@ -251,6 +262,7 @@ impl Firewall {
         for ruleset in [leash::of_frames(&self.table, view), rules::render(&self.table, view)] {
             differences.extend(nft::difference(socket, &ruleset, *ownership)?);
         }
+        differences.extend(self.user_chain.difference(socket, &view.choices)?);
         Ok(differences)
     }
 

@@ -13,8 +13,8 @@ use crate::netlink::{Attributes, Batch, Reply, Socket, attribute, attributes};
 pub(super) const SUBSYSTEM: u16 = 10 << 8;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
-const NEW_TABLE: u16 = SUBSYSTEM;
-const GET_TABLE: u16 = SUBSYSTEM | 1;
+pub(super) const NEW_TABLE: u16 = SUBSYSTEM;
+pub(super) const GET_TABLE: u16 = SUBSYSTEM | 1;
 const DELETE_TABLE: u16 = SUBSYSTEM | 2;
 pub(super) const NEW_CHAIN: u16 = SUBSYSTEM | 3;
 pub(super) const GET_CHAIN: u16 = SUBSYSTEM | 4;
@@ -31,27 +31,27 @@ const GET_GENERATION: u16 = SUBSYSTEM | 16;
 const GENERATION_ID: u16 = 1;
 const BATCH_GENERATION: u16 = 1;
 /// Something was changed since the generation that a transaction is about.
-const ERESTART: i32 = 85;
+pub(super) const ERESTART: i32 = 85;
 /// On a host where somebody changes rules all the time, ours have to come in some day.
-const MOST_RETRIES: usize = 32;
+pub(super) const MOST_RETRIES: usize = 32;
 
 pub(super) const FAMILY_INET: u8 = 1;
 const FAMILY_UNSPEC: u8 = 0;
 
 pub(super) const TABLE_NAME: u16 = 1;
-const TABLE_FLAGS: u16 = 2;
+pub(super) const TABLE_FLAGS: u16 = 2;
 const TABLE_OWNER: u16 = 7;
 const FLAG_OWNER: u32 = 2;
 const FLAG_PERSIST: u32 = 4;
 
 pub(super) const CHAIN_TABLE: u16 = 1;
 pub(super) const CHAIN_NAME: u16 = 3;
-const CHAIN_HOOK: u16 = 4;
+pub(super) const CHAIN_HOOK: u16 = 4;
 pub(super) const CHAIN_POLICY: u16 = 5;
-const CHAIN_TYPE: u16 = 7;
-const HOOK_NUMBER: u16 = 1;
-const HOOK_PRIORITY: u16 = 2;
-const POLICY_ACCEPT: u32 = 1;
+pub(super) const CHAIN_TYPE: u16 = 7;
+pub(super) const HOOK_NUMBER: u16 = 1;
+pub(super) const HOOK_PRIORITY: u16 = 2;
+pub(super) const POLICY_ACCEPT: u32 = 1;
 
 pub(super) const RULE_TABLE: u16 = 1;
 pub(super) const RULE_CHAIN: u16 = 2;
@@ -155,7 +155,7 @@ pub(super) fn apply_after(
 }
 
 /// The number that changes with whatever is changed in this network namespace's tables.
-fn generation(socket: &mut Socket) -> Result<u32> {
+pub(super) fn generation(socket: &mut Socket) -> Result<u32> {
     let mut batch = Batch::new();
     batch.push(GET_GENERATION, 0, &header(FAMILY_UNSPEC, 0), |_| {});
     let objects = only(socket.exchange(batch)?).ok()?;
@@ -267,7 +267,7 @@ pub(super) fn transaction(fill: impl FnOnce(&mut Batch)) -> Batch {
 }
 
 /// The same, refused by the kernel when anything was changed since this generation.
-fn transaction_of(generation: Option<u32>, fill: impl FnOnce(&mut Batch)) -> Batch {
+pub(super) fn transaction_of(generation: Option<u32>, fill: impl FnOnce(&mut Batch)) -> Batch {
     let mut batch = Batch::new();
     batch.push_silent(BATCH_BEGIN, 0, &header(FAMILY_UNSPEC, SUBSYSTEM >> 8), |message| {
         if let Some(generation) = generation {

@@ -24,3 +24,4 @@ mod rate;
 mod recover;
 mod remote;
 mod speed;
+mod user_chain;

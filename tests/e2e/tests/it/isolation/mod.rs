@@ -5,6 +5,7 @@ pub(crate) mod peer;
 mod probe;
 mod reboot;
 pub(crate) mod stage;
+mod user_chain;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
