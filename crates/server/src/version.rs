@@ -136,15 +136,18 @@ pub(crate) fn inspect(container: &mut api::container::Inspect, version: ApiVersi
         ..LegacyNetworkSettings::default()
     });
     if version < V1_45 {
-        // The short ID was an alias; now it is one of the DNS names only.
+        // The short ID and the hostname were aliases; now they are among the DNS names only.
         let short: String = container.id.chars().take(12).collect();
+        let names = [short, container.config.hostname.clone()];
         let user_defined = |name: &str| !matches!(name, "bridge" | "host" | "none" | "default");
         let mut ever_joined =
             networks.iter_mut().filter(|(_, joined)| !joined.network_id.is_empty());
         for (_, endpoint) in ever_joined.by_ref().filter(|(name, _)| user_defined(name)) {
             let aliases = endpoint.aliases.get_or_insert_default();
-            if !aliases.contains(&short) {
-                aliases.push(short.clone());
+            for name in names.iter().filter(|name| !name.is_empty()) {
+                if !aliases.contains(name) {
+                    aliases.push(name.clone());
+                }
             }
         }
     }

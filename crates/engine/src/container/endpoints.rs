@@ -258,6 +258,22 @@ pub(crate) fn connected(
     shown
 }
 
+/// The endpoints as a list of containers shows them: where they are, not what was asked for but an address.
+pub(crate) fn summary(endpoints: &Endpoints) -> Endpoints {
+    let short = |settings: &EndpointSettings| EndpointSettings {
+        ipam_config: settings
+            .ipam_config
+            .as_ref()
+            .map(|ipam| EndpointIpamConfig { link_local_ips: Vec::new(), ..ipam.clone() }),
+        links: None,
+        aliases: None,
+        driver_opts: None,
+        dns_names: None,
+        ..settings.clone()
+    };
+    endpoints.iter().map(|(name, settings)| (name.clone(), Box::new(short(settings)))).collect()
+}
+
 /// Forgets what only a running container has.
 pub(crate) fn disconnected(endpoints: &mut Endpoints) {
     for settings in endpoints.values_mut() {

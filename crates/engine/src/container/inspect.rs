@@ -11,6 +11,7 @@ use stdx::time::Timestamp;
 use stdx::{Error, Result};
 
 use super::Container;
+use super::endpoints;
 use super::health::{self, Health};
 use super::plan;
 use super::record::Record;
@@ -126,7 +127,9 @@ impl Container {
                 network_mode: record.host_config.network_mode.clone(),
                 annotations: record.host_config.annotations.clone(),
             },
-            network_settings: SummaryNetworkSettings { networks: record.endpoints.clone() },
+            network_settings: SummaryNetworkSettings {
+                networks: endpoints::summary(&record.endpoints),
+            },
             mounts: record.mounts.clone(),
             ..Summary::default()
         })

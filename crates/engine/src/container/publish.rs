@@ -3,7 +3,7 @@
 //! A change is announced in the record before it begins: a daemon that dies in it is followed by one that publishes what the
 //! record asks for, and nothing else.
 
-use api::container::{HostConfig, PortMap};
+use api::container::{Config, HostConfig, PortMap};
 use network::{PortRequest, PublishedPort};
 use stdx::Result;
 
@@ -18,19 +18,20 @@ pub(super) struct Republished {
 }
 
 impl Container {
-    /// Changes what `host` asks for, and has it so where the container runs. The gate is held by whoever calls.
+    /// Changes what `config` exposes and `host` asks for, and has it so where the container runs. The gate is held by
+    /// whoever calls.
     pub(super) async fn republish(
         &self,
         record: &Record,
-        host: &mut HostConfig,
+        (config, host): (&mut Config, &mut HostConfig),
         (add, remove): (PortMap, PortMap),
         warnings: &mut Vec<String>,
     ) -> Result<Option<Republished>> {
         if add.is_empty() && remove.is_empty() {
             return Ok(None);
         }
-        plan::rebind(host, &record.config.exposed_ports, add, remove, &record.ports)?;
-        let after = plan::published(&record.config, host, warnings)?.requests;
+        plan::rebind(host, &mut config.exposed_ports, add, remove, &record.ports)?;
+        let after = plan::published(config, host, warnings)?.requests;
         let before = plan::published(&record.config, record.host(), &mut Vec::new())?.requests;
         if !record.state.phase.is_up() || before == after {
             return Ok(None);

@@ -38,7 +38,7 @@ impl Container {
         let mut warnings = plan::discard(&mut body.resources, &support)?;
         // Docker remembers every way to say "no limit" as this one.
         body.resources.pids_limit = body.resources.pids_limit.map(|limit| limit.max(0));
-        let mut host = record.host_config.clone();
+        let (mut config, mut host) = (record.config.clone(), record.host_config.clone());
         // What contradicts itself is wrong, what contradicts the container is a conflict.
         plan::check_alone(&body.resources)?;
         merge(&mut host.resources, &body.resources).context(words)?;
@@ -68,9 +68,12 @@ impl Container {
         reach::check(&plan, record.endpoints.keys(), &self.rooms.networks)?;
         let up = record.state.phase.is_up();
         let ports = (body.publish_add, body.publish_remove);
-        let republished =
-            self.republish(&record, &mut host, ports, &mut warnings).await.context(words)?;
-        let mut next = Record { host_config: host, limits_pending: up, ..Record::clone(&record) };
+        let republished = self
+            .republish(&record, (&mut config, &mut host), ports, &mut warnings)
+            .await
+            .context(words)?;
+        let mut next =
+            Record { config, host_config: host, limits_pending: up, ..Record::clone(&record) };
         if let Some(republished) = &republished {
             next.ports.clone_from(&republished.ports);
         }

@@ -253,6 +253,44 @@ fn refused_in_dockers_words() {
     drop(TcpListener::bind(("0.0.0.0", stolen)).expect("the port is free"));
 }
 
+/// Whoever binds a port says also that somebody listens there, as the command does.
+#[test]
+fn bound_and_not_exposed() {
+    let house = house();
+    let port = port::free();
+    let at = json!([{ "HostIp": "127.0.0.1", "HostPort": port.to_string() }]);
+    let mut body = json!({
+        "Image": "busybox",
+        "Cmd": ["sleep", "86400"],
+        "StopSignal": "KILL",
+        "HostConfig": { "PortBindings": { "80/tcp": at } },
+    });
+    let shown = |name: &str| {
+        let made = house.api("GET", &format!("/containers/{name}/json"), None).json();
+        (made["NetworkSettings"]["Ports"].clone(), made["HostConfig"]["PortBindings"].clone())
+    };
+    for (name, exposed, ports) in [
+        ("hidden", json!({}), json!({})),
+        ("told", json!({ "80/tcp": {} }), json!({ "80/tcp": at })),
+    ] {
+        body["ExposedPorts"] = exposed;
+        let made = house.api("POST", &format!("/containers/create?name={name}"), Some(&body));
+        assert_eq!(made.status, 201, "{}", made.text());
+        house.ok(&["start", name]);
+        assert_eq!(shown(name), (ports, json!({ "80/tcp": at })), "{name}");
+    }
+    house.ok(&["rm", "-f", "told"]);
+    // What is published later is exposed by that.
+    let add = format!("--publish-add=127.0.0.1:{port}:81");
+    let update = house.gantry(&["update", &add, "hidden"]).output().expect("it can be executed");
+    assert!(update.status.success(), "{}", testkit::house::shown(&update));
+    assert_eq!(house.ok(&["port", "hidden"]), format!("81/tcp -> 127.0.0.1:{port}\n"));
+    house.ok(&["restart", "-t", "0", "hidden"]);
+    assert_eq!(house.ok(&["port", "hidden"]), format!("81/tcp -> 127.0.0.1:{port}\n"));
+    house.ok(&["rm", "-f", "hidden"]);
+    house.check();
+}
+
 /// A kernel that has no SCTP says so, and so do we.
 #[test]
 fn a_protocol_that_the_kernel_lacks() {

@@ -19,7 +19,8 @@ pub struct Ports {
 }
 
 impl Ports {
-    /// `all`: what is exposed and not bound is published, too, wherever there is room.
+    /// What is bound and not exposed is looked at, and not published: whoever binds says both. `all`: what is exposed and
+    /// not bound is published, too, wherever there is room.
     pub(super) fn of(exposed: &Set, bindings: Option<&PortMap>, all: Publish) -> Result<Self> {
         let mut ports = Self::default();
         let mut wanted: BTreeMap<String, Vec<&PortBinding>> = BTreeMap::new();
@@ -41,15 +42,16 @@ impl Ports {
             let (protocol, container_port) = parse(&port)?;
             let anywhere =
                 PortRequest { protocol, container_port, host_ip: None, host_ports: None };
-            if bindings.is_empty() && all == Publish::All {
+            let exposed = ports.exposed.contains(&(protocol, container_port));
+            if bindings.is_empty() && exposed && all == Publish::All {
                 ports.requests.push(anywhere.clone());
             }
             for binding in bindings {
-                ports.requests.push(PortRequest {
-                    host_ip: host_ip(&binding.host_ip)?,
-                    host_ports: host_ports(&binding.host_port)?,
-                    ..anywhere.clone()
-                });
+                let (host_ip, host_ports) =
+                    (host_ip(&binding.host_ip)?, host_ports(&binding.host_port)?);
+                if exposed {
+                    ports.requests.push(PortRequest { host_ip, host_ports, ..anywhere.clone() });
+                }
             }
         }
         Ok(ports)
@@ -147,7 +149,7 @@ mod tests {
     fn what_is_asked_for() {
         let list = [("80/tcp", "", "8080"), ("80/tcp", "::1", "8000-8010"), ("53/UDP", "", "")];
         assert_eq!(
-            shown(&["80/tcp", "443"], &list, Publish::Asked),
+            shown(&["80/tcp", "443", "53/udp"], &list, Publish::Asked),
             [
                 "53/udp anywhere",
                 "80/tcp None Some(8080..=8080)",
@@ -158,6 +160,9 @@ mod tests {
             shown(&["80", "443"], &[("80/tcp", "", "8080")], Publish::All),
             ["443/tcp anywhere", "80/tcp None Some(8080..=8080)"]
         );
+        for all in [Publish::Asked, Publish::All] {
+            assert_eq!(shown(&[], &list, all), [""; 0], "nobody says that it listens there");
+        }
     }
 
     #[test]

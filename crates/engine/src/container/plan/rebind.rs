@@ -10,11 +10,11 @@ use stdx::{Error, Result};
 use super::ports::{host_ip, host_ports, port_bindings};
 use super::text::exposed_port;
 
-/// Changes what is asked for in `host`. `bound` is what has become of it, of a container that runs: whoever withdraws a port
+/// Changes what is asked for in `host`; what is published is exposed from then on. `bound` is what has become of it, of a container that runs: whoever withdraws a port
 /// names what he sees.
 pub(crate) fn rebind(
     host: &mut HostConfig,
-    exposed: &Set,
+    exposed: &mut Set,
     add: PortMap,
     remove: PortMap,
     bound: &[PublishedPort],
@@ -43,6 +43,7 @@ pub(crate) fn rebind(
         }
     }
     for (port, places) in port_bindings(add)? {
+        exposed.entry(port.clone()).or_default();
         let there = bindings.entry(port).or_default().get_or_insert_default();
         for place in places.filter(|all| !all.is_empty()).unwrap_or(vec![PortBinding::default()]) {
             if !there.contains(&place) {
@@ -183,7 +184,7 @@ mod tests {
             };
             let exposed = self.exposed.iter().map(|port| ((*port).to_owned(), api::Empty {}));
             let bound: Vec<_> = self.bound.iter().map(|text| bound(text)).collect();
-            let changed = rebind(&mut host, &exposed.collect(), map(add), map(remove), &bound);
+            let changed = rebind(&mut host, &mut exposed.collect(), map(add), map(remove), &bound);
             if let Err(err) = changed {
                 return vec![err.to_string()];
             }

@@ -196,7 +196,7 @@ fn networks(client: &mut Asker, n: u32) {
     let host = json!({"NetworkMode": kept, "PortBindings": {"80/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]}});
     client.container(
         &kept,
-        &json!({"Image": "busybox", "Cmd": ["sleep", "600"], "HostConfig": host}),
+        &json!({"Image": "busybox", "Cmd": ["sleep", "600"], "ExposedPorts": {"80/tcp": {}}, "HostConfig": host}),
     );
     client.of(&kept, "start");
     for verb in ["connect", "disconnect"] {

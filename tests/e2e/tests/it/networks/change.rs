@@ -1,6 +1,6 @@
 //! Connected and disconnected, running and not.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{address, inspect, reaches, said, sleeper};
 use crate::containers::house;
@@ -79,6 +79,56 @@ fn who_leads_out_is_chosen_again() {
     assert_eq!(way(), "10.251.32.1");
     house.ok(&["network", "disconnect", "beta", "web"]);
     assert_eq!(way(), "");
+}
+
+/// Who leads out, by priority, of both families: what happens, the networks left, who leads, and how many routes there are
+/// of IPv4. The rows are those that Docker tests itself by.
+#[test]
+fn priorities_of_both_families() {
+    let house = house();
+    for number in 1..=5 {
+        let v4 = |last: &str| format!("10.251.{}.{last}", 40 + number);
+        let v6 = |last: &str| format!("fd00:251:{number}::{last}");
+        let (subnet, gateway) = (v4("0/24"), v4("1"));
+        let (subnet6, gateway6) = (v6("/64"), v6("1"));
+        let ways = ["--subnet", &subnet, "--gateway", &gateway, "--subnet", &subnet6];
+        let name = format!("net{number}");
+        let last = ["--gateway", &gateway6, "--ipv6", &name];
+        house.ok(&[&["network", "create"], &ways[..], &last].concat());
+    }
+    sleeper(&house, "web", &["--network", "net1"]);
+    let routes = |family: &str| house.ok(&["exec", "web", "ip", family, "route", "show"]);
+    let leads = |when: &str, number: u8, device: &str, count: usize| {
+        for (family, gateway, count) in [
+            ("-4", format!("10.251.{}.1", 40 + number), count + 1),
+            // Of each device its subnet, the link and multicast.
+            ("-6", format!("fd00:251:{number}::1"), 3 * count + 1),
+        ] {
+            let routes = routes(family);
+            let way = format!("default via {gateway} dev {device}");
+            assert!(routes.contains(&way), "{when}: {way}:\n{routes}");
+            assert_eq!(routes.lines().count(), count, "{when}:\n{routes}");
+        }
+    };
+    leads("alone", 1, "eth0", 1);
+    for (network, priority, leader, device, count) in [
+        ("net5", "-100", 1, "eth0", 2),
+        ("net2", "100", 2, "eth2", 3),
+        ("net3", "10", 2, "eth2", 4),
+        ("net4", "10", 2, "eth2", 5),
+    ] {
+        house.ok(&["network", "connect", "--gw-priority", priority, network, "web"]);
+        leads(network, leader, device, count);
+        let told = &inspect(&house, "web")["NetworkSettings"]["Networks"][network]["GwPriority"];
+        assert_eq!(told.to_string(), priority);
+    }
+    for (network, leader, device, count) in
+        [("net2", 3, "eth3", 4), ("net3", 4, "eth4", 3), ("net4", 1, "eth0", 2)]
+    {
+        house.ok(&["network", "disconnect", network, "web"]);
+        leads(&format!("without {network}"), leader, device, count);
+    }
+    house.ok(&["rm", "-f", "web"]);
 }
 
 #[test]
@@ -168,21 +218,25 @@ fn events_tell_of_it() {
 fn older_clients_see_what_they_know() {
     let house = house();
     house.ok(&["network", "create", "net"]);
-    sleeper(&house, "web", &["--network", "net", "--network-alias", "www"]);
+    sleeper(&house, "web", &["--network", "net", "--network-alias", "www", "--hostname", "box"]);
     let at = |version: &str| {
         let answer = house.api("GET", &format!("/{version}/containers/web/json"), None).json();
         answer["NetworkSettings"].clone()
     };
     let short = inspect(&house, "web")["Id"].as_str().expect("an id")[..12].to_owned();
-    assert_eq!(at("v1.44")["Networks"]["net"]["Aliases"], json!(["www", short]));
+    assert_eq!(at("v1.44")["Networks"]["net"]["Aliases"], json!(["www", short, "box"]));
     assert_eq!(at("v1.47")["Networks"]["net"]["Aliases"], json!(["www"]));
     assert_eq!(at("v1.51")["IPAddress"], "");
     assert!(at("v1.52").get("IPAddress").is_none());
+    // A list says where it is, and not by what names.
     let ps = house.api("GET", "/containers/json", None).json();
-    assert_eq!(
-        ps[0]["NetworkSettings"]["Networks"]["net"]["IPAddress"],
-        at("v1.52")["Networks"]["net"]["IPAddress"]
-    );
+    let (listed, whole) =
+        (&ps[0]["NetworkSettings"]["Networks"]["net"], &at("v1.52")["Networks"]["net"]);
+    assert_eq!(listed["IPAddress"], whole["IPAddress"]);
+    for field in ["Aliases", "Links", "DriverOpts", "DNSNames"] {
+        assert_eq!(listed[field], Value::Null, "{field}");
+    }
+    assert!(whole["DNSNames"].is_array(), "{whole}");
     for (version, there) in [("v1.51", false), ("v1.52", true)] {
         let network = house.api("GET", &format!("/{version}/networks/net"), None).json();
         assert_eq!(network.get("Status").is_some(), there, "{version}");

@@ -53,6 +53,7 @@ fn come_and_go(api: &Client, number: u32, stop: &AtomicBool) {
         let body = json!({
             "Image": "busybox",
             "Cmd": ["sleep", "3600"],
+            "ExposedPorts": { "80/tcp": {}, "53/udp": {} },
             "HostConfig": { "NetworkMode": "stay", "PortBindings": { "80/tcp": [{}], "53/udp": [{}] } },
         });
         let steps = [

@@ -108,6 +108,7 @@ fn lives(api: &Client, client: u32, rounds: u32) {
         let body = json!({
             "Image": "busybox",
             "Cmd": ["sleep", "86400"],
+            "ExposedPorts": { "80/tcp": {}, "53/udp": {} },
             "HostConfig": {
                 "NetworkMode": if own { name.as_str() } else { "stay" },
                 "PortBindings": { "80/tcp": [{}], "53/udp": [{ "HostIp": "127.0.0.1" }] },

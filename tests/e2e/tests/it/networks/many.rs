@@ -20,7 +20,8 @@ fn start(house: &House, number: u16) -> Duration {
     let body = json!({
         "Image": "busybox",
         "Cmd": ["sleep", "86400"],
-        "HostConfig": {
+        "ExposedPorts": { "80/tcp": {}, "53/udp": {} },
+            "HostConfig": {
             "NetworkMode": "many",
             "PortBindings": { "80/tcp": port(20_000 + number), "53/udp": port(30_000 + number) },
         },
