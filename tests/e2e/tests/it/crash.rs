@@ -88,7 +88,7 @@ fn f1_thirty_containers_do_not_notice() {
     }
     start(&house, "ended0", json!({"HostConfig": quiet}), "exit 9");
     house.ok(&["wait", "ended0"]);
-    house.ok(&["create", "--name", "created0", "busybox", "true"]);
+    house.ok(&["create", "--restart", "always", "--name", "created0", "busybox", "true"]);
 
     let list = house.api("GET", "/containers/json?all=1", None).json();
     let names: Vec<String> = list
