@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 
 use rustix::net::sockopt::{set_socket_keepalive, set_socket_linger};
 use rustix::net::{
-    AddressFamily, RecvFlags, Shutdown, SocketFlags, SocketType, connect, ipproto, recv, shutdown,
-    socket_with,
+    AddressFamily, RecvAncillaryBuffer, RecvFlags, ReturnFlags, SendFlags, Shutdown, SocketFlags,
+    SocketType, connect, ipproto, recv, recvmsg, send, shutdown, socket_with,
 };
 use rustix::pipe::{PipeFlags, SpliceFlags, pipe_with, splice};
 use sys::datagram::{self, Local};
@@ -34,6 +34,8 @@ const CLIENTS: usize = 4096;
 const TOGETHER: usize = 64;
 /// What one splice moves at most: a pipe's size.
 const PIECE: usize = 64 * 1024;
+/// The longest message that goes on as one: what an SCTP socket sends has to fit its buffer, 208 KiB on most hosts.
+const MESSAGE: usize = 192 * 1024;
 /// Emptied pipes that wait for the next connection.
 const SPARE: usize = 32;
 const OUT_OF_BREATH: Duration = Duration::from_millis(100);
@@ -164,7 +166,7 @@ impl Pipe {
     }
 }
 
-/// SCTP has neither splice nor half an end: messages are copied until one side is done.
+/// SCTP has neither splice nor half an end: messages are copied, each as the one that it is, until one side is done.
 async fn associations(listener: TcpListener, target: SocketAddr) {
     let mut connections = tokio::task::JoinSet::new();
     loop {
@@ -182,7 +184,7 @@ async fn associations(listener: TcpListener, target: SocketAddr) {
     }
 }
 
-async fn relay(mut client: TcpStream, target: SocketAddr) -> io::Result<()> {
+async fn relay(client: TcpStream, target: SocketAddr) -> io::Result<()> {
     let family = match target {
         SocketAddr::V4(_) => AddressFamily::INET,
         SocketAddr::V6(_) => AddressFamily::INET6,
@@ -193,17 +195,44 @@ async fn relay(mut client: TcpStream, target: SocketAddr) -> io::Result<()> {
         Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
         Err(err) => return Err(err.into()),
     }
-    let mut server = TcpStream::from_std(server.into())?;
+    let server = TcpStream::from_std(server.into())?;
     timeout(CONNECTING, server.writable()).await??;
     if let Some(err) = server.take_error()? {
         return Err(err);
     }
-    let (mut from_client, mut to_client) = client.split();
-    let (mut from_server, mut to_server) = server.split();
     tokio::select! {
-        done = tokio::io::copy(&mut from_client, &mut to_server) => done.map(drop),
-        done = tokio::io::copy(&mut from_server, &mut to_client) => done.map(drop),
+        done = messages(&client, &server) => done,
+        done = messages(&server, &client) => done,
     }
+}
+
+/// One direction, to its end.
+async fn messages(from: &TcpStream, to: &TcpStream) -> io::Result<()> {
+    let mut message = vec![0; MESSAGE];
+    loop {
+        let mut held = 0;
+        loop {
+            let rest = &mut message[held..];
+            let (bytes, flags) =
+                from.async_io(Interest::READABLE, || Ok(receive(from, rest)?)).await?;
+            if bytes == 0 {
+                return Ok(());
+            }
+            held += bytes;
+            if flags.contains(ReturnFlags::EOR) || held == message.len() {
+                break;
+            }
+        }
+        to.async_io(Interest::WRITABLE, || Ok(send(to, &message[..held], SendFlags::NOSIGNAL)?))
+            .await?;
+    }
+}
+
+fn receive(from: &TcpStream, into: &mut [u8]) -> rustix::io::Result<(usize, ReturnFlags)> {
+    let mut none = RecvAncillaryBuffer::default();
+    let into = &mut [io::IoSliceMut::new(into)];
+    let received = recvmsg(from, into, &mut none, RecvFlags::empty())?;
+    Ok((received.bytes, received.flags))
 }
 
 /// A client of a datagram port, and which of our addresses it talks to.

@@ -46,6 +46,7 @@ mod resources;
 mod rootless;
 mod run;
 mod runc;
+mod sctp;
 mod sdk;
 mod secrets;
 mod slow_clients;

@@ -291,32 +291,6 @@ fn bound_and_not_exposed() {
     house.check();
 }
 
-/// A kernel that has no SCTP says so, and so do we.
-#[test]
-fn a_protocol_that_the_kernel_lacks() {
-    let sctp = rustix::net::socket(
-        rustix::net::AddressFamily::INET,
-        rustix::net::SocketType::STREAM,
-        Some(rustix::net::ipproto::SCTP),
-    );
-    let house = house();
-    let port = port::free();
-    let publish = format!("127.0.0.1:{port}:80/sctp");
-    if sctp.is_ok() {
-        run_web(&house, "web", &["-p", &publish]);
-        assert_eq!(house.ok(&["port", "web"]), format!("80/sctp -> 127.0.0.1:{port}\n"));
-        return;
-    }
-    let words = refusal(&house, &["-p", &publish]);
-    assert!(
-        words.ends_with(&format!(
-            "failed to create socket for 127.0.0.1:{port}/sctp: protocol not supported"
-        )),
-        "{words}"
-    );
-    house.check();
-}
-
 #[test]
 fn whoever_dies_the_port_lives() {
     let mut house = house();
