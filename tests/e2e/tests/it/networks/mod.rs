@@ -4,6 +4,7 @@ mod change;
 mod compose;
 mod crash;
 mod doors;
+mod ipvlan;
 #[cfg(test)]
 mod lasting;
 mod liars;
