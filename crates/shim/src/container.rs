@@ -24,7 +24,7 @@ use crate::protocol::{
     Status, Target, VERSION, Whom,
 };
 use crate::stdio::{Ends, Part, StdinMode, Stdio};
-use crate::task::{Borrowed, Created, Streams, Task, failure, write_spec};
+use crate::task::{self, Borrowed, Created, Streams, Task, failure, write_spec};
 
 const SIGKILL: i32 = 9;
 
@@ -123,6 +123,7 @@ impl Container {
             stdio.attach(*options, UnixStream::from(stream)).map_err(at(Stage::Create))?;
         }
 
+        let around = task::location(&call).ok().and_then(|group| group.oom_kills_around());
         let mut created = Created::new(&call, Borrowed { userns, netns, trees }, ends)?;
         if let Some(master) = created.terminal.take() {
             stdio.set_master(master).map_err(at(Stage::Create))?;
@@ -131,7 +132,7 @@ impl Container {
             }
         }
         let task = created.start()?;
-        let oom = Oom::of(&task.cgroup);
+        let oom = Oom::of(&task.cgroup, around);
         Ok(Self {
             id: call.id,
             dir: call.dir,
@@ -471,7 +472,10 @@ impl Container {
 
     fn init_ended(&mut self, code: i32) {
         let at = Timestamp::now();
-        self.look_for_oom();
+        // Before anything else: the group may go at any moment.
+        if self.oom.is_last_news(&self.task.cgroup, code) {
+            self.news.push(Event::Oom);
+        }
         self.oom.stop();
         for starting in &self.starting {
             starting.give_up();

@@ -289,7 +289,7 @@ fn owns_mounts(call: &LaunchCall) -> bool {
     own_namespace && call.spec.mounts.iter().all(|mount| !is_bind(mount) || made_for_it(mount))
 }
 
-fn location(call: &LaunchCall) -> Result<cgroup::Location> {
+pub(crate) fn location(call: &LaunchCall) -> Result<cgroup::Location> {
     let path = call.spec.linux.as_ref().map_or("", |linux| linux.cgroups_path.as_str());
     cgroup::Location::granted(call.cgroup_driver, path, &call.id)
 }

@@ -334,13 +334,19 @@ impl Handle {
         }
     }
 
-    /// How many processes of the container have been killed because it was out of memory.
-    pub fn oom_kills(&self) -> Result<u64> {
+    /// How many processes of the container have been killed because it was out of memory. Nothing where nobody counts, or
+    /// not any more: systemd removes a scope as soon as nobody is in it.
+    pub fn oom_kills(&self) -> Result<Option<u64>> {
         match (self.controller("memory"), &self.unified) {
             (Some(dir), _) => oom::kills(dir, "memory.oom_control"),
-            (None, Some(dir)) if dir.has("memory.events") => oom::kills(dir, "memory.events"),
-            _ => Ok(0),
+            (None, Some(dir)) => oom::kills(dir, "memory.events"),
+            _ => Ok(None),
         }
+    }
+
+    /// How many in all the groups with the same parent: [`Location::oom_kills_around`].
+    pub fn oom_kills_around(&self) -> Option<u64> {
+        self.location.oom_kills_around()
     }
 
     /// Gives the v2 group to a user who may then make groups of his own in it (a container with its own user and cgroup

@@ -5,9 +5,9 @@ use std::path::{Component, Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use stdx::{Context, Error, Kind, Result};
 
-use super::Mode;
 use super::host::{Hierarchy, Host, host};
 use super::systemd::{self, Unit};
+use super::{Mode, oom};
 use crate::userns::in_initial_user_namespace;
 
 /// Who makes containers' groups, and removes them.
@@ -159,6 +159,13 @@ impl Location {
     /// The directory of v2, on hybrid hosts too.
     pub fn unified(&self) -> Option<&Place> {
         self.unified.as_ref()
+    }
+
+    /// How many processes have been killed for want of memory in all the groups with the same parent, which v2 counts and
+    /// which outlives this one. Nothing on v1, and where there is no parent.
+    pub fn oom_kills_around(&self) -> Option<u64> {
+        let unified = self.unified.as_ref().filter(|_| self.v1.is_empty())?;
+        oom::kills_around(&unified.full_path())
     }
 
     pub(super) fn mode(&self) -> Mode {

@@ -1,6 +1,7 @@
 //! Out of memory: who is told, and how often it has killed.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 
 use rustix::event::EventfdFlags;
 use rustix::fs::{OFlags, inotify};
@@ -29,22 +30,38 @@ pub(super) fn watch_v2(dir: &Dir) -> Result<OwnedFd> {
     Ok(notify)
 }
 
-/// Reads the watch empty, so that the next event can be waited for.
-pub fn forget(watch: impl AsFd) {
-    let mut buffer = [0u8; 4096];
+/// Reads the watch empty, so that the next event can be waited for. How many there were, on v1: v2 tells of a file that is
+/// modified for whatever reason, which counts as none.
+pub fn forget(watch: impl AsFd) -> u64 {
+    const OF_EVENTFD: usize = size_of::<u64>();
+    let mut buffer = [0; 4096];
+    let mut events = 0;
     // An eventfd is empty after one read, an inotify after a few; either says EAGAIN then.
-    while rustix::io::read(&watch, &mut buffer).is_ok_and(|count| count > 0) {}
+    while let Ok(count) = rustix::io::read(&watch, &mut buffer)
+        && count > 0
+    {
+        if let (OF_EVENTFD, Some(number)) = (count, buffer.first_chunk()) {
+            events += u64::from_ne_bytes(*number);
+        }
+    }
+    events
 }
 
-/// `oom_kill N` of the file. A group that is gone has been asked too late: zero.
-pub(super) fn kills(dir: &Dir, file: &str) -> Result<u64> {
+/// `oom_kill N` of the file. Nothing where it is not: the files of a group that is removed go before the group.
+pub(super) fn kills(dir: &Dir, file: &str) -> Result<Option<u64>> {
     match dir.try_read(file) {
-        Ok(text) => Ok(count(&text)),
-        Err(error) if is_gone(&error) => Ok(0),
+        Ok(text) => Ok(Some(count(&text))),
+        Err(error) if is_gone(&error) => Ok(None),
         Err(error) => {
             Err(error).context(|| format!("cannot read {file} of {}", dir.path().display()))
         }
     }
+}
+
+/// The same of all groups with the same parent, where the kernel counts what happens below: v2's.
+pub(super) fn kills_around(group: &Path) -> Option<u64> {
+    let above = group.parent()?.join("memory.events");
+    std::fs::read_to_string(above).ok().map(|text| count(&text))
 }
 
 fn count(text: &str) -> u64 {

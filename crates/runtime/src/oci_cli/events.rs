@@ -35,7 +35,7 @@ pub(super) fn run(global: &Global, flags: &Flags) -> Result<u8> {
         return Ok(0);
     }
     let oom = cgroup.oom_watch()?;
-    let mut kills = cgroup.oom_kills()?;
+    let mut kills = cgroup.oom_kills()?.unwrap_or(0);
     let mut next = Instant::now();
     loop {
         let left = next.saturating_duration_since(Instant::now());
@@ -56,7 +56,7 @@ pub(super) fn run(global: &Global, flags: &Flags) -> Result<u8> {
         }
         if heard {
             crate::cgroup::forget_oom(oom.as_fd());
-            let now = cgroup.oom_kills()?;
+            let now = cgroup.oom_kills()?.unwrap_or(kills);
             if now > kills {
                 kills = now;
                 tell(&container, "oom", None)?;

@@ -84,6 +84,24 @@ fn a_container_is_a_scope() {
     assert_eq!(shows(&scope, "LoadState,ActiveState"), "LoadState=not-found\nActiveState=inactive");
 }
 
+/// systemd removes a scope as soon as nobody is in it, with what the kernel has counted there.
+#[test]
+fn who_was_out_of_memory_is_known_when_the_scope_is_gone() {
+    let Some(house) = house_of_systemds() else { return };
+    let run = ["run", "--network", "none", "--memory", "16m", "--memory-swap", "16m"];
+    for number in 0..5 {
+        let name = format!("hog{number}");
+        let hog = [&run[..], &["--name", &name, "busybox", "tail", "/dev/zero"]].concat();
+        assert_eq!(house.docker(&hog).status().expect("docker can be executed").code(), Some(137));
+        let state = "{{.State.OOMKilled}} {{.State.ExitCode}}";
+        assert_eq!(house.ok(&["inspect", "-f", state, &name]), "true 137\n");
+    }
+    house.ok(&["run", "-d", "--name", "one", "--network", "none", "busybox", "sleep", "600"]);
+    house.ok(&["kill", "one"]);
+    house.ok(&["wait", "one"]);
+    assert_eq!(house.ok(&["inspect", "-f", "{{.State.OOMKilled}}", "one"]), "false\n");
+}
+
 #[test]
 fn one_process_may_be_all() {
     let Some(house) = house_of_systemds() else { return };
