@@ -110,6 +110,8 @@ impl NetworkConfig {
             (None, Bridge::Ours(bridge) | Bridge::Existing(bridge)) if bridge != DEFAULT_BRIDGE => {
                 format!("gantry-{bridge}")
             }
+            // Beside a daemon that has the default bridge.
+            (None, Bridge::Disabled) => "gantry-none".to_owned(),
             (None, _) => "gantry".to_owned(),
         }
     }

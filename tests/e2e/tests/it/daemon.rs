@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::json;
-use testkit::House;
 use testkit::house::shown;
+use testkit::{House, Netns};
 
 use crate::containers::{house, house_with};
 
@@ -280,7 +280,10 @@ fn what_it_was_told_of_networks_is_told() {
 
 #[test]
 fn without_a_default_bridge_containers_are_alone() {
-    let house = house_with(&["--bridge", "none"]);
+    // Where no other daemon has a table of no bridge's.
+    let netns = Netns::new();
+    let house = House::within_with(&netns, &["--bridge", "none"]);
+    house.load(&testkit::TestImage::busybox().docker_archive(&["busybox:latest"]));
     for flags in [&[][..], &["--network", "bridge"]] {
         let args = [&["run", "--rm"][..], flags, &["busybox", "ls", "/sys/class/net"]].concat();
         assert_eq!(house.ok(&args), "lo\n", "{flags:?}");
