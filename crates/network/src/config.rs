@@ -193,7 +193,7 @@ mod tests {
         let table = |bridge| NetworkConfig { bridge, ..NetworkConfig::default() }.table();
         assert_eq!(table(Bridge::default()), "gantry");
         assert_eq!(table(Bridge::Ours("test7".to_owned())), "gantry-test7");
-        assert_eq!(table(Bridge::Disabled), "gantry");
+        assert_eq!(table(Bridge::Disabled), "gantry-none");
         let named = NetworkConfig { table: Some("mine".to_owned()), ..NetworkConfig::default() };
         assert_eq!(named.table(), "mine");
     }

@@ -109,23 +109,46 @@ impl Device {
         Ok(vec![Self { node, access: plan.access.clone() }])
     }
 
-    /// `--device /dev/snd`: every node below it.
+    /// `--privileged` sees the host's. Those of terminals are made fresh in any case.
+    pub fn all() -> Result<Vec<Self>> {
+        let dev = || "/dev".to_owned();
+        let plan = DevicePlan { host: dev(), container: dev(), access: "rwm".to_owned() };
+        let mut all = Self::tree(&plan)?;
+        all.retain(|device| {
+            !["/dev/console", "/dev/ptmx"].map(Path::new).contains(&&*device.node.path)
+        });
+        Ok(all)
+    }
+
+    /// `--device /dev/snd`: every node below it that is still there when it is looked at. What is no place for devices is
+    /// left out, as by Docker: whatever is in the host's shared memory comes and goes.
     fn tree(plan: &DevicePlan) -> Result<Vec<Self>> {
+        const ELSEWHERE: [&str; 7] = ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"];
         let mut found = Vec::new();
         let mut entries: Vec<_> = std::fs::read_dir(&plan.host)?.collect::<std::io::Result<_>>()?;
         entries.sort_by_key(std::fs::DirEntry::file_name);
         for entry in entries {
             let name = entry.file_name();
-            let Some(name) = name.to_str() else { continue };
+            let Some(name) = name.to_str().filter(|name| !ELSEWHERE.contains(name)) else {
+                continue;
+            };
             let below = DevicePlan {
                 host: format!("{}/{name}", plan.host),
                 container: format!("{}/{name}", plan.container),
                 access: plan.access.clone(),
             };
-            let file_type = entry.file_type()?;
             use std::os::unix::fs::FileTypeExt;
-            if file_type.is_dir() || file_type.is_char_device() || file_type.is_block_device() {
-                found.extend(Self::stat(&below)?);
+            let kind = entry.file_type();
+            let devices = match kind {
+                Ok(kind) if kind.is_dir() => Self::tree(&below),
+                Ok(kind) if kind.is_char_device() || kind.is_block_device() => Self::stat(&below),
+                Ok(_) => continue,
+                Err(err) => Err(err.into()),
+            };
+            match devices {
+                Ok(devices) => found.extend(devices),
+                Err(_) if !Path::new(&below.host).exists() => {}
+                Err(err) => return Err(err),
             }
         }
         Ok(found)
@@ -165,11 +188,7 @@ pub fn spec(plan: &Plan, around: &Surroundings) -> Spec {
         cgroups_path: around.cgroups_path.clone(),
         namespaces: namespaces(plan, around),
         resources: Some(resources(plan, around)),
-        devices: if plan.privileged {
-            host_devices()
-        } else {
-            around.devices.iter().map(|d| d.node.clone()).collect()
-        },
+        devices: around.devices.iter().map(|device| device.node.clone()).collect(),
         sysctl: sysctls(plan, around),
         uid_mappings: around.ids.as_ref().map(|ids| ids.uids.clone()).unwrap_or_default(),
         gid_mappings: around.ids.as_ref().map(|ids| ids.gids.clone()).unwrap_or_default(),
@@ -484,22 +503,6 @@ fn resources(plan: &Plan, around: &Surroundings) -> Resources {
     resources
 }
 
-/// `--privileged` sees the host's devices. Ours of terminals and shared memory are made fresh in any case.
-fn host_devices() -> Vec<oci::runtime::Device> {
-    let plan = DevicePlan {
-        host: "/dev".to_owned(),
-        container: "/dev".to_owned(),
-        access: "rwm".to_owned(),
-    };
-    let ours = ["/dev/pts", "/dev/shm", "/dev/mqueue", "/dev/console", "/dev/ptmx", "/dev/fd"];
-    Device::stat(&plan)
-        .unwrap_or_default()
-        .into_iter()
-        .map(|device| device.node)
-        .filter(|node| !ours.iter().any(|own| node.path.starts_with(own)))
-        .collect()
-}
-
 /// One more process in a running container.
 pub fn exec(plan: &Plan, around_hostname: &str, wanted: &CreateBody) -> Process {
     let mut env = environment(plan, around_hostname);
@@ -562,5 +565,33 @@ mod tests {
             ids: MountIds::Host,
         };
         assert_eq!(user_mount(&wanted).options, ["nosuid", "nodev", "size=64k"]);
+    }
+
+    #[test]
+    fn what_vanishes_while_devices_are_looked_for_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::create_dir_all(at("shm/of/somebody")).unwrap();
+        std::fs::create_dir(at("net")).unwrap();
+        let text = |path: PathBuf| path.to_str().unwrap().to_owned();
+        let plan = DevicePlan {
+            host: text(dir.path().to_owned()),
+            container: "/dev".to_owned(),
+            access: "rwm".to_owned(),
+        };
+        let looked = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !looked.load(std::sync::atomic::Ordering::Relaxed) {
+                    std::fs::create_dir(at("comes")).unwrap();
+                    std::fs::remove_dir(at("comes")).unwrap();
+                }
+            });
+            let found: Vec<_> = (0..2000).map(|_| Device::tree(&plan)).collect();
+            looked.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert!(found.iter().all(Result::is_ok), "{:?}", found.iter().find(|one| one.is_err()));
+        });
+        std::fs::remove_dir(at("shm/of/somebody")).unwrap();
+        assert!(Device::stat(&DevicePlan { host: text(at("none")), ..plan }).is_err());
     }
 }

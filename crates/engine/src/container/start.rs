@@ -159,7 +159,11 @@ impl Container {
         make_dir(&data_dir, 0o710)?;
         let dir = rooms.exec_dir(&record.id);
         make_dir(&dir, 0o700)?;
-        let devices = plan.devices.iter().map(spec::Device::stat).collect::<Result<Vec<_>>>()?;
+        let mut devices =
+            plan.devices.iter().map(spec::Device::stat).collect::<Result<Vec<_>>>()?;
+        if plan.privileged {
+            devices = vec![spec::Device::all()?];
+        }
         let joined = self.resolve_joins(&plan)?;
         let mut plan = self.with_identity_of_others(plan)?;
         let linked = self.linked(record)?;
