@@ -37,9 +37,13 @@ fn listen_at(at: SocketAddr) -> OwnedFd {
 }
 
 /// Sends messages of several sizes, each of which comes back as one; answers whom the server has seen.
-fn talk(listener: &OwnedFd, (who, client): (&str, &File), to: SocketAddr) -> IpAddr {
+fn talk(
+    listener: &OwnedFd,
+    (who, client): (&str, &File),
+    to: SocketAddr,
+    sizes: [usize; 4],
+) -> IpAddr {
     let family = if to.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let sizes = [5, 1, 40_000, 3];
     let server = || -> io::Result<IpAddr> {
         let accepted = accept(listener)?;
         let mut buffer = vec![0; 1 << 17];
@@ -92,7 +96,6 @@ fn a_kernel_without_it() {
 }
 
 #[test]
-#[ignore = "with a firewall, where the kernel translates, one of them waits in vain: not understood yet"]
 fn whoever_asks_is_answered() {
     if sctp(AddressFamily::INET).is_err() {
         return;
@@ -124,20 +127,29 @@ fn whoever_asks_is_answered() {
     let sibling = File::open(format!("/proc/{}/ns/net", pid(&house, "other"))).expect("it runs");
     let (here, beyond) = (("the host", &host), ("a neighbour", &neighbour));
     let sibling = ("a sibling", &sibling);
-    let seen =
-        |client: (&str, &File), to: &str| talk(&listener, client, to.parse().expect("an address"));
+    let seen = |client: (&str, &File), to: &str| {
+        talk(&listener, client, to.parse().expect("an address"), [5, 1, 40_000, 3])
+    };
+    let translated = firewall().is_empty();
 
     let stranger = seen(beyond, "192.0.2.1:8080").to_string();
     // Where nothing is translated, all is carried.
-    let expected = if firewall().is_empty() { "192.0.2.2" } else { &house.gateway() };
+    let expected = if translated { "192.0.2.2" } else { &house.gateway() };
     assert_eq!(stranger, expected);
-    for to in ["127.0.0.1:8080", "192.0.2.1:8080", "[::1]:8080"] {
+    for to in ["127.0.0.1:8080", "[::1]:8080"] {
         let from = seen(here, to).to_string();
         assert_eq!(from, house.gateway(), "{to}: never a loopback address");
     }
+    // The way to one's own address takes packets of 64 KiB, and the bridge behind the translation does not: SCTP, unlike
+    // TCP, is not told by its peer, and sends what is too large again and again.
+    let small = [5, 1, 1000, 3];
+    let own = talk(&listener, here, "192.0.2.1:8080".parse().expect("an address"), small);
+    let expected = if translated { "192.0.2.1" } else { &house.gateway() };
+    assert_eq!(own.to_string(), expected);
     seen(beyond, "[2001:db8::1]:8080");
     // A host with several addresses answers from the one that is nearest, which who asked another does not believe.
-    let near = if firewall().is_empty() { "192.0.2.1" } else { &house.gateway() };
+    let gateway = house.gateway();
+    let near = if translated { "192.0.2.1" } else { &gateway };
     seen(sibling, &format!("{near}:8080"));
 
     house.kill();
