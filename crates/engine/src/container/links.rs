@@ -166,7 +166,7 @@ impl Containers {
         let Some((parent, alias)) = name.rsplit_once('/').filter(|(parent, _)| !parent.is_empty())
         else {
             self.find(&name[1..])?;
-            return Err(Error::internal(
+            return Err(Error::conflict(
                 "Conflict, cannot remove the default link name of the container",
             ));
         };
