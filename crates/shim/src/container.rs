@@ -23,7 +23,7 @@ use crate::protocol::{
     AttachOptions, Event, ExecExit, ExecReply, Failure, LaunchCall, Request, Size, Stage, State,
     Status, Target, VERSION, Whom,
 };
-use crate::stdio::{Ends, Part, StdinMode, Stdio};
+use crate::stdio::{Ends, Owed, Part, StdinMode, Stdio};
 use crate::task::{self, Borrowed, Created, Streams, Task, failure, write_spec};
 
 const SIGKILL: i32 = 9;
@@ -120,8 +120,10 @@ impl Container {
         };
         let (mut stdio, ends) = streams(call.tty, mode).map_err(at(Stage::Create))?;
         for (options, stream) in call.attach.iter().zip(streams_to_attach) {
-            stdio.attach(*options, UnixStream::from(stream)).map_err(at(Stage::Create))?;
+            let stream = UnixStream::from(stream);
+            stdio.attach(*options, stream, Owed::All).map_err(at(Stage::Create))?;
         }
+        stdio.wait_not_for_ever();
 
         let around = task::location(&call).ok().and_then(|group| group.oom_kills_around());
         let mut created = Created::new(&call, Borrowed { userns, netns, trees }, ends)?;
@@ -319,7 +321,7 @@ impl Container {
         if matches!(self.phase, Phase::Recorded { .. } | Phase::Unrecorded { .. }) {
             return Err(Error::conflict(format!("container {} is not running", self.id)));
         }
-        self.stdio.attach(options, stream)
+        self.stdio.attach(options, stream, Owed::WhatItTakes)
     }
 
     /// Begins an exec; its answer comes later.
@@ -356,7 +358,7 @@ impl Container {
         };
         let (mut stdio, ends) = streams(matches!(terminal, Terminal::Yes(_)), mode)?;
         if let Some((options, stream)) = client {
-            stdio.attach(options, stream)?;
+            stdio.attach(options, stream, Owed::All)?;
         }
         let mut process = process.clone();
         if let Terminal::Yes(Some(Size { rows, columns })) = terminal {
@@ -487,6 +489,7 @@ impl Container {
             self.paused = false;
         }
         let exit = Exit { code, at, oom_killed: self.oom.seen(), reason: None };
+        self.stdio.wait_no_more();
         self.phase = Phase::Draining { exit, until: Instant::now() + exec::DRAIN };
     }
 
@@ -558,7 +561,7 @@ impl Container {
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let own = match &self.phase {
-            Phase::Running => None,
+            Phase::Running => self.stdio.next_release(),
             Phase::Draining { until, .. } => Some(*until),
             Phase::Unrecorded { again, .. } => Some(*again),
             Phase::Recorded { .. } => self.stdio.next_deadline(),

@@ -69,6 +69,7 @@ impl Exec {
     }
 
     pub(crate) fn exited(&mut self, code: i32, at: Timestamp) -> ExecExit {
+        self.stdio.wait_no_more();
         self.phase = Phase::Draining(Instant::now() + DRAIN);
         ExecExit { id: self.id.clone(), code, at, overdue: self.overdue }
     }

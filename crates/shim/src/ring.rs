@@ -1,4 +1,5 @@
-//! What one attached client has not taken yet: at most 1 MiB, in Docker's wire format.
+//! What one attached client has not taken yet, in Docker's wire format: 1 MiB, before whoever is waited for is waited for, or
+//! the others have lost their stream.
 //!
 //! A client that falls further behind loses its stream, not the container its pipe: it gets what was queued, then a
 //! sentence saying how much it missed, then the end.
@@ -27,16 +28,33 @@ pub(crate) struct Ring {
     over: bool,
 }
 
+/// What comes after it is full and before whoever speaks has stopped: what is in the pipes.
+const REST: usize = 512 << 10;
+
 impl Ring {
     pub(crate) fn new(framing: Framing) -> Self {
         Self { framing, queue: VecDeque::new(), lost: 0, over: false }
     }
 
+    /// A read more, and something would be lost.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.over && self.lost == 0 && self.queue.len() >= LIMIT
+    }
+
+    /// As [`push`](Self::push) for one who is waited for when it is full.
+    pub(crate) fn push_owed(&mut self, stream: Stream, bytes: &[u8]) {
+        self.push_within(stream, bytes, LIMIT + REST);
+    }
+
     pub(crate) fn push(&mut self, stream: Stream, bytes: &[u8]) {
+        self.push_within(stream, bytes, LIMIT);
+    }
+
+    fn push_within(&mut self, stream: Stream, bytes: &[u8], limit: usize) {
         if self.over || bytes.is_empty() {
             return;
         }
-        if self.lost > 0 || self.queue.len() + bytes.len() + 8 > LIMIT {
+        if self.lost > 0 || self.queue.len() + bytes.len() + 8 > limit {
             self.lost += bytes.len() as u64;
             return;
         }
@@ -143,6 +161,23 @@ mod tests {
         ring.end();
         let bytes = taken(&mut ring);
         assert!(bytes.ends_with(b"\x02\0\0\0\0\0\0\x16overrun: 3 bytes lost\n"));
+        assert!(ring.is_done());
+    }
+
+    #[test]
+    fn who_is_owed_all_loses_nothing_before_he_is_waited_for() {
+        let mut ring = Ring::new(Framing::Raw);
+        let piece = [0; 64 << 10];
+        let mut pieces = 0;
+        while !ring.is_full() {
+            ring.push_owed(Stream::Stdout, &piece);
+            pieces += 1;
+        }
+        // What two pipes hold may still come.
+        ring.push_owed(Stream::Stdout, &piece);
+        ring.push_owed(Stream::Stderr, &piece);
+        ring.end();
+        assert_eq!(taken(&mut ring).len(), (pieces + 2) * piece.len());
         assert!(ring.is_done());
     }
 }

@@ -1,7 +1,8 @@
 //! One process's standard streams, and the clients attached to them.
 //!
-//! What must stay true: output is read as fast as it comes, whatever clients do; stdin is read from clients only as fast
-//! as the process takes it.
+//! What must stay true: output is read as fast as it comes, whatever those do who come to look on; whoever has the process
+//! run (`run`, `exec`) gets all of it, and is waited for as by a pipe. Stdin is read from clients only as fast as the
+//! process takes it.
 
 use std::fmt;
 use std::io::{self, IoSlice};
@@ -27,7 +28,7 @@ use crate::tty;
 pub(crate) const SCRATCH: usize = 64 * 1024;
 /// Reads of one stream before the others have their turn.
 const TURN: usize = 4;
-/// A client of something that has ended may be slow, but must move.
+/// A client that a container's output waits for, or one of something that has ended, may be slow, but must move.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Clients of one process. The ring of each may hold 1 MiB.
 const MOST_CLIENTS: usize = 128;
@@ -50,6 +51,19 @@ pub(crate) struct Stdio {
     stdin: Stdin,
     outputs: Vec<Output>,
     clients: Vec<Attached>,
+    /// The process lives, and can be made to wait.
+    waits: bool,
+    /// For one who takes nothing: not longer.
+    stall: Option<Duration>,
+}
+
+/// Whether a client sees all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owed {
+    /// The process waits for it.
+    All,
+    /// It is there to look on.
+    WhatItTakes,
 }
 
 /// A part of [`Stdio`] that `poll` watches.
@@ -105,7 +119,8 @@ impl Stdio {
             set_nonblocking(fd)?;
         }
         let stdin = Stdin { fd: stdin, ..Stdin::default() };
-        Ok(Self { framing, mode, stdin, outputs: Vec::new(), clients: Vec::new() })
+        let (outputs, clients) = (Vec::new(), Vec::new());
+        Ok(Self { framing, mode, stdin, outputs, clients, waits: true, stall: None })
     }
 
     fn add_output(&mut self, stream: Stream, fd: Rc<OwnedFd>) -> Result<()> {
@@ -114,7 +129,37 @@ impl Stdio {
         Ok(())
     }
 
-    pub(crate) fn attach(&mut self, options: AttachOptions, stream: UnixStream) -> Result<()> {
+    /// Nobody holds it up for longer than others can bear: a container's log is waiting, too.
+    pub(crate) fn wait_not_for_ever(&mut self) {
+        self.stall = Some(PATIENCE);
+    }
+
+    /// The process has ended: what it has left is read, whoever takes it.
+    pub(crate) fn wait_no_more(&mut self) {
+        self.waits = false;
+    }
+
+    /// Somebody who is owed all of it has enough for now.
+    fn holds(&self) -> bool {
+        self.waits && self.clients.iter().any(|client| client.holds(self.stall))
+    }
+
+    /// When somebody will have held it up for too long.
+    pub(crate) fn next_release(&self) -> Option<Instant> {
+        let stall = self.stall.filter(|_| self.waits)?;
+        self.clients
+            .iter()
+            .filter(|client| client.holds(Some(stall)))
+            .map(|one| one.moved + stall)
+            .min()
+    }
+
+    pub(crate) fn attach(
+        &mut self,
+        options: AttachOptions,
+        stream: UnixStream,
+        owed: Owed,
+    ) -> Result<()> {
         if self.clients.len() >= MOST_CLIENTS {
             return Err(Error::conflict(format!("{MOST_CLIENTS} clients are attached already")));
         }
@@ -131,6 +176,7 @@ impl Stdio {
             reading,
             gone: false,
             moved: Instant::now(),
+            owed,
         });
         Ok(())
     }
@@ -152,7 +198,8 @@ impl Stdio {
         if let (Some(fd), false) = (&self.stdin.fd, self.stdin.pending.is_empty()) {
             add(Part::Stdin, fd.as_fd(), PollFlags::OUT);
         }
-        for (index, output) in self.outputs.iter().enumerate() {
+        let outputs = if self.holds() { &[][..] } else { &self.outputs };
+        for (index, output) in outputs.iter().enumerate() {
             if let Some(fd) = &output.fd {
                 add(Part::Output(index), fd.as_fd(), PollFlags::IN);
             }
@@ -186,8 +233,11 @@ impl Stdio {
     }
 
     fn read_output(&mut self, index: usize, scratch: &mut Vec<u8>, log: &mut Log) {
-        let Some(output) = self.outputs.get_mut(index) else { return };
         for _ in 0..TURN {
+            if self.holds() {
+                return;
+            }
+            let Some(output) = self.outputs.get_mut(index) else { return };
             let Some(fd) = &output.fd else { return };
             // Not filled before: most containers say little, and what is never touched costs no page.
             scratch.clear();
@@ -403,8 +453,9 @@ struct Attached {
     reading: bool,
     /// It has closed its receiving half too.
     gone: bool,
-    /// When it last took or sent something.
+    /// When it last took or sent something, or was first given something to take.
     moved: Instant,
+    owed: Owed,
 }
 
 impl Attached {
@@ -413,9 +464,22 @@ impl Attached {
             Stream::Stderr => self.options.stderr,
             Stream::Stdin | Stream::Stdout => self.options.stdout,
         };
-        if wanted && !self.gone {
-            self.ring.push(stream, bytes);
+        if !wanted || self.gone {
+            return;
         }
+        if self.ring.is_empty() {
+            self.moved = Instant::now();
+        }
+        match self.owed {
+            Owed::All => self.ring.push_owed(stream, bytes),
+            Owed::WhatItTakes => self.ring.push(stream, bytes),
+        }
+    }
+
+    /// Whether the process waits for it, unless it has taken nothing for so long.
+    fn holds(&self, stall: Option<Duration>) -> bool {
+        let patient = || stall.is_none_or(|stall| self.moved.elapsed() < stall);
+        self.owed == Owed::All && !self.gone && self.ring.is_full() && patient()
     }
 
     fn flush(&mut self) {

@@ -144,6 +144,32 @@ fn l4_full_size() {
     assert!(held <= free / 0.95, "{free} s alone, {held} s with 64 clients that stand still");
 }
 
+/// As in any pipe: `docker exec db dump | gzip`.
+#[test]
+fn who_has_it_run_gets_all_of_it() {
+    let house = house();
+    house.ok(&["run", "-d", "--name", "ca", "--network", "none", "busybox", "sleep", "600"]);
+    let runs: [&[&str]; 2] = [&["run", "--rm", "--network", "none", "busybox"], &["exec", "ca"]];
+    for run in runs {
+        let mut child = house
+            .docker(&[run, &["head", "-c", "64m", "/dev/zero"]].concat())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("docker");
+        let mut output = child.stdout.take().expect("a pipe");
+        // Slower than whoever speaks.
+        let (mut all, mut piece) = (0, [0; 512]);
+        loop {
+            match output.read(&mut piece).expect("a pipe") {
+                0 => break,
+                count => all += count,
+            }
+        }
+        assert_eq!((all, child.wait().expect("it ends").code()), (64 << 20, Some(0)), "{run:?}");
+    }
+    house.ok(&["rm", "-f", "ca"]);
+}
+
 #[test]
 fn the_end_of_input_is_not_the_end_of_output() {
     let house = house();
