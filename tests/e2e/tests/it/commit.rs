@@ -130,32 +130,32 @@ fn status(house: &House, name: &str) -> String {
 #[test]
 fn a_running_container_is_paused_meanwhile() {
     let house = house();
-    house.ok(&["run", "-d", "--name", "ca", "--network", "none", "busybox", "sleep", "1000"]);
-    house.ok(&["exec", "ca", "sh", "-c", "echo word > /word"]);
+    house.ok(&["run", "-d", "--name", "told", "--network", "none", "busybox", "sleep", "1000"]);
+    house.ok(&["exec", "told", "sh", "-c", "echo word > /word"]);
     let actions = || {
         let now = house.ok(&["system", "info", "-f", "{{.SystemTime}}"]);
         let told = ["events", "--since", "0", "--until", now.trim(), "--format", "{{.Action}}"];
-        house.ok(&[&told[..], &["--filter", "container=ca"]].concat())
+        house.ok(&[&told[..], &["--filter", "container=told"]].concat())
     };
-    house.ok(&["commit", "-m", "words", "ca", "live"]);
+    house.ok(&["commit", "-m", "words", "told", "live"]);
     assert!(actions().ends_with("pause\ncommit\nunpause\n"), "{}", actions());
-    assert_eq!(status(&house, "ca"), "running");
-    house.ok(&["commit", "--pause=false", "ca", "live"]);
+    assert_eq!(status(&house, "told"), "running");
+    house.ok(&["commit", "--pause=false", "told", "live"]);
     assert!(actions().ends_with("unpause\ncommit\n"), "{}", actions());
     // One that is paused already stays so.
-    house.ok(&["pause", "ca"]);
-    house.ok(&["commit", "ca", "live"]);
-    assert_eq!(status(&house, "ca"), "paused");
-    house.ok(&["unpause", "ca"]);
+    house.ok(&["pause", "told"]);
+    house.ok(&["commit", "told", "live"]);
+    assert_eq!(status(&house, "told"), "paused");
+    house.ok(&["unpause", "told"]);
     assert_eq!(house.ok(&["run", "--rm", "--network", "none", "live", "cat", "/word"]), "word\n");
 
     // With a configuration of its own, as other clients send one.
     let body = json!({"Cmd": ["cat", "/word"], "Env": ["Q=1"]});
-    let answer = house.api("POST", "/commit?container=ca&repo=own&comment=c", Some(&body));
+    let answer = house.api("POST", "/commit?container=told&repo=own&comment=c", Some(&body));
     assert_eq!(answer.status, 201, "{}", answer.text());
     assert_eq!(house.ok(&["run", "--rm", "--network", "none", "own"]), "word\n");
     for (query, status) in
-        [("", 400), ("container=nobody", 404), ("container=ca&repo=a&tag=no%2F", 400)]
+        [("", 400), ("container=nobody", 404), ("container=told&repo=a&tag=no%2F", 400)]
     {
         assert_eq!(house.api("POST", &format!("/commit?{query}"), None).status, status, "{query}");
     }

@@ -274,7 +274,7 @@ fn removal_on_exit_waits_for_nobody() {
 #[test]
 fn events_are_told_in_order() {
     let house = house();
-    house.ok(&["run", "--rm", "--name", "ca", "--network", "none", "busybox", "true"]);
+    house.ok(&["run", "--rm", "--name", "told", "--network", "none", "busybox", "true"]);
     let now = now();
     let told = house.ok(&[
         "events",
@@ -284,7 +284,7 @@ fn events_are_told_in_order() {
         // Whole seconds, as durations are sent, would end before what has just happened.
         &now,
         "--filter",
-        "container=ca",
+        "container=told",
         "--format",
         "{{.Action}}",
     ]);

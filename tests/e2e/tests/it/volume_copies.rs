@@ -113,7 +113,7 @@ fn a_copy_is_what_the_volume_was() {
 fn who_writes_meanwhile_stands_still() {
     let mut house = house();
     let write = "while :; do echo x >> /v/a; done";
-    let run = ["run", "-d", "--name", "ca", "--network", "none", "-v", "data:/v", "busybox"];
+    let run = ["run", "-d", "--name", "told", "--network", "none", "-v", "data:/v", "busybox"];
     house.ok(&[&run[..], &["sh", "-c", write]].concat());
     let now = || {
         let info = house.api("GET", "/info", None).json();
@@ -121,13 +121,13 @@ fn who_writes_meanwhile_stands_still() {
     };
     let since = now();
     gantry(&house, &["volume", "clone", "data", "copy"]);
-    let (filter, format) = (["--filter", "container=ca"], ["--format", "{{.Action}}"]);
+    let (filter, format) = (["--filter", "container=told"], ["--format", "{{.Action}}"]);
     let heard = ["events", "--since", &since, "--until", &now()];
     let heard = house.ok(&[&heard[..], &filter, &format].concat());
     assert_eq!(heard, "pause\nunpause\n");
-    assert_eq!(house.ok(&["inspect", "-f", "{{.State.Status}}", "ca"]), "running\n");
+    assert_eq!(house.ok(&["inspect", "-f", "{{.State.Status}}", "told"]), "running\n");
     gantry(&house, &["volume", "clone", "--no-pause", "data", "other"]);
-    house.ok(&["rm", "-f", "ca"]);
+    house.ok(&["rm", "-f", "told"]);
 
     // What a daemon that dies in the middle has begun, the next one throws away.
     house.kill();
