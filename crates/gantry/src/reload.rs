@@ -62,7 +62,7 @@ impl Listeners {
         if let Some(authorization) = authorization {
             self.gate.put(authorization);
         }
-        self.images.use_registries(daemon::registries(&config, self.outside.clone()));
+        self.images.use_registries(daemon::parts::registries(&config, self.outside.clone()));
         tracing::info!(?attributes, "Reloaded configuration");
         self.system.reload(settings, attributes);
         Ok(config)
