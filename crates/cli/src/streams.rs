@@ -90,13 +90,13 @@ async fn output(mut reader: impl tokio::io::AsyncRead + Unpin, wanted: &Wanted) 
         }
         // Lines of one stream that arrived together leave together.
         let mut pieces: Vec<(Stream, Vec<u8>)> = Vec::new();
-        splitter.split(&buffer[..count], |stream, payload| {
+        let split = splitter.split(&buffer[..count], |stream, payload| {
             match pieces.last_mut() {
                 Some((last, bytes)) if *last == stream => bytes.extend_from_slice(payload),
                 _ => pieces.push((stream, payload.to_vec())),
             }
             Ok::<(), Error>(())
-        })?;
+        });
         for (stream, bytes) in pieces {
             let written = match stream {
                 Stream::Stderr => write_all(&mut stderr, &bytes).await,
@@ -107,6 +107,8 @@ async fn output(mut reader: impl tokio::io::AsyncRead + Unpin, wanted: &Wanted) 
                 written => written.map_err(Error::from)?,
             }
         }
+        // What came before a failure is shown before it.
+        split?;
     }
 }
 

@@ -23,7 +23,8 @@ use crate::protocol::{
     AttachOptions, Event, ExecExit, ExecReply, Failure, LaunchCall, Request, Size, Stage, State,
     Status, Target, VERSION, Whom,
 };
-use crate::stdio::{Ends, Owed, Part, StdinMode, Stdio};
+use crate::ring::Owed;
+use crate::stdio::{Ends, Part, StdinMode, Stdio};
 use crate::task::{self, Borrowed, Created, Streams, Task, failure, write_spec};
 
 const SIGKILL: i32 = 9;
@@ -123,7 +124,9 @@ impl Container {
             let stream = UnixStream::from(stream);
             stdio.attach(*options, stream, Owed::All).map_err(at(Stage::Create))?;
         }
-        stdio.wait_not_for_ever();
+        if call.service {
+            stdio.wait_not_for_ever();
+        }
 
         let around = task::location(&call).ok().and_then(|group| group.oom_kills_around());
         let mut created = Created::new(&call, Borrowed { userns, netns, trees }, ends)?;

@@ -2,7 +2,7 @@
 //! the others have lost their stream.
 //!
 //! A client that falls further behind loses its stream, not the container its pipe: it gets what was queued, then a
-//! sentence saying how much it missed, then the end.
+//! sentence saying how much it missed, then the end. One who was owed all is told that this is a failure.
 
 use std::collections::VecDeque;
 use std::io::IoSlice;
@@ -20,9 +20,19 @@ pub(crate) enum Framing {
     Multiplexed,
 }
 
+/// Whether a client sees all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Owed {
+    /// The process waits for it.
+    All,
+    /// It is there to look on.
+    WhatItTakes,
+}
+
 #[derive(Debug)]
 pub(crate) struct Ring {
     framing: Framing,
+    owed: Owed,
     queue: VecDeque<u8>,
     lost: u64,
     over: bool,
@@ -30,10 +40,12 @@ pub(crate) struct Ring {
 
 /// What comes after it is full and before whoever speaks has stopped: what is in the pipes.
 const REST: usize = 512 << 10;
+/// The stream of a frame that says why there are no more: `Systemerr` of Docker's `stdcopy`.
+const FAILURE: u8 = 3;
 
 impl Ring {
-    pub(crate) fn new(framing: Framing) -> Self {
-        Self { framing, queue: VecDeque::new(), lost: 0, over: false }
+    pub(crate) fn new(framing: Framing, owed: Owed) -> Self {
+        Self { framing, owed, queue: VecDeque::new(), lost: 0, over: false }
     }
 
     /// A read more, and something would be lost.
@@ -41,16 +53,11 @@ impl Ring {
         !self.over && self.lost == 0 && self.queue.len() >= LIMIT
     }
 
-    /// As [`push`](Self::push) for one who is waited for when it is full.
-    pub(crate) fn push_owed(&mut self, stream: Stream, bytes: &[u8]) {
-        self.push_within(stream, bytes, LIMIT + REST);
-    }
-
     pub(crate) fn push(&mut self, stream: Stream, bytes: &[u8]) {
-        self.push_within(stream, bytes, LIMIT);
-    }
-
-    fn push_within(&mut self, stream: Stream, bytes: &[u8], limit: usize) {
+        let limit = match self.owed {
+            Owed::All => LIMIT + REST,
+            Owed::WhatItTakes => LIMIT,
+        };
         if self.over || bytes.is_empty() {
             return;
         }
@@ -58,7 +65,7 @@ impl Ring {
             self.lost += bytes.len() as u64;
             return;
         }
-        self.append(stream, bytes);
+        self.append(stream as u8, bytes);
     }
 
     /// Nothing more will come; what is queued is still to be taken.
@@ -101,14 +108,17 @@ impl Ring {
             Framing::Raw => format!("\r\noverrun: {} bytes lost\r\n", self.lost),
             Framing::Multiplexed => format!("overrun: {} bytes lost\n", self.lost),
         };
-        self.append(Stream::Stderr, words.as_bytes());
+        self.append(Stream::Stderr as u8, words.as_bytes());
+        if self.owed == Owed::All && self.framing == Framing::Multiplexed {
+            self.append(FAILURE, b"the client took nothing for too long");
+        }
     }
 
-    fn append(&mut self, stream: Stream, bytes: &[u8]) {
+    fn append(&mut self, stream: u8, bytes: &[u8]) {
         if self.framing == Framing::Multiplexed {
             let length = u32::try_from(bytes.len()).expect("a piece is smaller than the ring");
             let [a, b, c, d] = length.to_be_bytes();
-            self.queue.extend([stream as u8, 0, 0, 0, a, b, c, d]);
+            self.queue.extend([stream, 0, 0, 0, a, b, c, d]);
         }
         self.queue.extend(bytes);
     }
@@ -126,11 +136,11 @@ mod tests {
 
     #[test]
     fn frames_are_dockers() {
-        let mut ring = Ring::new(Framing::Multiplexed);
+        let mut ring = Ring::new(Framing::Multiplexed, Owed::WhatItTakes);
         ring.push(Stream::Stdout, b"hi\n");
         ring.push(Stream::Stderr, b"!");
         assert_eq!(taken(&mut ring), b"\x01\0\0\0\0\0\0\x03hi\n\x02\0\0\0\0\0\0\x01!");
-        let mut ring = Ring::new(Framing::Raw);
+        let mut ring = Ring::new(Framing::Raw, Owed::WhatItTakes);
         ring.push(Stream::Stdout, b"hi\n");
         assert_eq!(taken(&mut ring), b"hi\n");
         assert!(!ring.is_done());
@@ -140,7 +150,7 @@ mod tests {
 
     #[test]
     fn who_lags_is_told_how_much_it_missed() {
-        let mut ring = Ring::new(Framing::Raw);
+        let mut ring = Ring::new(Framing::Raw, Owed::WhatItTakes);
         let block = vec![b'x'; 64 * 1024];
         for _ in 0..20 {
             ring.push(Stream::Stdout, &block);
@@ -154,7 +164,7 @@ mod tests {
 
     #[test]
     fn an_overrun_client_of_a_container_that_ends_is_told_too() {
-        let mut ring = Ring::new(Framing::Multiplexed);
+        let mut ring = Ring::new(Framing::Multiplexed, Owed::WhatItTakes);
         let block = vec![b'x'; LIMIT - 8];
         ring.push(Stream::Stdout, &block);
         ring.push(Stream::Stdout, b"abc");
@@ -166,18 +176,29 @@ mod tests {
 
     #[test]
     fn who_is_owed_all_loses_nothing_before_he_is_waited_for() {
-        let mut ring = Ring::new(Framing::Raw);
+        let mut ring = Ring::new(Framing::Raw, Owed::All);
         let piece = [0; 64 << 10];
         let mut pieces = 0;
         while !ring.is_full() {
-            ring.push_owed(Stream::Stdout, &piece);
+            ring.push(Stream::Stdout, &piece);
             pieces += 1;
         }
         // What two pipes hold may still come.
-        ring.push_owed(Stream::Stdout, &piece);
-        ring.push_owed(Stream::Stderr, &piece);
+        ring.push(Stream::Stdout, &piece);
+        ring.push(Stream::Stderr, &piece);
         ring.end();
         assert_eq!(taken(&mut ring).len(), (pieces + 2) * piece.len());
         assert!(ring.is_done());
+    }
+
+    #[test]
+    fn who_is_owed_all_is_told_of_a_failure() {
+        let mut ring = Ring::new(Framing::Multiplexed, Owed::All);
+        ring.push(Stream::Stdout, &vec![b'x'; LIMIT + REST - 8]);
+        ring.push(Stream::Stdout, b"abc");
+        ring.end();
+        let words =
+            "overrun: 3 bytes lost\n\x03\0\0\0\0\0\0\x24the client took nothing for too long";
+        assert!(taken(&mut ring).ends_with(words.as_bytes()));
     }
 }

@@ -21,14 +21,16 @@ use stdx::{Context, Error, Result};
 
 use crate::logs::{Lines, Log};
 use crate::protocol::{AttachOptions, Size, Stream};
-use crate::ring::{Framing, Ring};
+use crate::ring::{Framing, Owed, Ring};
 use crate::tty;
 
 /// The size of a pipe, and so the most one read brings.
 pub(crate) const SCRATCH: usize = 64 * 1024;
 /// Reads of one stream before the others have their turn.
 const TURN: usize = 4;
-/// A client that a container's output waits for, or one of something that has ended, may be slow, but must move.
+/// A client that a service waits for may be slow, but must move.
+const STALL: Duration = Duration::from_secs(30);
+/// So must one that looked on at something that has ended. Whoever is owed all of it has time: nobody waits for him.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Clients of one process. The ring of each may hold 1 MiB.
 const MOST_CLIENTS: usize = 128;
@@ -55,15 +57,6 @@ pub(crate) struct Stdio {
     waits: bool,
     /// For one who takes nothing: not longer.
     stall: Option<Duration>,
-}
-
-/// Whether a client sees all of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Owed {
-    /// The process waits for it.
-    All,
-    /// It is there to look on.
-    WhatItTakes,
 }
 
 /// A part of [`Stdio`] that `poll` watches.
@@ -129,9 +122,9 @@ impl Stdio {
         Ok(())
     }
 
-    /// Nobody holds it up for longer than others can bear: a container's log is waiting, too.
+    /// Nobody holds it up for longer than those whom it serves can bear.
     pub(crate) fn wait_not_for_ever(&mut self) {
-        self.stall = Some(PATIENCE);
+        self.stall = Some(STALL);
     }
 
     /// The process has ended: what it has left is read, whoever takes it.
@@ -172,7 +165,7 @@ impl Stdio {
         self.clients.push(Attached {
             stream,
             options,
-            ring: Ring::new(framing),
+            ring: Ring::new(framing, owed),
             reading,
             gone: false,
             moved: Instant::now(),
@@ -355,13 +348,13 @@ impl Stdio {
         self.sweep();
     }
 
-    /// Of something that has ended: when the slowest client's patience is over.
+    /// Of something that has ended: when there has been patience enough with the slowest of those who looked on.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.clients.iter().map(|client| client.moved + PATIENCE).min()
+        self.clients.iter().filter_map(Attached::stuck_from).min()
     }
 
     pub(crate) fn drop_the_stuck(&mut self, now: Instant) {
-        self.clients.retain(|client| client.moved + PATIENCE > now);
+        self.clients.retain(|client| client.stuck_from().is_none_or(|from| from > now));
     }
 }
 
@@ -470,16 +463,17 @@ impl Attached {
         if self.ring.is_empty() {
             self.moved = Instant::now();
         }
-        match self.owed {
-            Owed::All => self.ring.push_owed(stream, bytes),
-            Owed::WhatItTakes => self.ring.push(stream, bytes),
-        }
+        self.ring.push(stream, bytes);
     }
 
     /// Whether the process waits for it, unless it has taken nothing for so long.
     fn holds(&self, stall: Option<Duration>) -> bool {
         let patient = || stall.is_none_or(|stall| self.moved.elapsed() < stall);
         self.owed == Owed::All && !self.gone && self.ring.is_full() && patient()
+    }
+
+    fn stuck_from(&self) -> Option<Instant> {
+        (self.owed == Owed::WhatItTakes).then(|| self.moved + PATIENCE)
     }
 
     fn flush(&mut self) {

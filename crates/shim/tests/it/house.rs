@@ -76,6 +76,7 @@ impl House {
             tty: false,
             size: None,
             attach: Vec::new(),
+            service: false,
             init: false,
             filter: None,
             cgroup_driver: runtime::cgroup::Driver::Cgroupfs,
@@ -287,18 +288,21 @@ impl Stream {
 
     /// Everything to the end, taken apart: stdout and stderr.
     pub(crate) fn frames(&mut self) -> (String, String) {
+        let [out, err, failure] = self.streams();
+        assert_eq!(failure, "");
+        (out, err)
+    }
+
+    /// The third says why there is no more.
+    pub(crate) fn streams(&mut self) -> [String; 3] {
         let bytes = self.raw();
-        let (mut out, mut err, mut rest) = (Vec::new(), Vec::new(), &bytes[..]);
+        let (mut streams, mut rest) = ([const { Vec::new() }; 3], &bytes[..]);
         while let Some((header, after)) = rest.split_first_chunk::<8>() {
             let length = u32::from_be_bytes([header[4], header[5], header[6], header[7]]) as usize;
-            match header[0] {
-                1 => out.extend_from_slice(&after[..length]),
-                2 => err.extend_from_slice(&after[..length]),
-                other => panic!("stream {other}"),
-            }
+            streams[usize::from(header[0]) - 1].extend_from_slice(&after[..length]);
             rest = &after[length..];
         }
-        (String::from_utf8(out).unwrap(), String::from_utf8(err).unwrap())
+        streams.map(|bytes| String::from_utf8(bytes).unwrap())
     }
 }
 

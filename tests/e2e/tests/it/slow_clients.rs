@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use serde_json::json;
@@ -168,6 +168,40 @@ fn who_has_it_run_gets_all_of_it() {
         assert_eq!((all, child.wait().expect("it ends").code()), (64 << 20, Some(0)), "{run:?}");
     }
     house.ok(&["rm", "-f", "ca"]);
+}
+
+/// A service goes on without one who takes nothing for half a minute: he has lost his stream, and hears of it. Who comes late
+/// to what has ended finds all of it.
+#[test]
+fn who_stands_still_for_too_long_is_told() {
+    let house = house();
+    let docker: fn(&House, &[&str]) -> Command = |house, args| house.docker(args);
+    let ours: fn(&House, &[&str]) -> Command = |house, args| house.gantry(args);
+    let run = |client: fn(&House, &[&str]) -> Command, restart: &str, bytes: &str| {
+        let words = ["run", "--restart", restart, "--network", "none", "busybox", "head", "-c"];
+        let mut command = client(&house, &[&words[..], &[bytes, "/dev/zero"]].concat());
+        command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it is installed")
+    };
+    let late = [docker, ours].map(|client| run(client, "no", "1500k"));
+    let still = [docker, ours].map(|client| run(client, "on-failure", "8m"));
+    let told = ["events", "--since", "0", "--filter", "event=die", "--format", "{{.Action}}"];
+    let mut events = house.docker(&told).stdout(Stdio::piped()).spawn().expect("docker");
+    events.stdout.take().expect("a pipe").read_exact(&mut [0; 4 * 4]).expect("four ends");
+    events.kill().expect("it runs");
+    events.wait().expect("it ends");
+    for child in late {
+        let output = child.wait_with_output().expect("it ends");
+        assert_eq!((output.stdout.len(), output.status.code()), (1500 << 10, Some(0)));
+    }
+    for (child, code) in still.into_iter().zip([0, 125]) {
+        let output = child.wait_with_output().expect("it ends");
+        let words = String::from_utf8_lossy(&output.stderr);
+        let lost = words.split_once("overrun: ").and_then(|(_, rest)| rest.split(' ').next());
+        let lost: usize = lost.and_then(|count| count.parse().ok()).expect("a count");
+        assert_eq!(output.stdout.len() + lost, 8 << 20);
+        // The container's own code is what docker's command has heard first.
+        assert_eq!(output.status.code(), Some(code), "{words}");
+    }
 }
 
 #[test]
