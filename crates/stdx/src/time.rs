@@ -46,6 +46,15 @@ impl Timestamp {
             .map_or(Self::NEVER, Self)
     }
 
+    /// The same second, so many nanoseconds after its beginning.
+    ///
+    /// # Panics
+    ///
+    /// If these are a second.
+    pub fn at_nanos(self, nanos: u32) -> Self {
+        Self(self.0.replace_nanosecond(nanos).expect("a part of a second"))
+    }
+
     pub fn parse(text: &str) -> Result<Self> {
         OffsetDateTime::parse(text, &Rfc3339)
             .map(|at| Self(at.to_offset(::time::UtcOffset::UTC)))

@@ -5,6 +5,7 @@ use std::ops::Range;
 use stdx::time::Timestamp;
 
 use crate::logs::Stamp;
+use crate::logs::stamp::Reading;
 use crate::protocol::Stream;
 
 /// What stands in a line; the text went into the buffer given.
@@ -17,8 +18,41 @@ pub(super) struct Parsed {
 }
 
 /// `None` for what is not a record: torn by a power cut, or somebody else's.
-pub(super) fn parse(line: &[u8], text: &mut Vec<u8>) -> Option<Parsed> {
+pub(super) fn parse(line: &[u8], text: &mut Vec<u8>, clock: &mut Reading) -> Option<Parsed> {
     text.clear();
+    as_written(line, text, clock).or_else(|| {
+        text.clear();
+        any_spelling(line, text)
+    })
+}
+
+/// A record as dockerd and we write it, if it has no attributes and nothing escaped but ends of lines and quotes: most do.
+fn as_written(line: &[u8], text: &mut Vec<u8>, clock: &mut Reading) -> Option<Parsed> {
+    let mut rest = line.strip_prefix(b"{\"log\":\"")?;
+    loop {
+        let at = memchr::memchr2(b'"', b'\\', rest)?;
+        text.extend_from_slice(&rest[..at]);
+        if rest[at] == b'"' {
+            rest = &rest[at + 1..];
+            break;
+        }
+        text.push(match rest.get(at + 1)? {
+            b'n' => b'\n',
+            plain @ (b'"' | b'\\') => *plain,
+            _ => return None,
+        });
+        rest = &rest[at + 2..];
+    }
+    let rest = rest.strip_prefix(b",\"stream\":\"std")?;
+    let (stream, rest) = match rest.strip_prefix(b"out") {
+        Some(rest) => (Stream::Stdout, rest),
+        None => (Stream::Stderr, rest.strip_prefix(b"err")?),
+    };
+    let spelled = rest.strip_prefix(b"\",\"time\":\"")?.strip_suffix(b"\"}")?;
+    Some(Parsed { at: clock.parse(spelled)?, stream, attrs: None })
+}
+
+fn any_spelling(line: &[u8], text: &mut Vec<u8>) -> Option<Parsed> {
     let mut scan = Scan { line, at: 0 };
     let (mut at, mut stream, mut attrs) = (None, Stream::Stdout, None);
     // A power cut may leave a hole of zeros before the first record written after it.
@@ -181,7 +215,7 @@ mod tests {
 
     fn read(line: &str) -> Option<(String, Stream, String, Option<String>)> {
         let mut text = Vec::new();
-        let parsed = parse(line.as_bytes(), &mut text)?;
+        let parsed = parse(line.as_bytes(), &mut text, &mut Reading::default())?;
         let attrs = parsed.attrs.map(|range| line[range].to_owned());
         Some((String::from_utf8(text).unwrap(), parsed.stream, parsed.at.to_string(), attrs))
     }
@@ -197,6 +231,31 @@ mod tests {
         )
         .unwrap();
         assert_eq!(attrs.as_deref(), Some(r#"{"tag":"a}\"b","n":"{"}"#));
+    }
+
+    #[test]
+    fn both_ways_read_the_same() {
+        let record = |log: &str, stream: &str, time: &str| {
+            format!("{{\"log\":\"{log}\",\"stream\":\"{stream}\",\"time\":\"{time}\"}}")
+        };
+        let (mut clock, time) = (Reading::default(), "2026-11-21T10:00:00");
+        for (line, quick) in [
+            (record("a\\n", "stdout", &format!("{time}.5Z")), true),
+            (record("a\\\\\\\"b", "stderr", &format!("{time}.000000001Z")), true),
+            (record("", "stdout", &format!("{time}Z")), true),
+            (record("a\\u0026\\n", "stdout", &format!("{time}.5Z")), false),
+            (record("a\\n", "other", &format!("{time}.5Z")), false),
+            (record("a\\n", "stdout", &format!("{time}+00:00")), false),
+        ] {
+            let (mut one, mut other) = (Vec::new(), Vec::new());
+            let slowly = any_spelling(line.as_bytes(), &mut other);
+            assert!(slowly.is_some(), "{line}");
+            let quickly = as_written(line.as_bytes(), &mut one, &mut clock);
+            assert_eq!(quickly.is_some(), quick, "{line}");
+            if quick {
+                assert_eq!((quickly, one), (slowly, other), "{line}");
+            }
+        }
     }
 
     #[test]
@@ -225,7 +284,7 @@ mod tests {
         super::super::escape::push(&text, &mut line);
         line.extend_from_slice(b"\",\"stream\":\"stdout\",\"time\":\"2026-11-21T10:00:00Z\"}");
         let mut back = Vec::new();
-        parse(&line, &mut back).unwrap();
+        parse(&line, &mut back, &mut Reading::default()).unwrap();
         assert_eq!(back, text);
     }
 }

@@ -17,6 +17,7 @@ use stdx::{Context, Result};
 
 use super::parse::{Parsed, parse};
 use super::segment::{self, Segment};
+use crate::logs::stamp::Reading;
 use crate::logs::{Entry, Follow, Next, Options};
 
 const BLOCK: usize = 128 * 1024;
@@ -31,6 +32,7 @@ pub struct Reader {
     newer: VecDeque<Segment>,
     buffer: Buffer,
     text: Vec<u8>,
+    clock: Reading,
     wake: Option<Wake>,
     lost: u64,
     done: bool,
@@ -71,6 +73,7 @@ impl Reader {
             newer,
             buffer,
             text: Vec::new(),
+            clock: Reading::default(),
             wake,
             lost: 0,
             done,
@@ -165,7 +168,7 @@ impl Reader {
     }
 
     fn accept(&mut self, line: std::ops::Range<usize>) -> Option<Parsed> {
-        let parsed = parse(&self.buffer.bytes[line], &mut self.text)?;
+        let parsed = parse(&self.buffer.bytes[line], &mut self.text, &mut self.clock)?;
         if self.options.since.is_some_and(|since| parsed.at < since) {
             return None;
         }
