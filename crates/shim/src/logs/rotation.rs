@@ -6,12 +6,12 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
-use rustix::fs::XattrFlags;
+use rustix::fs::{FlockOperation, XattrFlags};
 use stdx::{Context, Result};
 
 const NUMBER: &str = "user.gantry.log";
@@ -49,15 +49,26 @@ pub(crate) struct Files {
     file: File,
     size: u64,
     number: u64,
-    /// A rotated file waits for, or is under, compression: its name must not change now.
     compressing: Compressing,
 }
 
+/// Which rotated file is to be compressed, by its index; it moves on with every rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Compressing {
     No,
-    Due,
-    Begun,
+    Due(u32),
+    Begun(u32),
+}
+
+impl Compressing {
+    /// All files have moved one back, and those from `most` on are gone.
+    fn moved(self, most: u32) -> Self {
+        match self {
+            // The newest: it stays for the longest time.
+            Self::No | Self::Due(_) => Self::Due(1),
+            Self::Begun(index) => Self::Begun((index + 1).min(most)),
+        }
+    }
 }
 
 impl Files {
@@ -115,19 +126,12 @@ impl Files {
         Err(err)
     }
 
-    /// Nothing moves while a rotated file is being compressed: the file being written grows a little further instead of the
-    /// container waiting.
-    pub(crate) fn may_rotate(&self) -> bool {
-        self.compressing == Compressing::No
-    }
-
-    /// Moves every file one back and begins a new one, if it may.
+    /// Moves every file one back and begins a new one. One that is being compressed meanwhile moves like the others: neither
+    /// does the container wait for the compressor, as dockerd's does, nor does a log grow beyond its bounds. Where a
+    /// container is the faster of the two, some of its files stay as they are.
     pub(crate) fn rotate(&mut self) -> Result<()> {
-        if !self.may_rotate() {
-            return Ok(());
-        }
         // It has its number before anybody can find it: a reader who met it without could not tell what he has missed.
-        let unnamed = self.next_name();
+        let unnamed = beside(&self.path, NEXT);
         match std::fs::remove_file(&unnamed) {
             Err(err) if err.kind() != io::ErrorKind::NotFound => {
                 return Err(err).context(|| format!("cannot remove {}", unnamed.display()));
@@ -136,6 +140,8 @@ impl Files {
         }
         let file = create(&unnamed)?;
         set_number(&file, self.number + 1);
+        // Where nobody can be kept out, nobody compresses either.
+        let _held = hold_names(&self.path);
         // The only one is not truncated: who holds the old file reads it to its end.
         if self.most > 1 {
             for index in (1..self.most).rev() {
@@ -158,7 +164,7 @@ impl Files {
             std::fs::rename(&self.path, name(&self.path, 1, ""))
                 .context(|| format!("cannot rotate {}", self.path.display()))?;
             if self.gzip {
-                self.compressing = Compressing::Due;
+                self.compressing = self.compressing.moved(self.most);
             }
         }
         std::fs::rename(&unnamed, &self.path)
@@ -167,13 +173,6 @@ impl Files {
         self.file = file;
         self.size = 0;
         Ok(())
-    }
-
-    /// What a file is called until it takes its place.
-    fn next_name(&self) -> PathBuf {
-        let mut name = self.path.as_os_str().to_owned();
-        name.push(".next");
-        PathBuf::from(name)
     }
 
     /// Opens the file by its name again: somebody else has moved it away.
@@ -190,41 +189,87 @@ impl Files {
 
     /// The work that is due, once.
     pub(crate) fn compress(&mut self) -> Option<Compress> {
-        (self.compressing == Compressing::Due).then(|| {
-            self.compressing = Compressing::Begun;
-            Compress { path: self.path.clone() }
-        })
+        let Compressing::Due(index) = self.compressing else { return None };
+        let inode = match std::fs::metadata(name(&self.path, index, "")) {
+            Ok(found) => found.ino(),
+            Err(_) => {
+                self.compressing = Compressing::No;
+                return None;
+            }
+        };
+        self.compressing = Compressing::Begun(index);
+        Some(Compress { path: self.path.clone(), most: self.most, inode })
     }
 
+    /// The work has ended.
     pub(crate) fn compressed(&mut self) {
-        self.compressing = Compressing::No;
+        let Compressing::Begun(index) = self.compressing else { return };
+        let is_plain = |index: &u32| name(&self.path, *index, "").exists();
+        self.compressing = match (1..self.most).find(is_plain) {
+            // It came to nothing, and would again: the file stays as it is.
+            _ if is_plain(&index) => Compressing::No,
+            Some(next) => Compressing::Due(next),
+            None => Compressing::No,
+        };
     }
 }
 
-/// One rotated file to be gzipped, by another process than the one that writes the log.
+/// What a file is called until it takes its place: one to be written, and a compressed one.
+const NEXT: &str = ".next";
+const STAGED: &str = ".gz.new";
+
+fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// As long as this lives no other process that asks for it gives names to the files of the log.
+fn hold_names(path: &Path) -> io::Result<File> {
+    let dir = File::open(path.parent().unwrap_or(Path::new("/")))?;
+    rustix::fs::flock(&dir, FlockOperation::LockExclusive)?;
+    Ok(dir)
+}
+
+/// One rotated file to be gzipped, by another process than the one that writes the log, and that may outlive it.
 #[derive(Debug)]
 pub struct Compress {
     path: PathBuf,
+    most: u32,
+    inode: u64,
 }
 
 impl Compress {
-    /// `.1` becomes `.1.gz`: whole, or not at all.
+    /// The file becomes a `.gz`, whole, or not at all.
     pub fn run(self) -> Result<()> {
-        let (from, to) = (name(&self.path, 1, ""), name(&self.path, 1, GZIP));
-        let staging = name(&self.path, 1, ".gz.new");
-        let outcome = gzip(&from, &staging)
-            .and_then(|()| std::fs::rename(&staging, &to))
-            .and_then(|()| std::fs::remove_file(&from));
+        let staged = beside(&self.path, STAGED);
+        let outcome = self.find().and_then(|(_, from)| gzip(from, &staged)).and_then(|()| {
+            let _held = hold_names(&self.path)?;
+            let (index, _) = self.find()?;
+            std::fs::rename(&staged, name(&self.path, index, GZIP))?;
+            std::fs::remove_file(name(&self.path, index, ""))
+        });
         if outcome.is_err() {
-            // What is left of the attempt; the uncompressed file stays and serves.
-            let _gone = std::fs::remove_file(&staging);
+            // What is left of the attempt; an uncompressed file stays and serves, and one that is gone needs nothing.
+            let _gone = std::fs::remove_file(&staged);
         }
-        outcome.context(|| format!("cannot compress {}", from.display()))
+        outcome.context(|| format!("cannot compress a file of {}", self.path.display()))
+    }
+
+    /// The file, wherever it has moved meanwhile. That is only ever further back, so that one look at each name finds it.
+    fn find(&self) -> io::Result<(u32, File)> {
+        for index in 1..self.most {
+            match File::open(name(&self.path, index, "")) {
+                Ok(file) if file.metadata()?.ino() == self.inode => return Ok((index, file)),
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        Err(io::ErrorKind::NotFound.into())
     }
 }
 
-fn gzip(from: &Path, to: &Path) -> io::Result<()> {
-    let mut from = File::open(from)?;
+fn gzip(mut from: File, to: &Path) -> io::Result<()> {
     let to = OpenOptions::new().write(true).create(true).truncate(true).mode(0o640).open(to)?;
     if let Some(number) = number(&from) {
         set_number(&to, number);
@@ -305,22 +350,71 @@ mod tests {
         assert_eq!(std::fs::read_to_string(dir.path().join("log.2")).unwrap(), "c\n");
     }
 
+    fn letters(dir: &Path, name: &str) -> String {
+        std::fs::read_to_string(dir.join(name)).unwrap()
+    }
+
     #[test]
-    fn compression_is_somebody_elses_and_nothing_moves_meanwhile() {
+    fn compression_is_somebody_elses() {
         let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("log");
-        let mut files = Files::open(&path, 3, true).unwrap();
+        let mut files = Files::open(&dir.path().join("log"), 3, true).unwrap();
         files.append(b"a\n").unwrap();
         files.rotate().unwrap();
         let work = files.compress().unwrap();
         assert!(files.compress().is_none());
-        files.append(b"b\n").unwrap();
-        files.rotate().unwrap();
         assert_eq!(names(dir.path()), ["log", "log.1"]);
         work.run().unwrap();
         files.compressed();
+        assert_eq!(names(dir.path()), ["log", "log.1.gz"]);
+        assert!(files.compress().is_none());
         files.rotate().unwrap();
         assert_eq!(names(dir.path()), ["log", "log.1", "log.2.gz"]);
+    }
+
+    /// A container that is faster than its compressor neither waits nor has more than it may.
+    #[test]
+    fn rotation_does_not_wait_for_the_compressor() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = Files::open(&dir.path().join("log"), 4, true).unwrap();
+        files.append(b"a\n").unwrap();
+        files.rotate().unwrap();
+        let work = files.compress().unwrap();
+        files.append(b"b\n").unwrap();
+        files.rotate().unwrap();
+        assert_eq!(names(dir.path()), ["log", "log.1", "log.2"]);
+        work.run().unwrap();
+        assert_eq!(names(dir.path()), ["log", "log.1", "log.2.gz"]);
+        files.rotate().unwrap();
+        files.compressed();
+        assert_eq!(names(dir.path()), ["log", "log.1", "log.2", "log.3.gz"]);
+        assert_eq!(letters(dir.path(), "log.2"), "b\n");
+        // Those that it had no time for are next, the newest first.
+        files.compress().unwrap().run().unwrap();
+        files.compressed();
+        assert_eq!(names(dir.path()), ["log", "log.1.gz", "log.2", "log.3.gz"]);
+        files.compress().unwrap().run().unwrap();
+        files.compressed();
+        assert_eq!(names(dir.path()), ["log", "log.1.gz", "log.2.gz", "log.3.gz"]);
+    }
+
+    #[test]
+    fn what_was_rotated_away_leaves_no_compressed_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut files = Files::open(&dir.path().join("log"), 2, true).unwrap();
+        files.append(b"a\n").unwrap();
+        files.rotate().unwrap();
+        let work = files.compress().unwrap();
+        files.append(b"b\n").unwrap();
+        files.rotate().unwrap();
+        assert!(work.run().is_err());
+        files.compressed();
+        assert_eq!(names(dir.path()), ["log", "log.1"]);
+        assert_eq!(letters(dir.path(), "log.1"), "b\n");
+        // One that fails is not tried again and again.
+        drop(files.compress().unwrap());
+        files.compressed();
+        assert!(files.compress().is_none());
+        assert_eq!(names(dir.path()), ["log", "log.1"]);
     }
 
     #[test]
