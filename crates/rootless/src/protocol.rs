@@ -5,11 +5,13 @@
 
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use sys::message;
+pub(crate) use sys::message::send;
 
 use crate::link::Kind;
 
@@ -66,23 +68,9 @@ pub(crate) enum Reply {
     },
 }
 
-pub(crate) fn send<T: Serialize>(
-    socket: impl AsFd,
-    message: &T,
-    descriptors: &[BorrowedFd],
-) -> io::Result<()> {
-    let bytes = serde_json::to_vec(message)?;
-    sys::socket::send_with_fds(socket, &bytes, descriptors).map(drop)
-}
-
 /// `None` at the end.
 pub(crate) fn receive<T: DeserializeOwned>(
     socket: impl AsFd,
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let mut buffer = vec![0; LONGEST];
-    let received = sys::socket::recv_with_fds(socket, &mut buffer)?;
-    match received.bytes {
-        0 => Ok(None),
-        bytes => Ok(Some((serde_json::from_slice(&buffer[..bytes])?, received.fds))),
-    }
+    message::receive(socket, LONGEST)
 }

@@ -1,7 +1,7 @@
 //! The kernel in safe Rust: what rustix does not wrap. All `unsafe` of the project lives here.
 //!
-//! Sits on libc, rustix and `stdx`; serves every room. Functions are thin: one call each, errors are `io::Error` with the
-//! kernel's number. Descriptors are owned or borrowed, never numbers.
+//! Sits on libc and rustix; serves every room. Functions are thin: one call each, errors are `io::Error` with the kernel's
+//! number. Descriptors are owned or borrowed, never numbers; `message` is what our own processes pass them with.
 #![allow(unsafe_code, reason = "this is the room for it")]
 
 pub mod bpf;
@@ -12,6 +12,7 @@ pub mod iptables;
 pub mod keyring;
 pub mod memfd;
 pub mod memory;
+pub mod message;
 pub mod mount;
 pub mod net;
 pub mod netlink;

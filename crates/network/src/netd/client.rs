@@ -16,7 +16,7 @@ use stdx::{Context, Error, Kind, Result};
 use sys::socket::{connect_in, listen_in};
 
 use super::NetdConfig;
-use super::protocol::{self, Call, Change, Key, LONGEST, NAME, Reply, SOCKET, VERSION};
+use super::protocol::{self, Call, Change, Key, NAME, Reply, SOCKET, VERSION};
 use crate::firewall::Keeper;
 
 /// Longer than netd thinks about anything; one that is silent for so long will not speak again.
@@ -363,7 +363,7 @@ impl Link {
 
     fn hear(&self) -> Result<(Reply, Vec<OwnedFd>)> {
         let lost = || Error::unavailable("netd has gone");
-        protocol::receive(&*self.socket, &mut vec![0; LONGEST * 2])
+        protocol::receive(&*self.socket)
             .map_err(|err| lost().caused_by(err))?
             .ok_or_else(lost)
     }

@@ -7,11 +7,13 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use stdx::{Error, Result};
+use sys::message;
+pub(crate) use sys::message::send;
 
 use crate::dns::zone::Member;
 use crate::egress::Allowed;
@@ -27,7 +29,7 @@ pub const NAME: &str = "gantry-netd";
 pub(crate) const SOCKET: &str = "netd.sock";
 
 /// The longest message: what one send takes on a socket of the usual size, with room to spare.
-pub(crate) const LONGEST: usize = 128 * 1024;
+const LONGEST: usize = 128 * 1024;
 
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Call {
@@ -205,25 +207,11 @@ impl Change {
     }
 }
 
-pub(crate) fn send<T: Serialize>(
-    socket: impl AsFd,
-    message: &T,
-    descriptors: &[BorrowedFd],
-) -> io::Result<()> {
-    let bytes = serde_json::to_vec(message)?;
-    sys::socket::send_with_fds(socket, &bytes, descriptors).map(drop)
-}
-
 /// `None` at the end.
 pub(crate) fn receive<T: DeserializeOwned>(
     socket: impl AsFd,
-    buffer: &mut [u8],
 ) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
-    let received = sys::socket::recv_with_fds(socket, buffer)?;
-    match received.bytes {
-        0 => Ok(None),
-        bytes => Ok(Some((serde_json::from_slice(&buffer[..bytes])?, received.fds))),
-    }
+    message::receive(socket, LONGEST * 2)
 }
 
 /// Cuts a list of changes into messages that can be sent: not too long, and with no more descriptors than one carries.
@@ -272,7 +260,6 @@ mod tests {
     #[test]
     fn messages_are_small_enough() {
         let (ours, theirs) = sys::socket::pair().unwrap();
-        let mut buffer = vec![0; LONGEST * 2];
         let name = "x".repeat(3000);
         let zones = (0..200)
             .map(|id| (Change::Zone { id: id.to_string(), name: name.clone() }, Vec::new()));
@@ -282,7 +269,7 @@ mod tests {
         for (changes, descriptors) in messages(all).unwrap() {
             let fds: Vec<_> = descriptors.iter().map(AsFd::as_fd).collect();
             send(&ours, &Call::Change(changes), &fds).unwrap();
-            let (call, fds) = receive::<Call>(&theirs, &mut buffer).unwrap().unwrap();
+            let (call, fds) = receive::<Call>(&theirs).unwrap().unwrap();
             let Call::Change(changes) = call else { panic!("{call:?}") };
             assert_eq!(fds.len(), changes.iter().map(Change::descriptors).sum::<usize>());
             received = (received.0 + changes.len(), received.1 + fds.len());

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::address::Address;
-use super::protocol::{self, Call, Change, LONGEST, Place, Published, Reply, VERSION};
+use super::protocol::{self, Call, Change, Place, Published, Reply, VERSION};
 use crate::dns::server::NameServers;
 use crate::firewall;
 use crate::netlink::Socket;
@@ -178,7 +178,7 @@ impl Desk {
             let call = connection.async_io(Interest::READABLE, || {
                 // Only a message that came needs the room.
                 rustix::net::recv(&connection, &mut [0u8; 1][..], RecvFlags::PEEK)?;
-                protocol::receive::<Call>(&connection, &mut vec![0; LONGEST * 2])
+                protocol::receive::<Call>(&connection)
             });
             let Some((call, descriptors)) = call.await? else { return Ok(()) };
             let last = matches!(call, Call::Retire);
