@@ -332,6 +332,7 @@ impl Container {
             tracing::warn!(container = %self.id(), error = %error.chain(), "cannot replace a secret");
         }
         tracing::info!(container = %self.id(), pid = state.pid, "adopted");
+        self.found_checked();
         self.follow(watch);
         Ok(())
     }

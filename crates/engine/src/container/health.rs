@@ -11,7 +11,7 @@ use api::container::{Config, HealthConfig, HealthSummary, HealthcheckResult};
 use oci::image::Healthcheck;
 use serde::{Deserialize, Serialize};
 use stdx::time::Timestamp;
-use stdx::{Error, Result, duration};
+use stdx::{Error, Id, Result, duration};
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -29,6 +29,8 @@ const RESULTS: usize = 5;
 const MOST_OUTPUT: usize = 4096;
 /// The shortest time that is one.
 const LEAST: i64 = 1_000_000;
+/// A daemon that finds a thousand containers does not ask them all in one moment, but within this time.
+const SPREAD: Duration = Duration::from_secs(5);
 
 /// Docker's words for how a container is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -124,6 +126,18 @@ impl Check {
         })
     }
 
+    /// How long to wait before the first probe of a container that has run for `ran`: next to nothing if it has just begun,
+    /// anything if this daemon has found it. What is known of such a one is old, and is looked at again soon: when its
+    /// first probe would have been due, but for a `share` between 0 and 1 of [`SPREAD`].
+    fn first_pause(&self, status: Status, ran: Duration, share: f64) -> Duration {
+        let pause = self.pause(status, ran);
+        let due = match status {
+            Status::Starting => pause.saturating_sub(ran),
+            Status::Healthy | Status::Unhealthy => Duration::ZERO,
+        };
+        due.max(pause.min(SPREAD).mul_f64(share))
+    }
+
     /// How long to wait before the next probe of a container that has run for `ran`.
     fn pause(&self, status: Status, ran: Duration) -> Duration {
         match status {
@@ -138,6 +152,13 @@ impl Health {
     fn begun(before: Option<&Self>) -> Self {
         let log = before.map(|health| health.log.clone()).unwrap_or_default();
         Self { status: Status::Starting, failing_streak: 0, log }
+    }
+
+    /// A daemon finds the container running. It is taken to be as it was: Docker says `starting` until the next probe has
+    /// passed, so that whoever sends work only to the healthy has nobody for an interval because a daemon was replaced.
+    /// What counts anew is the row of failures: it has a gap in it, and nothing is restarted because of what was before.
+    fn found(before: &Self) -> Self {
+        Self { failing_streak: 0, ..before.clone() }
     }
 
     /// After one more result, of a probe begun when the container had run for `ran`.
@@ -157,6 +178,10 @@ impl Health {
             }
         }
         next
+    }
+
+    fn row(&self, check: &Check) -> Row {
+        if self.failing_streak == check.retries { Row::Complete } else { Row::Open }
     }
 
     /// In front of `docker ps`' eyes.
@@ -266,9 +291,22 @@ pub(super) fn validate(config: &Config) -> Result<()> {
 }
 
 impl Container {
+    /// Takes up the checks of a container that was found running. The gate is held by whoever calls.
+    pub(crate) fn found_checked(&self) {
+        let record = self.record();
+        if let Some(health) = &record.health {
+            self.show(Record { health: Some(Health::found(health)), ..Record::clone(&record) });
+        }
+    }
+
     /// Asks again and again how the container is, until this run is over.
     pub(crate) fn keep_checking(&self) {
         let record = self.record();
+        // A shim that has let go of us for a moment is followed once more, and the container asked as before.
+        if self.cell.live().checked.replace(record.state.started_at) == Some(record.state.started_at)
+        {
+            return;
+        }
         if let Some(check) = Check::of(&record.config) {
             let this = self.clone();
             tokio::spawn(async move { this.check_until(check, record.state.started_at).await });
@@ -279,6 +317,8 @@ impl Container {
 
     async fn check_until(&self, check: Check, run: Timestamp) {
         let mut records = self.cell.subscribe();
+        let share = share_of(self.id());
+        let mut pause = self.pause_of(run, |status, ran| check.first_pause(status, ran, share));
         loop {
             // One that is paused is not asked, and waits a whole pause again when it goes on.
             if records.wait_for(|record| record.state.phase != Phase::Paused).await.is_err() {
@@ -287,23 +327,23 @@ impl Container {
             if !is(run, &self.record()) {
                 return;
             }
-            let due = Instant::now() + self.pause_of(&check, run);
             tokio::select! {
-                () = sleep_until(due) => {
+                () = sleep_until(Instant::now() + pause) => {
                     let result = self.probe(&check).await;
-                    if self.note(&check, run, result).await == Turned::Unhealthy {
+                    if self.note(&check, run, result).await == Row::Complete {
                         self.react(check.on_failure).await;
                     }
                 }
                 () = interrupted(run, &mut records) => {}
             }
+            pause = self.pause_of(run, |status, ran| check.pause(status, ran));
         }
     }
 
-    fn pause_of(&self, check: &Check, run: Timestamp) -> Duration {
+    fn pause_of(&self, run: Timestamp, pause: impl Fn(Status, Duration) -> Duration) -> Duration {
         let record = self.record();
         let status = record.health.as_ref().map_or(Status::Starting, |health| health.status);
-        check.pause(status, since(run, Timestamp::now()))
+        pause(status, since(run, Timestamp::now()))
     }
 
     async fn probe(&self, check: &Check) -> HealthcheckResult {
@@ -332,27 +372,27 @@ impl Container {
 
     /// Remembers a result, if it is still about this run. Only what changes how the container is goes to disk: a probe that
     /// says what the last one said is not worth a write.
-    async fn note(&self, check: &Check, run: Timestamp, result: HealthcheckResult) -> Turned {
+    async fn note(&self, check: &Check, run: Timestamp, result: HealthcheckResult) -> Row {
         let _gate = self.cell.gate.lock().await;
         let record = self.record();
         if !is(run, &record) || record.state.phase != Phase::Running {
-            return Turned::Same;
+            return Row::Open;
         }
         let before = record.health.clone().unwrap_or_else(|| Health::begun(None));
         let ran = since(run, result.start);
         let after = before.after(check, result, ran);
-        let status = after.status;
+        let (status, row) = (after.status, after.row(check));
         let record = Record { health: Some(after), ..Record::clone(&record) };
         if status == before.status {
             self.show(record);
-            return Turned::Same;
+            return row;
         }
         if let Err(error) = self.save(record) {
             tracing::warn!(container = %self.id(), error = %error.chain(), "cannot write down how a container is");
-            return Turned::Same;
+            return Row::Open;
         }
         self.event(format!("health_status: {}", status.name()), &[]);
-        if status == Status::Unhealthy { Turned::Unhealthy } else { Turned::Well }
+        row
     }
 
     async fn react(&self, on_failure: OnFailure) {
@@ -378,11 +418,18 @@ impl Container {
     }
 }
 
+/// How far the failures in a row have come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turned {
-    Same,
-    Well,
-    Unhealthy,
+enum Row {
+    Open,
+    /// With this one there are as many as make a container unhealthy. Those behind it add nothing.
+    Complete,
+}
+
+/// A container's place among all, between 0 and 1.
+fn share_of(id: &Id) -> f64 {
+    let digits = u32::from_str_radix(&id.as_str()[..8], 16).expect("an id is of hex digits");
+    f64::from(digits) / f64::from(u32::MAX)
 }
 
 /// Whether the record is still about this run.
@@ -470,6 +517,37 @@ mod tests {
         assert_eq!(slow.pause(Status::Healthy, seconds(0)), seconds(30));
         assert_eq!(slow.pause(Status::Starting, seconds(90)), seconds(5));
         assert_eq!(slow.pause(Status::Starting, seconds(100)), seconds(30));
+    }
+
+    #[test]
+    fn one_that_is_found_is_asked_soon() {
+        let plain = check(|_| {});
+        for status in [Status::Healthy, Status::Unhealthy] {
+            assert_eq!(plain.first_pause(status, seconds(1), 0.0), Duration::ZERO);
+            assert_eq!(plain.first_pause(status, seconds(900), 1.0), SPREAD);
+        }
+        let starting = |ran| plain.first_pause(Status::Starting, seconds(ran), 0.4);
+        assert_eq!([starting(0), starting(10), starting(29), starting(900)].map(|t| t.as_secs()), [30, 20, 2, 2]);
+        let quick = check(|check| check.interval = 100_000_000);
+        assert_eq!(quick.first_pause(Status::Healthy, seconds(9), 0.5), Duration::from_millis(50));
+    }
+
+    /// Neither is a container restarted for failures of which a daemon before has already made something, nor is one that is
+    /// ill still forgotten because that daemon did not come to it.
+    #[test]
+    fn failures_before_a_daemon_are_not_in_the_row() {
+        let check = check(|_| {});
+        let failed = || HealthcheckResult { exit_code: 1, ..HealthcheckResult::default() };
+        for status in [Status::Healthy, Status::Unhealthy] {
+            let before = Health { status, failing_streak: 2, log: VecDeque::new() };
+            let mut health = Health::found(&before);
+            assert_eq!(health.status, status);
+            let rows = [(); 5].map(|()| {
+                health = health.after(&check, failed(), seconds(60));
+                health.row(&check) == Row::Complete
+            });
+            assert_eq!(rows, [false, false, true, false, false]);
+        }
     }
 
     #[test]

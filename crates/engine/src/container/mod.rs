@@ -59,6 +59,7 @@ use std::time::Duration;
 pub use create::CreateRequest;
 use record::Record;
 use state::Event;
+use stdx::time::Timestamp;
 use stdx::{Context, Error, Id, Result};
 use tokio::sync::{Mutex as Gate, watch};
 
@@ -87,6 +88,8 @@ pub(crate) struct Live {
     pub(crate) last_pause: Option<Duration>,
     /// It is going down to come up again at once: `--rm` must not strike in between.
     pub(crate) restarting_by_hand: bool,
+    /// The run, by its beginning, whose health is asked after.
+    pub(crate) checked: Option<Timestamp>,
     /// How many look into it while it is not up, with volumes of plugins mounted for that.
     pub(crate) visits: usize,
     /// Ends when nothing of the last run is mounted any more.

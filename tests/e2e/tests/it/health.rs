@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Lines};
 use std::process::{Child, ChildStdout, Stdio};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use testkit::House;
@@ -17,12 +18,15 @@ struct Events {
 
 impl Events {
     fn of(house: &House, filters: &[&str]) -> Self {
+        // What happens before the client is heard is told, too.
+        Self::since(house, SystemTime::now(), filters)
+    }
+
+    fn since(house: &House, moment: SystemTime, filters: &[&str]) -> Self {
         let mut args = vec!["events", "--format", "{{.Action}}"];
         filters.iter().for_each(|filter| args.extend(["--filter", filter]));
-        // What happens before the client is heard is told, too.
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-        let now = now.expect("a clock that is set");
-        let since = format!("{}.{:09}", now.as_secs(), now.subsec_nanos());
+        let moment = moment.duration_since(UNIX_EPOCH).expect("a clock that is set");
+        let since = format!("{}.{:09}", moment.as_secs(), moment.subsec_nanos());
         args.extend(["--since", &since]);
         let mut child =
             house.docker(&args).stdout(Stdio::piped()).spawn().expect("docker can be executed");
@@ -101,6 +105,29 @@ fn well_and_ill_again() {
     assert_eq!(health(&house, "well")["Status"], "unhealthy");
     let finished = house.api("GET", "/containers/json?all=1", None).json()[0]["Health"].clone();
     assert_eq!(finished["Status"], "none");
+}
+
+/// A daemon that finds a container believes what the one before knew, and asks soon: not when the next probe would be due.
+#[test]
+fn a_daemon_that_wakes_asks_soon() {
+    let mut house = house();
+    let mut events = Events::of(&house, &["event=health_status"]);
+    let once_an_hour = [
+        "--health-interval=1h",
+        "--health-start-period=1h",
+        "--health-start-interval=50ms",
+        "--health-retries=1",
+    ];
+    let run = ["run", "-d", "--name", "well", "--health-cmd", "test ! -e /ill"];
+    house.ok(&[&run[..], &once_an_hour, &["busybox", "sleep", "600"]].concat());
+    assert_eq!(events.next(), "health_status: healthy");
+    house.ok(&["exec", "well", "touch", "/ill"]);
+    drop(events);
+    house.kill();
+    let woken = SystemTime::now();
+    house.start();
+    let mut events = Events::since(&house, woken, &["event=health_status"]);
+    assert_eq!(events.next(), "health_status: unhealthy");
 }
 
 #[test]
