@@ -3,11 +3,12 @@
 
 use std::fmt::Write;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use api::container::Stats;
 use futures_util::StreamExt;
 use stdx::Result;
+use stdx::histogram::{Counts, Times};
 
 use crate::container::state::Phase;
 use crate::system::System;
@@ -16,43 +17,8 @@ use crate::system::System;
 const AT_A_TIME: usize = 16;
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Upper ends of what times are counted into, in milliseconds: the usual ones of Prometheus.
-const BUCKETS: [u64; 11] = [5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10_000];
-
-/// Times, counted by how long they were.
-#[derive(Debug, Default)]
-pub(crate) struct Times {
-    buckets: [AtomicU64; BUCKETS.len()],
-    count: AtomicU64,
-    nanos: AtomicU64,
-}
-
-impl Times {
-    /// What began then has just ended.
-    pub(crate) fn since(&self, start: Instant) {
-        let took = start.elapsed();
-        for (end, bucket) in BUCKETS.iter().zip(&self.buckets) {
-            if took <= Duration::from_millis(*end) {
-                bucket.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        self.nanos.fetch_add(took.as_nanos() as u64, Ordering::Relaxed);
-        self.count.fetch_add(1, Ordering::Relaxed);
-    }
-
-    fn write(&self, text: &mut Text, name: &str, label: (&str, &str)) {
-        let count = self.count.load(Ordering::Relaxed);
-        for (end, bucket) in BUCKETS.iter().zip(&self.buckets) {
-            let end = (*end as f64 / 1000.0).to_string();
-            let value = bucket.load(Ordering::Relaxed).min(count);
-            text.line(&format!("{name}_bucket"), &[label, ("le", &end)], value as f64);
-        }
-        text.line(&format!("{name}_bucket"), &[label, ("le", "+Inf")], count as f64);
-        let seconds = self.nanos.load(Ordering::Relaxed) as f64 / 1e9;
-        text.line(&format!("{name}_sum"), &[label], seconds);
-        text.line(&format!("{name}_count"), &[label], count as f64);
-    }
-}
+/// What an action is called in a histogram of actions, and how long it took each time.
+type Action<'a> = (&'a str, &'a Times);
 
 /// A figure of a container: its name, its kind, what it is, and where it is found.
 type Figure = (&'static str, &'static str, &'static str, fn(&Stats) -> f64);
@@ -70,6 +36,8 @@ pub(crate) struct Metrics {
     pub(crate) release: Times,
     pub(crate) system_info: Times,
     pub(crate) system_version: Times,
+    /// Until a probe runs.
+    pub(crate) health_check_start: Times,
     pub(crate) health_checks: AtomicU64,
     pub(crate) health_checks_failed: AtomicU64,
 }
@@ -79,21 +47,18 @@ impl System {
     pub async fn metrics(&self) -> Result<String> {
         let metrics = &self.rooms().metrics;
         let mut text = Text::default();
-        let name = "engine_daemon_container_actions_seconds";
-        text.begin(
-            name,
-            "histogram",
+        text.histograms(
+            "engine_daemon_container_actions_seconds",
             "The number of seconds it takes to process each container action",
+            "action",
+            &[
+                ("changes", &metrics.changes),
+                ("commit", &metrics.commit),
+                ("create", &metrics.create),
+                ("delete", &metrics.delete),
+                ("start", &metrics.start),
+            ],
         );
-        for (action, times) in [
-            ("changes", &metrics.changes),
-            ("commit", &metrics.commit),
-            ("create", &metrics.create),
-            ("delete", &metrics.delete),
-            ("start", &metrics.start),
-        ] {
-            times.write(&mut text, name, ("action", action));
-        }
         self.states(&mut text);
         self.engine(&mut text)?;
         let journal = &self.rooms().journal;
@@ -107,6 +72,16 @@ impl System {
             "The number of events logged",
             journal.last() as f64,
         );
+        text.begin(
+            "engine_daemon_health_check_start_duration_seconds",
+            "histogram",
+            "The number of seconds it takes to prepare to run health checks",
+        );
+        text.histogram(
+            "engine_daemon_health_check_start_duration_seconds",
+            &[],
+            &metrics.health_check_start.counts(),
+        );
         text.counter(
             "engine_daemon_health_checks_failed_total",
             "The total number of failed health checks",
@@ -117,22 +92,32 @@ impl System {
             "The total number of health checks",
             metrics.health_checks.load(Ordering::Relaxed) as f64,
         );
-        let name = "engine_daemon_host_info_functions_seconds";
-        text.begin(
-            name,
-            "histogram",
+        text.histograms(
+            "engine_daemon_host_info_functions_seconds",
             "The number of seconds it takes to call functions gathering info about the host",
+            "function",
+            &[
+                ("system_info", &metrics.system_info),
+                ("system_version", &metrics.system_version),
+            ],
         );
-        metrics.system_info.write(&mut text, name, ("function", "system_info"));
-        metrics.system_version.write(&mut text, name, ("function", "system_version"));
-        let name = "engine_daemon_network_actions_seconds";
-        text.begin(
-            name,
-            "histogram",
+        let images = self.rooms().images.actions();
+        text.histograms(
+            "engine_daemon_image_actions_seconds",
+            "The number of seconds it takes to process each image action",
+            "action",
+            &[
+                ("delete", &images.delete),
+                ("history", &images.history),
+                ("pull", &images.pull),
+            ],
+        );
+        text.histograms(
+            "engine_daemon_network_actions_seconds",
             "The number of seconds it takes to process each network action",
+            "action",
+            &[("allocate", &metrics.allocate), ("release", &metrics.release)],
         );
-        metrics.allocate.write(&mut text, name, ("action", "allocate"));
-        metrics.release.write(&mut text, name, ("action", "release"));
         process(&mut text);
         self.containers(&mut text).await;
         Ok(text.0)
@@ -309,6 +294,25 @@ impl Text {
         let _endless = writeln!(self.0, " {value}");
     }
 
+    /// One histogram for each action, told apart by a label.
+    fn histograms(&mut self, name: &str, help: &str, label: &str, actions: &[Action]) {
+        self.begin(name, "histogram", help);
+        for (action, times) in actions {
+            self.histogram(name, &[(label, action)], &times.counts());
+        }
+    }
+
+    fn histogram(&mut self, name: &str, labels: &[(&str, &str)], counts: &Counts) {
+        let bucket = format!("{name}_bucket");
+        for (end, count) in &counts.up_to {
+            let end = end.as_secs_f64().to_string();
+            self.line(&bucket, &[labels, &[("le", &end)]].concat(), *count as f64);
+        }
+        self.line(&bucket, &[labels, &[("le", "+Inf")]].concat(), counts.all as f64);
+        self.line(&format!("{name}_sum"), labels, counts.sum.as_secs_f64());
+        self.line(&format!("{name}_count"), labels, counts.all as f64);
+    }
+
     fn gauge(&mut self, name: &str, help: &str, value: f64) {
         self.begin(name, "gauge", help);
         self.line(name, &[], value);
@@ -336,16 +340,13 @@ mod tests {
     }
 
     #[test]
-    fn times_are_counted_into_every_bucket_that_holds_them() {
+    fn histograms_end_with_everything() {
         let times = Times::default();
-        times.since(Instant::now());
-        times.since(Instant::now() - Duration::from_millis(300));
-        times.since(Instant::now() - Duration::from_secs(60));
+        times.since(std::time::Instant::now() - Duration::from_secs(60));
         let mut text = Text::default();
-        times.write(&mut text, "t", ("a", "b"));
-        let counts: Vec<&str> = text.0.lines().filter_map(|line| line.rsplit(' ').next()).collect();
-        assert_eq!(counts[..12], ["1", "1", "1", "1", "1", "1", "2", "2", "2", "2", "2", "3"]);
-        assert!(text.0.starts_with("t_bucket{a=\"b\",le=\"0.005\"} 1\n"), "{}", text.0);
-        assert!(text.0.ends_with("t_count{a=\"b\"} 3\n"), "{}", text.0);
+        text.histograms("t", "What.", "a", &[("b", &times)]);
+        assert!(text.0.contains("# TYPE t histogram\nt_bucket{a=\"b\",le=\"0.005\"} 0\n"), "{}", text.0);
+        assert!(text.0.contains("t_bucket{a=\"b\",le=\"10\"} 0\nt_bucket{a=\"b\",le=\"+Inf\"} 1\n"), "{}", text.0);
+        assert!(text.0.ends_with("t_count{a=\"b\"} 1\n"), "{}", text.0);
     }
 }

@@ -1,6 +1,7 @@
 //! `docker rmi`: which names go, which images go with them, and what stands in the way. Docker's rules and words.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::image::DeleteItem;
 use oci::{ChainId, Digest, Reference};
@@ -33,6 +34,7 @@ impl Images {
         name: &str,
         options: RemoveOptions,
     ) -> Result<Vec<DeleteItem>> {
+        let start = Instant::now();
         let mut catalog = self.change();
         let removal = plan(&catalog, name, options)?;
         self.commit(&mut catalog, removal.changes)?;
@@ -69,6 +71,7 @@ impl Images {
             }
         }
         self.sweep_blobs(&removal.blobs)?;
+        self.room.actions.delete.since(start);
         Ok(answer)
     }
 }

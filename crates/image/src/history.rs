@@ -1,5 +1,7 @@
 //! `docker history`: the steps an image was made in, the last first.
 
+use std::time::Instant;
+
 use api::image::HistoryItem;
 use stdx::time::Timestamp;
 use stdx::{Error, Result};
@@ -10,9 +12,12 @@ use crate::catalog::{Catalog, Entry};
 impl Images {
     /// The steps of an image, with the sizes of their layers.
     pub fn history(&self, name: &str) -> Result<Vec<HistoryItem>> {
+        let start = Instant::now();
         let catalog = self.catalog();
         let entry = catalog.resolve(name)?;
-        steps(&catalog, entry)
+        let steps = steps(&catalog, entry)?;
+        self.room.actions.history.since(start);
+        Ok(steps)
     }
 }
 

@@ -43,5 +43,5 @@ pub use list::{Filters, ListOptions};
 pub use load::{LoadOptions, Loaded};
 pub use progress::{Detail, Progress};
 pub use save::Archive;
-pub use store::{Image, Images};
+pub use store::{Actions, Image, Images};
 pub use stream::reader;

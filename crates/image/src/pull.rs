@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry as MapEntry;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use oci::image::{Descriptor, Document, ImageConfig, Manifest, media_type};
 use oci::{Algorithm, Digest, Platform, Reference};
@@ -42,7 +42,7 @@ impl Images {
         credentials: Option<Credentials>,
         progress: mpsc::Sender<Progress>,
     ) -> Result<Arc<Image>> {
-        let reference = reference.with_default_tag();
+        let (start, reference) = (Instant::now(), reference.with_default_tag());
         let pull = async {
             let repository = self.room.registries().repository(&reference, credentials).await?;
             let pull = Pull::new(self, &reference, platform, &Reporter::new(progress));
@@ -50,7 +50,9 @@ impl Images {
             pull.conclude(&image, outcome, &reference).await;
             Ok(image)
         };
-        pull.await.map_err(final_word)
+        let pulled = pull.await;
+        self.room.actions.pull.since(start);
+        pulled.map_err(final_word)
     }
 
     /// Fetches every tag of a repository, one after the other.
@@ -61,7 +63,7 @@ impl Images {
         credentials: Option<Credentials>,
         progress: mpsc::Sender<Progress>,
     ) -> Result<()> {
-        let reporter = Reporter::new(progress);
+        let (start, reporter) = (Instant::now(), Reporter::new(progress));
         let pulls = async {
             let repository = self.room.registries().repository(name, credentials).await?;
             let mut last = None;
@@ -78,7 +80,9 @@ impl Images {
             }
             Ok(())
         };
-        pulls.await.map_err(final_word)
+        let pulled = pulls.await;
+        self.room.actions.pull.since(start);
+        pulled.map_err(final_word)
     }
 }
 

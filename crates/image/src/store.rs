@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use oci::image::{Descriptor, ImageConfig, RunConfig};
 use oci::{ChainId, Digest, Platform, Reference};
 use state::{Actor, EventKind, Journal, Store};
+use stdx::histogram::Times;
 use stdx::time::Timestamp;
 use stdx::{Context, Error, Result};
 use storage::Storage;
@@ -37,6 +38,16 @@ pub(crate) struct Room {
     catalog: Mutex<Arc<Catalog>>,
     /// Held by who changes it, while that is written down.
     turn: Mutex<()>,
+    pub(crate) actions: Actions,
+}
+
+/// How long things took, for whoever watches.
+#[derive(Debug, Default)]
+pub struct Actions {
+    pub delete: Times,
+    pub history: Times,
+    /// Those that failed, too.
+    pub pull: Times,
 }
 
 /// An image as others see it: a picture of the moment it was asked for.
@@ -136,6 +147,7 @@ impl Images {
             journal: journal.clone(),
             catalog: Mutex::new(Arc::new(catalog)),
             turn: Mutex::default(),
+            actions: Actions::default(),
         };
         Ok(Self { room: Arc::new(room) })
     }
@@ -144,6 +156,10 @@ impl Images {
     pub fn use_registries(&self, config: RegistryConfig) {
         let now = Arc::new(self.room.registries().with(config));
         *self.room.registries.write().unwrap_or_else(PoisonError::into_inner) = now;
+    }
+
+    pub fn actions(&self) -> &Actions {
+        &self.room.actions
     }
 
     /// Finds an image by name, ID or the beginning of an ID, in Docker's order.

@@ -187,7 +187,7 @@ impl Container {
         Ok(id)
     }
 
-    /// Runs `command` for what it says, up to `most` bytes, and how it ends; no longer than `limit`.
+    /// Runs a health check's `command` for what it says, up to `most` bytes, and how it ends; no longer than `limit`.
     pub(crate) async fn exec_for_answer(
         &self,
         command: &[String],
@@ -200,9 +200,10 @@ impl Container {
             attach_stderr: true,
             ..CreateBody::default()
         };
+        let begun = Instant::now();
         let id = self.exec_prepare(self.id().as_str(), body, Some(limit))?;
         let exec = self.rooms.execs.find(&id)?;
-        let answer = exec.answer(most).await;
+        let answer = exec.answer(most, || self.rooms.metrics.health_check_start.since(begun)).await;
         // Nobody else knows of it.
         self.rooms.execs.lock().remove(&id);
         answer
@@ -255,11 +256,12 @@ impl Exec {
         tokiox::to_the_end(async move { start(&exec, body).await }).await
     }
 
-    /// Runs it, and takes what it says until it ends.
-    async fn answer(&self, most: usize) -> Result<Answer> {
+    /// Runs it, says when it does, and takes what it says until it ends.
+    async fn answer(&self, most: usize, started: impl FnOnce()) -> Result<Answer> {
         let ExecStarted::Attached(mut attached) = self.start(StartBody::default()).await? else {
             return Err(Error::internal("an exec that was to be listened to runs detached"));
         };
+        started();
         let (mut said, mut cut) = (Vec::new(), false);
         let mut frames = api::stream::Decoder::new();
         let mut buffer = [0; 4096];

@@ -48,6 +48,7 @@ fn figures_are_served_where_they_are_wanted() {
         "engine_daemon_engine_memory_bytes",
         "engine_daemon_events_subscribers_total",
         "engine_daemon_events_total",
+        "engine_daemon_health_check_start_duration_seconds_count",
         "engine_daemon_health_checks_failed_total",
         "engine_daemon_health_checks_total",
         "process_resident_memory_bytes",
@@ -83,6 +84,21 @@ fn figures_are_served_where_they_are_wanted() {
     house.ok(&["rm", "-f", "ca"]);
     let deleted = "engine_daemon_container_actions_seconds_count{action=\"delete\"}";
     assert_eq!(figures(&address)[deleted], 1.0);
+
+    let probed = ["run", "--name", "probed", "--network", "none", "--health-cmd", "kill 1"];
+    let at_once = ["--health-interval", "1ms", "busybox", "sh", "-c", "trap exit TERM; read nothing <> /dev/zero"];
+    house.ok(&[&probed[..], &at_once].concat());
+    house.ok(&["history", "busybox"]);
+    house.ok(&["rm", "probed"]);
+    house.ok(&["rmi", "busybox"]);
+    let refused = house.docker(&["pull", "127.0.0.1:1/nobody/there"]).output().expect("docker");
+    assert!(!refused.status.success());
+    let figures = figures(&address);
+    for action in ["delete", "history", "pull"] {
+        let name = format!("engine_daemon_image_actions_seconds_count{{action=\"{action}\"}}");
+        assert_eq!((before[&name], figures[&name]), (0.0, 1.0), "{name}");
+    }
+    assert!(figures["engine_daemon_health_check_start_duration_seconds_count"] >= 1.0);
 
     // Figures only: nothing can be done through it.
     for path in ["/containers/json", "/v1.41/info", "/"] {
