@@ -60,20 +60,20 @@ pub(super) fn let_through(
     warn_of_others(socket, owner, warned)
 }
 
-/// The rules go to the end of the chain, just before the policy or a rule that stands for one: whatever an administrator
-/// or Docker refuses above them stays refused, and what they let in is still judged by our own table.
+/// The rules go to the end of the chain, just before the policy or what stands for one: whatever an administrator or Docker
+/// refuses above them stays refused, and what they let in is still judged by our own table.
 fn let_through_family(
     socket: &mut Socket,
     family: u8,
     owner: &str,
     bridges: &[&str],
 ) -> Result<()> {
-    let Some(policy) = policy(socket, family)? else { return Ok(()) };
-    let rules = rules(socket, family, Some(CHAIN))?;
-    let last = rules.last().filter(|rule| rule.refuses_all());
+    let Some(forward) = forward(socket, family)? else { return Ok(()) };
     let prefix = format!("{owner}: ");
-    let ours: Vec<&Found> = rules.iter().filter(|rule| rule.comment.starts_with(&prefix)).collect();
-    let wanted: Vec<(Side, &str, String)> = if policy == DROP || last.is_some() {
+    let is_ours = |rule: &&Found| rule.comment.starts_with(&prefix);
+    let ours: Vec<&Found> = forward.heard().iter().filter(is_ours).collect();
+    let unheard = forward.unheard().iter().filter(is_ours);
+    let wanted: Vec<(Side, &str, String)> = if forward.drops() {
         bridges
             .iter()
             .flat_map(|bridge| [(Side::Input, *bridge), (Side::Output, *bridge)])
@@ -84,11 +84,8 @@ fn let_through_family(
     };
     let there: BTreeSet<&str> = ours.iter().map(|rule| rule.comment.as_str()).collect();
     let needed: BTreeSet<&str> = wanted.iter().map(|(_, _, comment)| comment.as_str()).collect();
-    let stale: Vec<u64> = ours
-        .iter()
-        .filter(|rule| !needed.contains(rule.comment.as_str()))
-        .map(|rule| rule.handle)
-        .collect();
+    let unneeded = ours.iter().filter(|rule| !needed.contains(rule.comment.as_str())).copied();
+    let stale: Vec<u64> = unneeded.chain(unheard).map(|rule| rule.handle).collect();
     let missing: Vec<_> =
         wanted.iter().filter(|(_, _, comment)| !there.contains(comment.as_str())).collect();
     if stale.is_empty() && missing.is_empty() {
@@ -104,7 +101,7 @@ fn let_through_family(
         message.text(RULE_TABLE, TABLE);
         message.text(RULE_CHAIN, CHAIN);
     };
-    let place = if last.is_some() { CREATE } else { CREATE | APPEND };
+    let place = if forward.wall().is_some() { CREATE } else { CREATE | APPEND };
     socket
         .execute(transaction(|batch| {
             for handle in &stale {
@@ -121,8 +118,8 @@ fn let_through_family(
                         counter(list);
                         accept(list);
                     });
-                    if let Some(last) = last {
-                        message.bytes(RULE_POSITION, &last.handle.to_be_bytes());
+                    if let Some(wall) = forward.wall() {
+                        message.bytes(RULE_POSITION, &wall.handle.to_be_bytes());
                     }
                     message.bytes(RULE_USERDATA, &userdata(comment));
                 });
@@ -196,15 +193,15 @@ pub(super) fn survey(socket: &mut Socket, owner: &str) -> Result<Others> {
     let (mut judges, mut refusals) = (Vec::new(), Vec::new());
     for (family, ipv6) in [(FAMILY_IPV4, false), (FAMILY_IPV6, true)] {
         refusals.extend(user_chain::refusals(socket, family)?);
-        let Some(policy) = policy(socket, family)? else { continue };
-        let rules = rules(socket, family, Some(CHAIN))?;
+        let Some(forward) = forward(socket, family)? else { continue };
         let into = format!("{owner}: into ");
-        let let_through = rules.iter().filter_map(|rule| rule.comment.strip_prefix(&into));
+        let let_through =
+            forward.heard().iter().filter_map(|rule| rule.comment.strip_prefix(&into));
         judges.push((
             ipv6,
             Judge {
                 name: format!("{} {TABLE} {CHAIN}", if ipv6 { "ip6" } else { "ip" }),
-                drops: policy == DROP || rules.last().is_some_and(|rule| rule.refuses_all()),
+                drops: forward.drops(),
                 let_through: let_through.map(str::to_owned).collect(),
             },
         ));
@@ -256,6 +253,53 @@ impl Found {
     fn refuses_all(&self) -> bool {
         self.everything && self.verdict == Some(Verdict::Refuse)
     }
+}
+
+/// iptables' chain of what is forwarded.
+struct Forward {
+    policy: u32,
+    rules: Vec<Found>,
+    /// How many are asked before one that refuses everything, or sends it to a chain that does (`ufw default reject routed`).
+    heard: usize,
+}
+
+impl Forward {
+    fn drops(&self) -> bool {
+        self.policy == DROP || self.wall().is_some()
+    }
+
+    fn heard(&self) -> &[Found] {
+        &self.rules[..self.heard]
+    }
+
+    fn unheard(&self) -> &[Found] {
+        &self.rules[self.heard..]
+    }
+
+    fn wall(&self) -> Option<&Found> {
+        self.unheard().first()
+    }
+}
+
+/// `None` when there is no such chain.
+fn forward(socket: &mut Socket, family: u8) -> Result<Option<Forward>> {
+    let Some(policy) = policy(socket, family)? else { return Ok(None) };
+    let found = rules(socket, family, Some(CHAIN))?;
+    let mut heard = found.len();
+    for (number, rule) in found.iter().enumerate() {
+        let refuses = match &rule.verdict {
+            // What its owner refuses there is nobody's to let through.
+            Some(Verdict::Ask(chain)) if rule.everything && chain != user_chain::CHAIN => {
+                rules(socket, family, Some(chain))?.iter().any(Found::refuses_all)
+            }
+            _ => rule.refuses_all(),
+        };
+        if refuses {
+            heard = number;
+            break;
+        }
+    }
+    Ok(Some(Forward { policy, rules: found, heard }))
 }
 
 /// The chain's policy; `None` when there is no such chain.

@@ -18,7 +18,7 @@ use crate::doctor::{Refusals, legacy_filters};
 use crate::netlink::message::CREATE;
 use crate::netlink::{Batch, Socket};
 
-const CHAIN: &str = "DOCKER-USER";
+pub(super) const CHAIN: &str = "DOCKER-USER";
 /// Where nft(8) has what it calls the forward hook, and the priority it calls `filter`.
 const FORWARD_HOOK: u32 = 2;
 const FILTER: u32 = 0;
