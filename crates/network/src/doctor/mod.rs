@@ -243,7 +243,9 @@ fn published(
         ),
         Presence::There => {}
     }
-    if reach != Reach::Host {
+    // Who has no address of the family is served by the host itself.
+    let forwarded = endpoint.addresses().any(|ip| ip.is_ipv4() == host_ip.is_ipv4());
+    if reach != Reach::Host && forwarded {
         let bridge = network.bridge.as_ref().map(|bridge| bridge.name.as_str()).unwrap_or_default();
         for judge in facts.judges(host_ip.is_ipv6()) {
             if judge.drops && !judge.lets(bridge) {
@@ -267,10 +269,12 @@ fn published(
         );
     }
     if facts.ufw && matches!(reach, Reach::Anywhere | Reach::Lan) {
-        find(
-            Level::Note,
-            "ufw does not judge published ports: its rules for what comes in are for the host itself".to_owned(),
-        );
+        let problem = if forwarded {
+            "ufw does not judge published ports: its rules for what comes in are for the host itself"
+        } else {
+            "ufw judges it as a port of the host itself, which serves it for a container without such an address"
+        };
+        find(Level::Note, problem.to_owned());
     }
     let report = PortReport {
         container: endpoint.container_name.clone(),

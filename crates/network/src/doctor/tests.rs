@@ -172,6 +172,16 @@ fn what_others_drop() {
         0.0.0.0:8080 Lan
     "#]],
     );
+    // Who has no such address is served by the host.
+    let by_the_host = Facts { ufw: true, ..healthy(bridge(|_| {}), "[::]:8080") };
+    check(
+        &Facts { judges: vec![(true, judge(&[]))], ..by_the_host },
+        expect![[r#"
+        front: each other, everything | this host, everybody at published ports
+        :::8080 Lan
+        Note web 80/tcp: ufw judges it as a port of the host itself, which serves it for a container without such an address
+    "#]],
+    );
     facts.judges = vec![(false, judge(&["br-2"]))];
     check(
         &facts,
