@@ -50,7 +50,8 @@ impl Networks {
         let guarded = self.core.guard(&endpoints);
         let led = guarded
             .and_then(|()| self.core.negotiate(&mut endpoints, &request.ports))
-            .and_then(|()| self.add_way_out(&request.container, &mut endpoints));
+            .and_then(|()| self.add_way_out(&request.container, &mut endpoints))
+            .and_then(|()| self.core.follow_gateway(&mut endpoints, &request.ports));
         match led.and_then(|()| self.core.furnish(request, &mut endpoints, namespace)) {
             Ok(netns) => {
                 self.releaser.prepare();

@@ -51,7 +51,7 @@ impl Networks {
         core.host.route().delete_links(strays.iter().map(|link| link.name.as_str()))?;
         core.reconnect(&links)?;
         core.limit_again();
-        Ok(())
+        self.replay_all()
     }
 
     /// Compares records and kernel, changing neither.

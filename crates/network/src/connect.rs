@@ -7,18 +7,20 @@ use stdx::{Context, Error, Id, Result};
 
 use crate::attend::Gone;
 use crate::driver::{Inside, Namespace};
-use crate::endpoint::EndpointRequest;
+use crate::endpoint::{EndpointRequest, PortRequest};
 use crate::networks::{Core, Networks};
 use crate::records::{DriverKind, Endpoint, Network};
 use crate::{gateway, netns};
 
 impl Networks {
-    /// Gives a container that runs in `namespace` one more network. Record first, kernel second, as at its start.
+    /// Gives a container that runs in `namespace` one more network. Record first, kernel second, as at its start. Plugins
+    /// hear of its `ports`.
     pub fn connect(
         &self,
         container: &Id,
         name: &str,
         wish: &EndpointRequest,
+        ports: &[PortRequest],
         namespace: BorrowedFd<'_>,
     ) -> Result<Arc<Endpoint>> {
         let core = &self.core;
@@ -27,7 +29,8 @@ impl Networks {
             .once_settled(|| core.take_one(container, name, wish))
             .inspect_err(|_| core.give_back(&wish.leases))?;
         let mut endpoints = [endpoint];
-        let negotiated = core.guard(&endpoints).and_then(|()| core.negotiate(&mut endpoints, &[]));
+        let negotiated =
+            core.guard(&endpoints).and_then(|()| core.negotiate(&mut endpoints, ports));
         let [endpoint] = endpoints;
         match negotiated.and_then(|()| core.enter(&network, &endpoint, namespace)) {
             Ok(()) => {

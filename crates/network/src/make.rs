@@ -24,8 +24,9 @@ impl Networks {
         let gateways = create::gateways(request, plugin);
         let pools = ipam
             .map(|name| {
-                let options = request.ipam_options.clone().unwrap_or_default();
-                core.ipam.pools(name, &request.pools, &options, families, gateways)
+                core.replay(name)?;
+                let taken: Vec<_> = routes.iter().copied().chain(core.model().subnets()).collect();
+                core.ipam.pools(name, request, families, gateways, &taken)
             })
             .transpose()?;
         let planned = || {
@@ -48,7 +49,7 @@ impl Networks {
         };
         let network = planned().inspect_err(|_: &Error| {
             if let (Some(name), Some(pools)) = (ipam, &pools) {
-                core.ipam.give_back(name, &pools.ids, &pools.leases);
+                core.ipam.give_back(name, pools.ids.values(), &pools.leases);
             }
         })?;
         let made = core.drivers.of(network.driver).create(&network);
@@ -133,8 +134,8 @@ impl Core {
             if network.ipam.is_remote() {
                 let pools = &network.ipam.config;
                 let leases: Vec<_> = pools.iter().flat_map(|pool| pool.leases.clone()).collect();
-                let ids = pools.iter().map(|pool| (pool.subnet, pool.id.clone())).collect();
-                self.ipam.give_back(&network.ipam.driver, &ids, &leases);
+                let ids = pools.iter().map(|pool| &pool.id);
+                self.ipam.give_back(&network.ipam.driver, ids, &leases);
             }
             self.store.delete::<Network>(network.id.as_str())
         });

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use stdx::{Error, Id, Result};
 
 use crate::attend;
@@ -49,6 +50,12 @@ impl Model {
                 several.len()
             ))),
         }
+    }
+
+    /// The subnets of all networks.
+    pub(crate) fn subnets(&self) -> Vec<IpNet> {
+        let real = self.networks.values().filter(|network| network.has_subnets());
+        real.flat_map(|network| &network.ipam.config).map(|pool| pool.subnet).collect()
     }
 
     pub(crate) fn remember(&mut self, endpoint: Endpoint) {

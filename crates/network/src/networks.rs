@@ -188,6 +188,8 @@ impl Networks {
     /// Makes ports and names fit what a container that runs in `namespace` is connected to now.
     pub fn attend(&self, request: &AttachRequest, namespace: BorrowedFd<'_>) -> Result<()> {
         self.follow_way_out(&request.container, Some(namespace))?;
+        let mut endpoints = self.core.model().of(&request.container);
+        self.core.follow_gateway(&mut endpoints, &request.ports)?;
         self.core.attend(request, namespace)
     }
 

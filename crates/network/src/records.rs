@@ -294,11 +294,19 @@ pub struct Ipam {
     pub driver: String,
     pub options: Option<BTreeMap<String, String>>,
     pub config: Vec<IpamPool>,
+    /// What the plugin that gives them out calls the addresses of this host.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub space: String,
 }
 
 impl Default for Ipam {
     fn default() -> Self {
-        Self { driver: "default".to_owned(), options: None, config: Vec::new() }
+        Self {
+            driver: "default".to_owned(),
+            options: None,
+            config: Vec::new(),
+            space: String::new(),
+        }
     }
 }
 
@@ -368,6 +376,9 @@ pub struct RemoteEndpoint {
     /// It shall have no way out but the plugin's.
     #[serde(default)]
     pub stays_in: bool,
+    /// It is the container's way out, and the plugin publishes its ports, if it does such things.
+    #[serde(default)]
+    pub leads_out: bool,
     /// The plugin knows of it, or may: it is told when it is over.
     pub told: bool,
 }
@@ -526,6 +537,7 @@ impl Endpoint {
                 device: String::new(),
                 routes: Vec::new(),
                 stays_in: false,
+                leads_out: false,
                 told: true,
             }),
             way_out: false,

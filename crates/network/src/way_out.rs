@@ -112,7 +112,7 @@ fn goes_out(network: &Network, endpoint: &Endpoint) -> bool {
     wanted && !network.internal
 }
 
-fn leads_out(endpoint: &Endpoint) -> bool {
+pub(crate) fn leads_out(endpoint: &Endpoint) -> bool {
     let by_a_route = |remote: &RemoteEndpoint| {
         remote.routes.iter().any(|route| route.destination.prefix_len() == 0)
     };

@@ -79,7 +79,9 @@ impl Container {
         let links = self.resolve_links(settings.links.as_deref())?;
         let request = endpoints::request(&record, &name, &settings, links)?;
         let namespace = namespace_of(record.state.pid)?;
-        let endpoint = networks.connect(&record.id, &record.name, &request, namespace.as_fd())?;
+        let ports = record.plan(&self.rooms.settings())?.ports.requests;
+        let endpoint =
+            networks.connect(&record.id, &record.name, &request, &ports, namespace.as_fd())?;
         endpoints::show(&mut settings, &endpoint);
         record.endpoints.insert(name, Box::new(settings));
         if let Err(error) = self.finish_change(record, namespace.as_fd()) {

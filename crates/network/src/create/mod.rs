@@ -107,6 +107,7 @@ pub(crate) fn plan(request: &CreateRequest, around: &Surroundings) -> Result<Net
                 None => Ipam::default().driver,
             },
             options: request.ipam_options.clone(),
+            space: around.pools.map(|leased| leased.space.clone()).unwrap_or_default(),
             ..Ipam::default()
         },
         options: request.options.clone(),

@@ -1,14 +1,15 @@
 //! What plugins are asked when a container is connected, and told when it goes.
 
-use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use stdx::Result;
 
 use crate::endpoint::{EndpointRequest, PortRequest};
+use crate::gateway;
 use crate::networks::Core;
 use crate::records::{Endpoint, Lease};
+use crate::way_out;
 
 impl Core {
     /// The wish with addresses in it, where a plugin gives them out.
@@ -18,7 +19,9 @@ impl Core {
         if !network.ipam.is_remote() || network.config_only {
             return Ok(wish);
         }
-        wish.leases = self.ipam.addresses(&network, &wish)?;
+        self.replay(&network.ipam.driver)?;
+        let (leases, mac) = self.ipam.addresses(&network, &wish)?;
+        (wish.leases, wish.mac) = (leases, mac.or(wish.mac));
         for lease in &wish.leases {
             match lease.address {
                 IpAddr::V4(ip) => wish.ip = Some(ip),
@@ -44,7 +47,7 @@ impl Core {
 
     pub(crate) fn give_back(&self, leases: &[Lease]) {
         for lease in leases {
-            self.ipam.give_back(&lease.driver, &BTreeMap::new(), std::slice::from_ref(lease));
+            self.ipam.give_back(&lease.driver, [], std::slice::from_ref(lease));
         }
     }
 
@@ -84,6 +87,39 @@ impl Core {
             self.model().endpoints.insert(agreed.endpoint_id.clone(), Arc::clone(&agreed));
             *slot = agreed;
             outcome?;
+        }
+        Ok(())
+    }
+
+    /// Tells the plugin whose network is a container's way out to publish its ports, and no other. What was shown to it is
+    /// written down before, and in `endpoints`.
+    pub(crate) fn follow_gateway(
+        &self,
+        endpoints: &mut [Arc<Endpoint>],
+        ports: &[PortRequest],
+    ) -> Result<()> {
+        let chosen = gateway::choose(endpoints);
+        let nobody = chosen.v4.is_none() && chosen.v6.is_none();
+        let leads = |endpoint: &Endpoint| {
+            let is_it = |one: &Arc<Endpoint>| one.endpoint_id == endpoint.endpoint_id;
+            [&chosen.v4, &chosen.v6].into_iter().flatten().any(is_it)
+                || nobody && way_out::leads_out(endpoint)
+        };
+        let mut changed: Vec<&mut Arc<Endpoint>> = endpoints
+            .iter_mut()
+            .filter(|one| one.remote.as_ref().is_some_and(|remote| remote.leads_out != leads(one)))
+            .collect();
+        // Who has ports gives them up before somebody else wants them.
+        changed.sort_by_key(|endpoint| leads(endpoint));
+        for slot in changed {
+            let mut endpoint = Endpoint::clone(slot);
+            let leads = leads(&endpoint);
+            let remote = endpoint.remote.as_mut().expect("a plugin's");
+            remote.leads_out = leads;
+            let driver = remote.driver.clone();
+            self.rewrite(&endpoint)?;
+            self.drivers.remote.lead_out(&driver, &endpoint, leads.then_some(ports));
+            *slot = Arc::new(endpoint);
         }
         Ok(())
     }

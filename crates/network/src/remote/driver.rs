@@ -1,6 +1,6 @@
 //! Networks that a plugin has: it makes the devices, we put them into containers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
@@ -161,13 +161,20 @@ impl RemoteDriver {
             "AddressIPv6": interface.address6.as_deref().unwrap_or_default(),
             "MacAddress": interface.mac_address.as_deref().unwrap_or_default(),
         });
-        let ports = with_ports(ports);
+        let ports = with_ports(endpoint, ports);
         question["Options"] = ports.clone();
         for (name, value) in &endpoint.driver_opts {
             question["Options"][name] = json!(value);
         }
         let created: Created =
-            ask(&plugin, "NetworkDriver.CreateEndpoint", &question, Patience::Long)?;
+            ask(&plugin, "NetworkDriver.CreateEndpoint", &question, Patience::Long)
+                .map_err(Error::from)
+                .context(|| {
+                    format!(
+                        "failed to create endpoint {} on network {}",
+                        endpoint.container_name, network.name
+                    )
+                })?;
         let take_back = |method: &str| {
             let method = format!("NetworkDriver.{method}");
             if let Err(failure) = ask::<Done>(&plugin, &method, &ids, Patience::None) {
@@ -181,29 +188,41 @@ impl RemoteDriver {
         // A name and no more: the namespace is known by descriptors alone, and made when it is known what belongs there.
         question["SandboxKey"] =
             json!(format!("/var/run/docker/netns/{}", endpoint.container.short()));
-        question["Options"] = json!({});
+        question["Options"] = ports;
         let joined = ask(&plugin, "NetworkDriver.Join", &question, Patience::Long)
             .inspect_err(|_| take_back("DeleteEndpoint"))?;
         accept_join(&mut agreed, joined, taken).inspect_err(|_| {
             take_back("Leave");
             take_back("DeleteEndpoint");
         })?;
-        self.connected_outside(&plugin, &ids, ports);
         self.look_at(&plugin, &ids);
         Ok(agreed)
     }
 
-    /// Some plugins publish ports themselves; those that do not, do not know the question.
-    fn connected_outside(&self, plugin: &Plugin, ids: &Value, ports: Value) {
-        let mut question = ids.clone();
-        question["Options"] = ports;
-        let method = "NetworkDriver.ProgramExternalConnectivity";
-        match ask::<Done>(plugin, method, &question, Patience::None) {
-            Ok(Done {}) | Err(Failure::Refused(404, _)) => {}
-            Err(failure) => {
-                let error = Error::from(failure);
-                tracing::warn!(plugin = %plugin.name(), error = %error.chain(), "no connectivity to the outside");
+    /// Has the plugin publish a container's ports, or not any more: one that leads out is to do so. Those that publish
+    /// nothing do not know the question.
+    pub(crate) fn lead_out(
+        &self,
+        driver: &str,
+        endpoint: &Endpoint,
+        ports: Option<&[PortRequest]>,
+    ) {
+        let mut question = ids(endpoint);
+        let method = match ports {
+            Some(ports) => {
+                question["Options"] = with_ports(endpoint, ports);
+                "NetworkDriver.ProgramExternalConnectivity"
             }
+            None => "NetworkDriver.RevokeExternalConnectivity",
+        };
+        let told = self.plugin(driver, Patience::None).and_then(|plugin| {
+            match ask::<Done>(&plugin, method, &question, Patience::None) {
+                Ok(Done {}) | Err(Failure::Refused(404, _)) => Ok(()),
+                Err(failure) => Err(failure.into()),
+            }
+        });
+        if let Err(error) = told {
+            tracing::warn!(plugin = %driver, endpoint = %endpoint.endpoint_id, error = %error.chain(), "a plugin does not change what is reached from outside");
         }
     }
 
@@ -221,10 +240,12 @@ impl RemoteDriver {
     }
 
     /// Tells the plugin that an endpoint is over. That it does not like it, or is not there, keeps nobody from going on.
-    fn part(&self, endpoint: &Endpoint, driver: &str) {
+    fn part(&self, endpoint: &Endpoint, remote: &RemoteEndpoint) {
         let ids = ids(endpoint);
+        let driver = &remote.driver;
+        let revoke = remote.leads_out.then_some("RevokeExternalConnectivity");
         let told = self.plugin(driver, Patience::None).and_then(|plugin| {
-            for method in ["RevokeExternalConnectivity", "Leave", "DeleteEndpoint"] {
+            for method in revoke.into_iter().chain(["Leave", "DeleteEndpoint"]) {
                 match ask::<Done>(&plugin, &format!("NetworkDriver.{method}"), &ids, Patience::None)
                 {
                     Ok(Done {}) | Err(Failure::Refused(404, _)) => {}
@@ -251,7 +272,11 @@ impl Driver for RemoteDriver {
         let plugin = self.plugin(&network.plugin, Patience::None)?;
         let (v4, v6): (Vec<_>, Vec<_>) =
             network.ipam.config.iter().partition(|pool| Family::of(&pool.subnet) == Family::V4);
-        let space = if network.ipam.is_null() { Ipam::NULL } else { "LocalDefault" };
+        let space = match network.ipam.space.as_str() {
+            "" if network.ipam.is_null() => Ipam::NULL,
+            "" => "LocalDefault",
+            space => space,
+        };
         let data = |pools: Vec<&IpamPool>| {
             pools.into_iter().map(|one| pool(one, space)).collect::<Vec<_>>()
         };
@@ -330,7 +355,7 @@ impl Driver for RemoteDriver {
     fn disconnect(&self, endpoints: &[Arc<Endpoint>]) -> Result<()> {
         for endpoint in endpoints {
             if let Some(remote) = endpoint.remote.as_ref().filter(|remote| remote.told) {
-                self.part(endpoint, &remote.driver);
+                self.part(endpoint, remote);
             }
         }
         Ok(())
@@ -356,15 +381,17 @@ fn ids(endpoint: &Endpoint) -> Value {
 }
 
 /// What is to be published, as plugins are told.
-fn with_ports(ports: &[PortRequest]) -> Value {
-    let protocol = |port: &PortRequest| match port.protocol {
+fn with_ports(endpoint: &Endpoint, ports: &[PortRequest]) -> Value {
+    let number = |protocol: Protocol| match protocol {
         Protocol::Tcp => 6,
         Protocol::Udp => 17,
         Protocol::Sctp => 132,
     };
-    let exposed: Vec<Value> = ports
-        .iter()
-        .map(|port| json!({ "Proto": protocol(port), "Port": port.container_port }))
+    let published = ports.iter().map(|port| (port.protocol, port.container_port));
+    let exposed: BTreeSet<_> = published.chain(endpoint.exposed.iter().copied()).collect();
+    let exposed: Vec<Value> = exposed
+        .into_iter()
+        .map(|(protocol, port)| json!({ "Proto": number(protocol), "Port": port }))
         .collect();
     let map: Vec<Value> = ports
         .iter()
@@ -372,7 +399,7 @@ fn with_ports(ports: &[PortRequest]) -> Value {
             let (first, last) =
                 port.host_ports.as_ref().map_or((0, 0), |range| (*range.start(), *range.end()));
             json!({
-                "Proto": protocol(port), "IP": "", "Port": port.container_port,
+                "Proto": number(port.protocol), "IP": "", "Port": port.container_port,
                 "HostIP": port.host_ip.map(|ip| ip.to_string()).unwrap_or_default(),
                 "HostPort": first, "HostPortEnd": last,
             })
@@ -464,7 +491,8 @@ fn accept_join(endpoint: &mut Endpoint, joined: Joined, taken: &[String]) -> Res
     let routes = routes.iter().map(route).collect::<Result<_>>()?;
     let driver = endpoint.remote.take().map(|remote| remote.driver).unwrap_or_default();
     let stays_in = joined.disable_gateway_service;
-    endpoint.remote = Some(RemoteEndpoint { driver, device, routes, stays_in, told: true });
+    endpoint.remote =
+        Some(RemoteEndpoint { driver, device, routes, stays_in, leads_out: false, told: true });
     Ok(())
 }
 

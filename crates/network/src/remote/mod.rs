@@ -6,6 +6,7 @@
 mod attach;
 mod driver;
 mod ipam;
+mod replay;
 
 use std::sync::Arc;
 use std::time::Duration;

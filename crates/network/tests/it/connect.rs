@@ -117,7 +117,8 @@ fn connected_while_it_runs() {
         let known = [container.clone(), peer];
         assert_eq!(talk(reachable.netns.as_ref(), ip(&reachable), Some(netns)), None);
 
-        let endpoint = daemon.networks.connect(&container, "web", &wish("back"), netns.as_fd());
+        let endpoint =
+            daemon.networks.connect(&container, "web", &wish("back"), &[], netns.as_fd());
         let endpoint = endpoint.unwrap();
         assert_eq!(endpoint.ifname, "eth1");
         assert!(talk(reachable.netns.as_ref(), ip(&reachable), Some(netns)).is_some());
@@ -129,7 +130,7 @@ fn connected_while_it_runs() {
         assert_eq!(sysctl(netns, "ipv6.conf.eth0.disable_ipv6"), "1");
         assert_eq!(daemon.findings(&known), [""; 0]);
 
-        let again = daemon.networks.connect(&container, "web", &wish("back"), netns.as_fd());
+        let again = daemon.networks.connect(&container, "web", &wish("back"), &[], netns.as_fd());
         let again = again.unwrap_err();
         assert_eq!(
             (again.kind(), again.to_string().as_str()),
@@ -199,8 +200,10 @@ fn priorities_names_and_settings() {
             driver_opts: options("sysctls", "net.ipv4.conf.IFNAME.nope=1"),
             ..wish("bridge")
         };
-        let err =
-            daemon.networks.connect(&request.container, "web", &bad, netns.as_fd()).unwrap_err();
+        let err = daemon
+            .networks
+            .connect(&request.container, "web", &bad, &[], netns.as_fd())
+            .unwrap_err();
         assert!(err.chain().contains("failed to set sysctl"), "{}", err.chain());
         assert_eq!((devices("veth").len(), daemon.endpoints_recorded()), (2, 2));
         assert_eq!(daemon.findings(&[request.container]), [""; 0]);
@@ -345,7 +348,7 @@ fn containers_on_the_hosts_wire() {
             // One more while it runs, and less again: nothing stays in the container.
             let (third, bridged) = daemon.attach("bridge");
             let netns = bridged.netns.as_ref().unwrap();
-            daemon.networks.connect(&third, "web", &wish(driver), netns.as_fd()).unwrap();
+            daemon.networks.connect(&third, "web", &wish(driver), &[], netns.as_fd()).unwrap();
             assert!(talk(Some(&there), [10, 66, 0, 1], Some(netns)).is_some());
             assert_eq!(
                 daemon.findings(&[container.clone(), second.clone(), third.clone()]),

@@ -181,7 +181,7 @@ fn another_network_is_outside_too() {
             gw_priority: 1,
             ..EndpointRequest::default()
         };
-        daemon.networks.connect(&container, "web", &wish, namespace(&one).as_fd()).unwrap();
+        daemon.networks.connect(&container, "web", &wish, &[], namespace(&one).as_fd()).unwrap();
         assert_eq!(reached(&one), (false, false));
         assert_eq!(daemon.findings(&ids(&daemon)), Vec::<String>::new());
     });

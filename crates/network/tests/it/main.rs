@@ -23,5 +23,6 @@ mod ports;
 mod rate;
 mod recover;
 mod remote;
+mod remote_ipam;
 mod speed;
 mod user_chain;

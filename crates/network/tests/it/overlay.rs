@@ -317,7 +317,7 @@ fn a_way_out() {
                 EndpointRequest { network: "bridge".to_owned(), ..EndpointRequest::default() };
             daemon
                 .networks
-                .connect(&other, "web", &wish, second.netns.as_ref().unwrap().as_fd())
+                .connect(&other, "web", &wish, &[], second.netns.as_ref().unwrap().as_fd())
                 .unwrap();
             let attend = || {
                 let request = request(&other, "blue");

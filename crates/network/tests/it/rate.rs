@@ -117,7 +117,7 @@ fn changed_lifted_and_kept() {
         let mut wish = request(&container, "more").networks.remove(0);
         wish.rate = Some(Rate { inward: MEGABIT, outward: 0 });
         let namespace = rustix::fd::AsFd::as_fd(inside(&one));
-        let second = daemon.networks.connect(&container, "web", &wish, namespace).unwrap();
+        let second = daemon.networks.connect(&container, "web", &wish, &[], namespace).unwrap();
         assert_eq!(queue(&second.host_device()).1 * 8, MEGABIT);
         daemon.networks.detach(&container);
         daemon.networks.settle();

@@ -1,4 +1,4 @@
-//! Networks and addresses of plugins, written here: one that makes pairs of devices, one that counts addresses.
+//! Networks of plugins, written here: one makes pairs of devices, one knows its addresses itself.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
@@ -10,7 +10,7 @@ use network::{
     CreateRequest, EndpointRequest, NetworkConfig, PoolRequest, PortRequest, Protocol, Scope,
 };
 use plugin::{Places, Plugins};
-use serde_json::{Value, json};
+use serde_json::json;
 use stdx::Id;
 use testkit::{Plugin, Reply};
 
@@ -66,7 +66,7 @@ fn wires(directory: &Path) -> Plugin {
     })
 }
 
-fn with_plugins(bridge: &str, directory: &Path) -> NetworkConfig {
+pub(crate) fn with_plugins(bridge: &str, directory: &Path) -> NetworkConfig {
     let plugins = Plugins::new(Places::only(&[directory.to_owned()]));
     NetworkConfig { plugins: Some(Arc::new(plugins)), ..config(bridge) }
 }
@@ -154,6 +154,64 @@ fn a_plugins_device_becomes_the_containers() {
     });
 }
 
+/// Who publishes ports has to know of them, and that he is to do it: with two, both would want the same.
+#[test]
+fn who_leads_out_publishes() {
+    on_a_host(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let plugin = wires(dir.path());
+        let daemon = Daemon::start(with_plugins("gt-leads", dir.path()));
+        let network = daemon.networks.create(&wired("red")).unwrap();
+        let container = Id::random();
+        let mut request = crate::lab::request(&container, "red");
+        request.ports.push(PortRequest {
+            protocol: Protocol::Tcp,
+            container_port: 80,
+            host_ip: None,
+            host_ports: Some(8080..=8080),
+        });
+        request.exposed = vec![(Protocol::Udp, 53)];
+        let attachment = daemon.networks.attach(&request).unwrap();
+        let netns = attachment.netns.as_ref().unwrap();
+        let exposed = json!([{"Proto": 6, "Port": 80}, {"Proto": 17, "Port": 53}]);
+        let told = |method: &str| plugin.asked(&format!("NetworkDriver.{method}"));
+        for method in ["CreateEndpoint", "Join", "ProgramExternalConnectivity"] {
+            let options = &told(method)[0]["Options"];
+            assert_eq!(options["com.docker.network.endpoint.exposedports"], exposed, "{method}");
+        }
+        // Another one leads out, and then it does again.
+        let mut wish = crate::lab::request(&container, "bridge").networks.remove(0);
+        wish.gw_priority = 1;
+        let bridge = daemon
+            .networks
+            .connect(&container, "web", &wish, &request.ports, netns.as_fd())
+            .unwrap();
+        let both = network::AttachRequest {
+            networks: vec![request.networks[0].clone(), wish],
+            ..request.clone()
+        };
+        daemon.networks.attend(&both, netns.as_fd()).unwrap();
+        assert_eq!(told("RevokeExternalConnectivity").len(), 1);
+        daemon.networks.disconnect(&container, &bridge.network_id, Some(netns.as_fd())).unwrap();
+        daemon.networks.attend(&request, netns.as_fd()).unwrap();
+        assert_eq!(told("ProgramExternalConnectivity").len(), 2);
+        assert_eq!(told("Join").len(), 1);
+        daemon.networks.detach(&container);
+        assert_eq!(told("RevokeExternalConnectivity").len(), 2);
+
+        // Beside one that leads out already, it is asked for nothing of that kind; nor does it hear of its end.
+        let mut wishes = crate::lab::request(&Id::random(), "bridge");
+        wishes.networks[0].gw_priority = 1;
+        wishes.networks.push(request.networks[0].clone());
+        wishes.ports = request.ports.clone();
+        daemon.networks.attach(&wishes).unwrap();
+        daemon.networks.detach(&wishes.container);
+        assert_eq!(told("ProgramExternalConnectivity").len(), 2);
+        assert_eq!(told("RevokeExternalConnectivity").len(), 2);
+        daemon.networks.remove(network.id.as_str()).unwrap();
+    });
+}
+
 #[test]
 fn more_and_fewer_while_it_runs() {
     on_a_host(|| {
@@ -164,7 +222,7 @@ fn more_and_fewer_while_it_runs() {
         let (container, attachment) = daemon.attach("bridge");
         let netns = attachment.netns.as_ref().unwrap();
         let wish = EndpointRequest { network: "red".to_owned(), ..EndpointRequest::default() };
-        daemon.networks.connect(&container, "web", &wish, netns.as_fd()).unwrap();
+        daemon.networks.connect(&container, "web", &wish, &[], netns.as_fd()).unwrap();
         let there = || within(netns, || run(&["ip", "-o", "link"])).contains("wire0");
         assert!(there());
         daemon.networks.disconnect(&container, &network.id, Some(netns.as_fd())).unwrap();
@@ -298,94 +356,5 @@ fn addresses_that_only_the_driver_knows() {
         let numbered =
             CreateRequest { ipam_driver: String::new(), name: "own".to_owned(), ..request };
         assert_eq!(daemon.networks.create(&numbered).unwrap().ipam.config[0].gateway, None);
-    });
-}
-
-/// Gives out addresses from `.100` on, and knows who has which.
-fn counter(directory: &Path) -> (Arc<Mutex<Vec<String>>>, Plugin) {
-    let given = Arc::new(Mutex::new(Vec::new()));
-    let taken = Arc::clone(&given);
-    let plugin = Plugin::start(directory, "counter", move |method, question| {
-        let mut taken = taken.lock().expect("addresses");
-        let address = question["Address"].as_str().unwrap_or_default();
-        Reply::Json(match method {
-            "Plugin.Activate" => json!({"Implements": ["IpamDriver"]}),
-            "IpamDriver.GetDefaultAddressSpaces" => {
-                json!({"LocalDefaultAddressSpace": "here", "GlobalDefaultAddressSpace": "there"})
-            }
-            "IpamDriver.RequestPool" if question["Options"]["full"] == "1" => {
-                json!({"Error": "no pools left"})
-            }
-            "IpamDriver.RequestPool" => json!({"PoolID": "p1", "Pool": "10.66.0.0/24", "Data": {}}),
-            "IpamDriver.RequestAddress" => {
-                let fresh = format!("10.66.0.{}", 100 + taken.len());
-                let given = if address.is_empty() { fresh } else { address.to_owned() };
-                taken.push(given.clone());
-                json!({ "Address": format!("{given}/24") })
-            }
-            "IpamDriver.ReleaseAddress" => {
-                taken.retain(|other| other != address);
-                json!({})
-            }
-            "IpamDriver.ReleasePool" => {
-                assert_eq!(question["PoolID"], "p1");
-                json!({})
-            }
-            _ => json!({"Err": "what?"}),
-        })
-    });
-    (given, plugin)
-}
-
-#[test]
-fn addresses_by_a_plugin() {
-    on_a_host(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let (given, plugin) = counter(dir.path());
-        let daemon = Daemon::start(with_plugins("gt-ipam", dir.path()));
-        let taken = || given.lock().unwrap().clone();
-        let request = CreateRequest {
-            name: "counted".to_owned(),
-            ipam_driver: "counter".to_owned(),
-            ipam_options: Some(BTreeMap::from([("shape".to_owned(), "round".to_owned())])),
-            ..CreateRequest::default()
-        };
-        let network = daemon.networks.create(&request).unwrap();
-        assert_eq!(network.ipam.driver, "counter");
-        assert_eq!(network.ipam.config[0].gateway, "10.66.0.100".parse().ok());
-        assert_eq!(
-            plugin.asked("IpamDriver.RequestPool"),
-            [
-                json!({"AddressSpace": "here", "Pool": "", "SubPool": "", "Options": {"shape": "round"}, "V6": false})
-            ]
-        );
-        let (container, one) = daemon.attach("counted");
-        let (_, other) = daemon.attach("counted");
-        assert_eq!(ip(&one), Ipv4Addr::new(10, 66, 0, 101));
-        assert!(talk(one.netns.as_ref(), ip(&one), other.netns.as_ref()).is_some());
-        let mut wish = crate::lab::request(&Id::random(), "counted");
-        wish.networks[0].ip = Some(Ipv4Addr::new(10, 66, 0, 7));
-        let third = daemon.networks.attach(&wish).unwrap();
-        assert_eq!(ip(&third), Ipv4Addr::new(10, 66, 0, 7));
-        daemon.networks.detach(&container);
-        daemon.networks.detach(&wish.container);
-        assert_eq!(taken(), ["10.66.0.100", "10.66.0.102"]);
-        daemon.networks.detach(&other.endpoints[0].container);
-        daemon.networks.remove("counted").unwrap();
-        assert_eq!(taken(), [""; 0]);
-        assert_eq!(plugin.asked("IpamDriver.ReleasePool").len(), 1);
-
-        // What cannot be made keeps nothing.
-        let double = CreateRequest { name: "bridge".to_owned(), ..request.clone() };
-        daemon.networks.create(&double).unwrap_err();
-        assert_eq!((taken().len(), plugin.asked("IpamDriver.ReleasePool").len()), (0, 2));
-        let full: Value = json!({"full": "1"});
-        let options = serde_json::from_value(full).unwrap();
-        let full = CreateRequest { ipam_options: Some(options), ..request };
-        let error = daemon.networks.create(&full).unwrap_err().chain();
-        assert_eq!(error, "remote: no pools left");
-        let nobody = CreateRequest { ipam_driver: "nobody".to_owned(), ..full };
-        let error = daemon.networks.create(&nobody).unwrap_err().chain();
-        assert_eq!(error, "plugin \"nobody\" not found");
     });
 }
