@@ -136,8 +136,8 @@ impl Container {
                 stdio.resize(size).map_err(at(Stage::Create))?;
             }
         }
-        let task = created.start()?;
-        let oom = Oom::of(&task.cgroup, around);
+        let mut task = created.start()?;
+        let oom = Oom::of(&mut task.cgroup, around);
         Ok(Self {
             id: call.id,
             dir: call.dir,

@@ -108,7 +108,10 @@ impl Created {
             let (pid, terminal) = external.create(call, &borrowed, streams)?;
             let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty())
                 .context(|| "cannot hold the container's process".to_owned())?;
-            let cgroup = cgroup::Handle::open(&cgroup)?;
+            let mut cgroup = cgroup::Handle::open(&cgroup)?;
+            if call.cgroup_driver == cgroup::Driver::Systemd {
+                cgroup.watch_early();
+            }
             return Ok(Self { terminal, by: By::Them { pid, pidfd, cgroup, external } });
         }
         let netns = borrowed.netns.as_ref().map(OwnedFd::try_clone).transpose();

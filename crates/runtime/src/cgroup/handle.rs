@@ -16,7 +16,7 @@ use stdx::{Context, Error, Kind, Result};
 
 use super::dir::{DEEPEST, Dir, is_gone};
 use super::systemd::{self, Holder};
-use super::{Location, Mode, Place, Setting, Stats, devices, oom, stats, v1, v2};
+use super::{Location, Mode, Place, Setting, Stats, Watch, devices, oom, stats, v1, v2};
 
 /// A container's directories, held open.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub struct Handle {
     unified: Option<Dir>,
     /// Until the container lives in a scope of systemd's.
     moving_in: Option<MovingIn>,
+    /// What has been watched before anybody was in it.
+    watch: Option<Watch>,
 }
 
 /// Who keeps the place meanwhile, and what would count him.
@@ -68,6 +70,9 @@ impl Handle {
                 None => handle.set(&settings)?,
             }
             handle.guard_devices(resources, Since::Birth)?;
+            if location.unit.is_some() {
+                handle.watch_early();
+            }
             Ok(handle)
         });
         if handle.is_err() {
@@ -188,7 +193,8 @@ impl Handle {
     }
 
     fn of(location: &Location) -> Self {
-        Self { location: location.clone(), v1: Vec::new(), unified: None, moving_in: None }
+        let location = location.clone();
+        Self { location, v1: Vec::new(), unified: None, moving_in: None, watch: None }
     }
 
     pub fn location(&self) -> &Location {
@@ -324,12 +330,23 @@ impl Handle {
         Ok(stats)
     }
 
-    /// A descriptor that becomes readable when the container runs out of memory (and, on v1, when the group is removed).
-    /// Read it empty with [`forget_oom`](super::forget_oom), then ask [`oom_kills`](Self::oom_kills).
-    pub fn oom_watch(&self) -> Result<OwnedFd> {
+    /// Before anybody runs in it: watches what v1 forgets with the group, which is systemd's to remove at any moment.
+    pub fn watch_early(&mut self) {
+        // Whoever needs it asks again, and hears why not.
+        self.watch = self.controller("memory").and_then(|dir| Watch::v1_to_the_end(dir).ok());
+    }
+
+    /// The one that was begun early, if one was.
+    pub fn early_watch(&mut self) -> Option<Watch> {
+        self.watch.take()
+    }
+
+    /// What becomes readable when the container runs out of memory (and, on v1, when the group is removed). Read it empty
+    /// with [`Watch::forget`], then ask [`oom_kills`](Self::oom_kills).
+    pub fn oom_watch(&self) -> Result<Watch> {
         match (self.controller("memory"), &self.unified) {
-            (Some(dir), _) => oom::watch_v1(dir),
-            (None, Some(dir)) if dir.has("memory.events") => oom::watch_v2(dir),
+            (Some(dir), _) => Watch::v1(dir),
+            (None, Some(dir)) if dir.has("memory.events") => Watch::v2(dir),
             _ => Err(Error::new(Kind::NotImplemented, "the host has no memory controller")),
         }
     }

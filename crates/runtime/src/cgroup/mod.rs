@@ -24,7 +24,7 @@ pub use handle::{Handle, Joiner};
 pub use host::Mode;
 pub(crate) use host::SYSTEMD;
 pub use location::{Driver, Location, Place};
-pub use oom::forget as forget_oom;
+pub use oom::Watch;
 pub use stats::{BlockIo, Cpu, HugePages, IoEntry, Memory, Pids, Stats};
 pub use support::Support;
 pub use systemd::runs as systemd_runs;

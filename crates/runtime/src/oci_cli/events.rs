@@ -1,6 +1,5 @@
 //! `events`: measurements and out-of-memory kills, as lines of JSON.
 
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use oci::runtime::Status;
@@ -51,11 +50,11 @@ pub(super) fn run(global: &Global, flags: &Flags) -> Result<u8> {
         };
         let (ended, heard) = (!fds[0].revents().is_empty(), !fds[1].revents().is_empty());
         if ended || container.status()? == Status::Stopped {
-            crate::cgroup::forget_oom(oom.as_fd());
+            oom.forget();
             return Ok(0);
         }
         if heard {
-            crate::cgroup::forget_oom(oom.as_fd());
+            oom.forget();
             let now = cgroup.oom_kills()?.unwrap_or(kills);
             if now > kills {
                 kills = now;

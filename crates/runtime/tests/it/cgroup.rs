@@ -8,7 +8,7 @@ use std::process::{Child, Command, Output, Stdio};
 use oci::runtime::{
     BlockIo, Cpu, DeviceRule, HugepageLimit, Memory, Pids, Resources, ThrottleDevice,
 };
-use runtime::cgroup::{Handle, Location, Mode, Support, forget_oom};
+use runtime::cgroup::{Handle, Location, Mode, Support};
 use rustix::process::Pid;
 use stdx::Kind;
 
@@ -297,9 +297,32 @@ fn running_out_of_memory_is_heard() {
     let timeout = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
     assert_eq!(rustix::event::poll(&mut fds, Some(&timeout)).unwrap(), 1);
     assert_eq!(group.handle.oom_kills().unwrap(), Some(1));
-    forget_oom(&watch);
+    watch.forget();
     let now = rustix::event::Timespec { tv_sec: 0, tv_nsec: 0 };
     assert_eq!(rustix::event::poll(&mut fds, Some(&now)).unwrap(), 0);
+}
+
+/// What systemd does to a scope as soon as nobody is in it.
+#[test]
+fn a_group_that_was_removed_has_told_before() {
+    skip_unless_root!();
+    if Mode::detect().unwrap() == Mode::V2 {
+        return;
+    }
+    let limit = Some(16 << 20);
+    let memory = Some(Memory { limit, swap: limit, ..Memory::default() });
+    for (script, once) in [("exec tail /dev/zero", false), ("kill -9 $$", true)] {
+        let resources = Resources { memory: memory.clone(), ..Resources::default() };
+        let mut group = Group::new("gone", &resources);
+        group.handle.watch_early();
+        let watch = group.handle.early_watch().unwrap();
+        assert_eq!(group.run(script).status.signal(), Some(9));
+        group.handle.destroy().unwrap();
+        assert_eq!(group.handle.oom_kills().unwrap(), None);
+        watch.hear_all();
+        let told = watch.forget();
+        assert!(told > 0 && (told == 1) == once, "{script}: {told}");
+    }
 }
 
 #[test]
