@@ -96,21 +96,14 @@ impl System {
             "engine_daemon_host_info_functions_seconds",
             "The number of seconds it takes to call functions gathering info about the host",
             "function",
-            &[
-                ("system_info", &metrics.system_info),
-                ("system_version", &metrics.system_version),
-            ],
+            &[("system_info", &metrics.system_info), ("system_version", &metrics.system_version)],
         );
         let images = self.rooms().images.actions();
         text.histograms(
             "engine_daemon_image_actions_seconds",
             "The number of seconds it takes to process each image action",
             "action",
-            &[
-                ("delete", &images.delete),
-                ("history", &images.history),
-                ("pull", &images.pull),
-            ],
+            &[("delete", &images.delete), ("history", &images.history), ("pull", &images.pull)],
         );
         text.histograms(
             "engine_daemon_network_actions_seconds",
@@ -345,8 +338,16 @@ mod tests {
         times.since(std::time::Instant::now() - Duration::from_secs(60));
         let mut text = Text::default();
         text.histograms("t", "What.", "a", &[("b", &times)]);
-        assert!(text.0.contains("# TYPE t histogram\nt_bucket{a=\"b\",le=\"0.005\"} 0\n"), "{}", text.0);
-        assert!(text.0.contains("t_bucket{a=\"b\",le=\"10\"} 0\nt_bucket{a=\"b\",le=\"+Inf\"} 1\n"), "{}", text.0);
+        assert!(
+            text.0.contains("# TYPE t histogram\nt_bucket{a=\"b\",le=\"0.005\"} 0\n"),
+            "{}",
+            text.0
+        );
+        assert!(
+            text.0.contains("t_bucket{a=\"b\",le=\"10\"} 0\nt_bucket{a=\"b\",le=\"+Inf\"} 1\n"),
+            "{}",
+            text.0
+        );
         assert!(text.0.ends_with("t_count{a=\"b\"} 1\n"), "{}", text.0);
     }
 }

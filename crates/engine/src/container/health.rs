@@ -303,7 +303,8 @@ impl Container {
     pub(crate) fn keep_checking(&self) {
         let record = self.record();
         // A shim that has let go of us for a moment is followed once more, and the container asked as before.
-        if self.cell.live().checked.replace(record.state.started_at) == Some(record.state.started_at)
+        if self.cell.live().checked.replace(record.state.started_at)
+            == Some(record.state.started_at)
         {
             return;
         }
@@ -527,7 +528,10 @@ mod tests {
             assert_eq!(plain.first_pause(status, seconds(900), 1.0), SPREAD);
         }
         let starting = |ran| plain.first_pause(Status::Starting, seconds(ran), 0.4);
-        assert_eq!([starting(0), starting(10), starting(29), starting(900)].map(|t| t.as_secs()), [30, 20, 2, 2]);
+        assert_eq!(
+            [starting(0), starting(10), starting(29), starting(900)].map(|t| t.as_secs()),
+            [30, 20, 2, 2]
+        );
         let quick = check(|check| check.interval = 100_000_000);
         assert_eq!(quick.first_pause(Status::Healthy, seconds(9), 0.5), Duration::from_millis(50));
     }

@@ -363,9 +363,7 @@ impl Link {
 
     fn hear(&self) -> Result<(Reply, Vec<OwnedFd>)> {
         let lost = || Error::unavailable("netd has gone");
-        protocol::receive(&*self.socket)
-            .map_err(|err| lost().caused_by(err))?
-            .ok_or_else(lost)
+        protocol::receive(&*self.socket).map_err(|err| lost().caused_by(err))?.ok_or_else(lost)
     }
 
     /// Ends one that is not trusted any more.

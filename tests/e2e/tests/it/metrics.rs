@@ -86,7 +86,14 @@ fn figures_are_served_where_they_are_wanted() {
     assert_eq!(figures(&address)[deleted], 1.0);
 
     let probed = ["run", "--name", "probed", "--network", "none", "--health-cmd", "kill 1"];
-    let at_once = ["--health-interval", "1ms", "busybox", "sh", "-c", "trap exit TERM; read nothing <> /dev/zero"];
+    let at_once = [
+        "--health-interval",
+        "1ms",
+        "busybox",
+        "sh",
+        "-c",
+        "trap exit TERM; read nothing <> /dev/zero",
+    ];
     house.ok(&[&probed[..], &at_once].concat());
     house.ok(&["history", "busybox"]);
     house.ok(&["rm", "probed"]);
