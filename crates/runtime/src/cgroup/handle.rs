@@ -217,16 +217,25 @@ impl Handle {
         Ok(())
     }
 
-    /// Opens what a process needs to move itself here.
+    /// Opens what a process needs to move itself here. A directory of v1 that somebody else has removed is left out: a
+    /// systemd that makes no scopes for us moves everybody out of the hierarchies that it has no more use for.
     pub fn joiner(&self) -> Result<Joiner> {
-        let open = |dir: &Dir, file| {
-            dir.open_file(file, OFlags::WRONLY)
-                .context(|| format!("cannot open {file} in {}", dir.path().display()))
+        let open = |dir: &Dir, file| match dir.open_file(file, OFlags::WRONLY) {
+            Err(error) if is_gone(&error) => Ok(None),
+            opened => opened
+                .map(Some)
+                .context(|| format!("cannot open {file} in {}", dir.path().display())),
         };
-        Ok(Joiner {
-            v1: self.v1.iter().map(|one| open(&one.dir, "tasks")).collect::<Result<_>>()?,
-            unified: self.unified.as_ref().map(|dir| open(dir, "cgroup.procs")).transpose()?,
-        })
+        let v1: Vec<_> =
+            self.v1.iter().map(|one| open(&one.dir, "tasks")).collect::<Result<_>>()?;
+        let unified = match &self.unified {
+            None => None,
+            Some(dir) => Some(open(dir, "cgroup.procs")?.context(|| gone(dir))?),
+        };
+        match (v1.iter().all(Option::is_none), self.v1.first()) {
+            (true, Some(one)) => Err(Error::not_found(gone(&one.dir))),
+            _ => Ok(Joiner { v1: v1.into_iter().flatten().collect(), unified }),
+        }
     }
 
     /// All processes in the container, its own groups included.
@@ -601,6 +610,10 @@ fn make<'a>(place: &'a Place, made: &mut Vec<&'a Place>, held: bool) -> Result<D
         }
     }
     Ok(dir)
+}
+
+fn gone(dir: &Dir) -> String {
+    format!("cgroup {} is gone", dir.path().display())
 }
 
 fn kill(pid: Pid) -> Result<()> {

@@ -302,6 +302,22 @@ fn running_out_of_memory_is_heard() {
     assert_eq!(rustix::event::poll(&mut fds, Some(&now)).unwrap(), 0);
 }
 
+/// As a systemd that makes no scopes for us does on v1.
+#[test]
+fn a_directory_that_somebody_has_removed_keeps_nobody_out() {
+    skip_unless_root!();
+    let group = Group::new("robbed", &Resources::default());
+    let count = || group.handle.joiner().map(|joiner| joiner.fds().count());
+    let all = count().unwrap();
+    for (removed, place) in group.location.v1().iter().enumerate() {
+        assert_eq!(count().unwrap(), all - removed);
+        std::fs::remove_dir(place.full_path()).unwrap();
+    }
+    if all > 1 {
+        assert!(count().unwrap_err().to_string().ends_with("is gone"));
+    }
+}
+
 /// What systemd does to a scope as soon as nobody is in it.
 #[test]
 fn a_group_that_was_removed_has_told_before() {
