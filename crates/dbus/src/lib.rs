@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use stdx::{Context, Error, Result};
 
-pub use wire::{Kind, Message, Question, START, Value, length, parse};
+pub use wire::{Absent, Kind, Message, Question, START, Value, length, parse};
 
 /// Where every host's is.
 pub const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
@@ -21,6 +21,23 @@ pub const SYSTEM_BUS: &str = "/run/dbus/system_bus_socket";
 /// The bus itself.
 pub const BUS: &str = "org.freedesktop.DBus";
 const BUS_PATH: &str = "/org/freedesktop/DBus";
+
+/// Who we are to a bus: our user's number outside of our user namespace.
+pub fn own_uid() -> u32 {
+    let uid = rustix::process::geteuid().as_raw();
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    outside(uid, &map).unwrap_or(uid)
+}
+
+fn outside(uid: u32, map: &str) -> Option<u32> {
+    map.lines().find_map(|line| {
+        let mut numbers = line.split_ascii_whitespace().map(str::parse);
+        let (inside, outside, count): (u32, u32, u32) =
+            (numbers.next()?.ok()?, numbers.next()?.ok()?, numbers.next()?.ok()?);
+        let at = uid.checked_sub(inside).filter(|at| *at < count)?;
+        outside.checked_add(at)
+    })
+}
 
 /// Signals that nobody has asked for yet.
 const KEPT: usize = 256;
@@ -82,7 +99,7 @@ impl Answer {
 impl Bus {
     /// `None` where there is no bus.
     pub fn connect(socket: &Path, patience: Duration) -> Result<Option<Self>> {
-        let failed = || "cannot speak with the system bus".to_owned();
+        let failed = || "cannot speak with the message bus".to_owned();
         let stream = match UnixStream::connect(socket) {
             Ok(stream) => stream,
             Err(err)
@@ -96,13 +113,13 @@ impl Bus {
         let mut bus =
             Self { stream, serial: 0, read: Vec::new(), heard: VecDeque::new(), patience };
         bus.authenticate().context(failed)?;
-        bus.ask_bus("Hello", &[])?.ok("the system bus does not welcome us")?;
+        bus.ask_bus("Hello", &[])?.ok("the message bus does not welcome us")?;
         Ok(Some(bus))
     }
 
-    /// The kernel tells the bus who we are.
+    /// The kernel tells the bus who we are, and so do we.
     fn authenticate(&mut self) -> Result<()> {
-        let uid = rustix::process::geteuid().as_raw().to_string();
+        let uid = own_uid().to_string();
         let hex: String = uid.bytes().map(|digit| format!("{digit:02x}")).collect();
         self.send(format!("\0AUTH EXTERNAL {hex}\r\n").as_bytes())?;
         let deadline = Instant::now() + self.patience;
@@ -111,20 +128,22 @@ impl Bus {
                 break end;
             }
             if self.read.len() > LONGEST_LINE {
-                return Err(Error::unavailable("the system bus says what cannot be understood"));
+                return Err(Error::unavailable("the message bus says what cannot be understood"));
             }
             self.receive(deadline)?;
         };
         let line: Vec<u8> = self.read.drain(..end + 2).collect();
         if !line.starts_with(b"OK ") {
-            return Err(Error::unavailable("the system bus does not let us in"));
+            return Err(Error::unavailable("the message bus does not let us in"));
         }
         self.send(b"BEGIN\r\n")
     }
 
     /// Asks the bus itself.
     pub fn ask_bus(&mut self, member: &str, arguments: &[Value<'_>]) -> Result<Answer> {
-        let question = Question { destination: BUS, path: BUS_PATH, interface: BUS, member };
+        let absent = Absent::Fails;
+        let question =
+            Question { destination: BUS, path: BUS_PATH, interface: BUS, member, absent };
         self.ask(&question, arguments)
     }
 
@@ -185,7 +204,7 @@ impl Bus {
                 Ok((length, _)) => self.read.extend(&buffer[..length.min(buffer.len())]),
                 Err(rustix::io::Errno::AGAIN) => break,
                 Err(rustix::io::Errno::INTR) => continue,
-                Err(err) => return Err(err).context(|| "the system bus is gone".to_owned()),
+                Err(err) => return Err(err).context(|| "the message bus is gone".to_owned()),
             }
         }
         Ok(self.heard.drain(..).collect())
@@ -198,7 +217,7 @@ impl Bus {
     }
 
     fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        self.stream.write_all(bytes).context(|| "the system bus is gone".to_owned())
+        self.stream.write_all(bytes).context(|| "the message bus is gone".to_owned())
     }
 
     /// The next message that is here wholly.
@@ -218,7 +237,7 @@ impl Bus {
         if left.is_zero() {
             return Err(late());
         }
-        let lost = || "the system bus is gone".to_owned();
+        let lost = || "the message bus is gone".to_owned();
         self.stream.set_read_timeout(Some(left)).context(lost)?;
         let mut buffer = [0; 4096];
         match self.stream.read(&mut buffer) {
@@ -241,7 +260,7 @@ impl AsFd for Bus {
 }
 
 fn gone() -> Error {
-    Error::unavailable("the system bus is gone")
+    Error::unavailable("the message bus is gone")
 }
 
 #[cfg(test)]
@@ -259,6 +278,20 @@ mod tests {
         assert_eq!(path("tcp:host=x;unix:path=/b"), Some("/b".to_owned()));
         for none in ["", "unix:abstract=/tmp/x", "unix:path=", "unix:path=%zz", "unix:path=%"] {
             assert_eq!(path(none), None, "{none}");
+        }
+    }
+
+    #[test]
+    fn users_outside() {
+        let map = "         0       1000          1\n         1     100000      65536\n";
+        for (map, uid, expected) in [
+            (map, 0, Some(1000)),
+            (map, 1, Some(100_000)),
+            (map, 65_537, None),
+            ("0 0 4294967295\n", 7, Some(7)),
+            ("", 7, None),
+        ] {
+            assert_eq!(outside(uid, map), expected, "{uid}");
         }
     }
 
@@ -282,7 +315,7 @@ mod tests {
             line
         });
         let refused = Bus::connect(&path, Duration::from_secs(9)).err().unwrap();
-        assert!(refused.chain().ends_with("the system bus does not let us in"), "{refused}");
+        assert!(refused.chain().ends_with("the message bus does not let us in"), "{refused}");
         assert!(bus.join().unwrap().starts_with("\0AUTH EXTERNAL 3"));
     }
 

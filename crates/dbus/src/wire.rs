@@ -12,6 +12,14 @@ const VERSION: u8 = 1;
 /// Nobody is started for the sake of our question.
 const NO_AUTO_START: u8 = 2;
 
+/// What if nobody has the name that is asked?
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    Fails,
+    /// The bus starts who has it, or waits for him who is on his way.
+    IsAwaited,
+}
+
 const PATH: u8 = 1;
 const INTERFACE: u8 = 2;
 const MEMBER: u8 = 3;
@@ -37,6 +45,7 @@ pub struct Question<'a> {
     pub path: &'a str,
     pub interface: &'a str,
     pub member: &'a str,
+    pub absent: Absent,
 }
 
 /// What a question can carry.
@@ -84,7 +93,11 @@ pub(super) fn call(serial: u32, question: &Question<'_>, arguments: &[Value<'_>]
     let mut body = Writer::default();
     arguments.iter().for_each(|value| body.value(value));
     let mut message = Writer::default();
-    message.bytes.extend([LITTLE_ENDIAN, Kind::Call as u8, NO_AUTO_START, VERSION]);
+    let flags = match question.absent {
+        Absent::Fails => NO_AUTO_START,
+        Absent::IsAwaited => 0,
+    };
+    message.bytes.extend([LITTLE_ENDIAN, Kind::Call as u8, flags, VERSION]);
     message.number(body.bytes.len() as u32);
     message.number(serial);
     message.array(8, |fields| {
@@ -331,6 +344,7 @@ mod tests {
         path: "/org/freedesktop/DBus",
         interface: "org.freedesktop.DBus",
         member: "Hello",
+        absent: Absent::Fails,
     };
 
     /// As the specification lays it out.

@@ -125,9 +125,9 @@ impl System {
             Driver::Cgroupfs => Driver::Systemd,
             Driver::Systemd => Driver::Cgroupfs,
         };
-        let usual = settings.cgroup_parent == default_cgroup_parent(settings.cgroup_driver);
-        if usual && !settings.rootless {
-            match cgroups_below(other, default_cgroup_parent(other)) {
+        let usual = |driver| default_cgroup_parent(driver, false);
+        if settings.cgroup_parent == usual(settings.cgroup_driver) && !settings.rootless {
+            match cgroups_below(other, usual(other)) {
                 Err(error) if error.kind() == Kind::NotImplemented => {}
                 found => cgroups.extend(found?),
             }

@@ -150,7 +150,8 @@ impl System {
         let count = |wanted: fn(Phase) -> bool| {
             all.iter().filter(|c| wanted(c.record().state.phase)).count() as i64
         };
-        let support = runtime::cgroup::Support::below(&settings.cgroup_parent)?;
+        let support =
+            runtime::cgroup::Support::below(settings.cgroup_driver, &settings.cgroup_parent)?;
         let v2 = support.mode == runtime::cgroup::Mode::V2;
         let ipv4_forwarding = read("/proc/sys/net/ipv4/ip_forward").trim() == "1";
         let mut warnings = crate::warnings::warnings(&support, ipv4_forwarding);

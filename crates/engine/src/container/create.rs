@@ -61,7 +61,7 @@ impl Containers {
         host_config.port_bindings = Some(super::plan::port_bindings(bindings)?);
         rooms.resolve_secrets(&mut host_config)?;
         let mut warnings =
-            super::plan::discard_here(&mut host_config.resources, &rooms.settings().cgroup_parent)?;
+            super::plan::discard_here(&mut host_config.resources, &rooms.settings())?;
         let plan = Plan::of(&config, &host_config, read_only_binds, &rooms.settings())?;
         plan.check_process()?;
         plan.log.check_plugin(&rooms.settings())?;

@@ -34,7 +34,8 @@ impl Container {
             ))
             .context(words);
         }
-        let support = Support::below(&self.rooms.settings().cgroup_parent)?;
+        let settings = self.rooms.settings();
+        let support = Support::below(settings.cgroup_driver, &settings.cgroup_parent)?;
         let mut warnings = plan::discard(&mut body.resources, &support)?;
         // Docker remembers every way to say "no limit" as this one.
         body.resources.pids_limit = body.resources.pids_limit.map(|limit| limit.max(0));

@@ -96,27 +96,29 @@ fn cdi_spec_dirs(config: &Config) -> Vec<PathBuf> {
     }
 }
 
-/// Who makes cgroups: where there is but one tree of them it is systemd's, as in Docker. A user's systemd is not asked.
+/// Who makes cgroups: where there is but one tree of them it is systemd's, as in Docker; a user's own for a user.
 fn cgroups(config: &Config) -> Result<(Driver, String)> {
     let rootless = config.rootless.is_some();
+    let systemd_can = match rootless {
+        true => runtime::cgroup::users_systemd_runs(),
+        false => runtime::cgroup::systemd_runs(),
+    };
     let usual = || -> Result<Driver> {
         let one_tree = runtime::cgroup::Mode::detect()? == runtime::cgroup::Mode::V2;
-        let systemds = one_tree && !rootless && runtime::cgroup::systemd_runs();
-        Ok(if systemds { Driver::Systemd } else { Driver::Cgroupfs })
+        Ok(if one_tree && systemd_can { Driver::Systemd } else { Driver::Cgroupfs })
     };
     let driver = config.cgroup_driver.map_or_else(usual, Ok)?;
-    if driver == Driver::Systemd && rootless {
-        return Err(Error::not_implemented(
-            "the systemd cgroup driver is not there for a daemon without root",
-        ));
-    }
-    if driver == Driver::Systemd && !runtime::cgroup::systemd_runs() {
-        return Err(Error::not_implemented(
-            "the systemd cgroup driver needs a host whose first process is systemd",
-        ));
+    if driver == Driver::Systemd && !systemd_can {
+        return Err(Error::not_implemented(match rootless {
+            true => {
+                "the systemd cgroup driver needs a user's systemd with a bus, and a daemon that it has started, on a host \
+                 with cgroup v2"
+            }
+            false => "the systemd cgroup driver needs a host whose first process is systemd",
+        }));
     }
     let parent = match config.cgroup_parent.as_str() {
-        "" => engine::default_cgroup_parent(driver),
+        "" => engine::default_cgroup_parent(driver, rootless),
         parent => parent,
     };
     engine::check_cgroup_parent(driver, parent)?;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use stdx::Result;
 
-use dbus::{Answer, Bus, Question, Value};
+use dbus::{Absent, Answer, Bus, Question, Value};
 
 /// Its name on the bus, and the interface of what concerns all of it.
 pub(super) const NAME: &str = "org.fedoraproject.FirewallD1";
@@ -37,7 +37,8 @@ fn ask(
     member: &str,
     arguments: &[Value<'_>],
 ) -> Result<Answer> {
-    bus.ask(&Question { destination: NAME, path, interface, member }, arguments)
+    let question = Question { destination: NAME, path, interface, member, absent: Absent::Fails };
+    bus.ask(&question, arguments)
 }
 
 fn is_unknown(answer: &Answer) -> bool {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use stdx::{Context, Error, Kind, Result};
 
 use super::host::{Hierarchy, Host, host};
-use super::systemd::{self, Unit};
+use super::systemd::{self, Manager, Unit};
 use super::{Mode, oom};
 use crate::userns::in_initial_user_namespace;
 
@@ -62,7 +62,9 @@ impl Location {
     pub fn by(driver: Driver, cgroups_path: &str, id: &str) -> Result<Self> {
         match driver {
             Driver::Cgroupfs => Self::of(cgroups_path, id),
-            Driver::Systemd if systemd::runs() => Self::of_unit(host()?, cgroups_path, id),
+            Driver::Systemd if systemd::runs() => {
+                Self::of_unit(host()?, Manager::ours(), cgroups_path, id)
+            }
             Driver::Systemd => Err(Error::new(
                 Kind::NotImplemented,
                 "systemd is not the first process of this host: it can make no cgroup",
@@ -70,9 +72,9 @@ impl Location {
         }
     }
 
-    fn of_unit(host: &Host, cgroups_path: &str, id: &str) -> Result<Self> {
+    fn of_unit(host: &Host, manager: Manager, cgroups_path: &str, id: &str) -> Result<Self> {
         let unit = Unit::parse(cgroups_path, id)?;
-        let path = unit.path()?;
+        let path = manager.group().join(unit.path()?);
         let below = |_: &Hierarchy| path.clone();
         Ok(Self { unit: Some(unit), ..Self::everywhere(host, below) })
     }
@@ -227,10 +229,15 @@ mod tests {
 
     #[test]
     fn a_scope_is_in_its_slice_everywhere() {
-        let found = Location::of_unit(&a_host(), "a-b.slice:p:n", "abc").unwrap();
+        let by = |manager| Location::of_unit(&a_host(), manager, "a-b.slice:p:n", "abc").unwrap();
+        let found = by(Manager::Host);
         let expected = ["cpu", "memory", "unified"];
         let expected = expected.map(|name| format!("/c/{name}/a.slice/a-b.slice/p-n.scope"));
         assert_eq!(paths_of(&found), expected);
+        assert_eq!(
+            paths_of(&by(Manager::User(7)))[1],
+            "/c/memory/user.slice/user-7.slice/user@7.service/a.slice/a-b.slice/p-n.scope"
+        );
         let kept = serde_json::to_string(&found).unwrap();
         assert_eq!(serde_json::from_str::<Location>(&kept).unwrap(), found);
         let old = r#"{"v1":[],"unified":null}"#;

@@ -27,7 +27,7 @@ pub use location::{Driver, Location, Place};
 pub use oom::Watch;
 pub use stats::{BlockIo, Cpu, HugePages, IoEntry, Memory, Pids, Stats};
 pub use support::Support;
-pub use systemd::runs as systemd_runs;
+pub use systemd::{runs as systemd_runs, users_runs as users_systemd_runs};
 
 /// A value for a file of a controller: what `v1` and `v2` decide and [`Handle`] writes.
 #[derive(Clone, Debug, PartialEq, Eq)]

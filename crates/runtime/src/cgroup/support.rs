@@ -46,11 +46,15 @@ impl Support {
 
     /// What can be kept of containers below `parent`, by an engine that may have been given a part of the groups only, or
     /// none.
-    pub fn below(parent: &str) -> Result<Self> {
+    pub fn below(driver: Driver, parent: &str) -> Result<Self> {
         if in_initial_user_namespace() {
             return Self::detect();
         }
-        let location = Location::granted(Driver::Cgroupfs, parent, "")?;
+        let any = match driver {
+            Driver::Cgroupfs => parent.to_owned(),
+            Driver::Systemd => format!("{parent}::any"),
+        };
+        let location = Location::granted(driver, &any, "")?;
         Ok(match (location.mode(), location.unified()) {
             (Mode::V2, Some(place)) => {
                 let path = place.full_path();

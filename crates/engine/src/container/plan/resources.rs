@@ -9,10 +9,11 @@ use super::DevicePlan;
 use crate::container::mounts;
 use crate::rooms::Settings;
 
-/// Below what containers' cgroups are made unless somebody says otherwise.
-pub fn default_cgroup_parent(driver: Driver) -> &'static str {
+/// Below what containers' cgroups are made unless somebody says otherwise. A user's systemd has no slice of the system's.
+pub fn default_cgroup_parent(driver: Driver, rootless: bool) -> &'static str {
     match driver {
         Driver::Cgroupfs => "/gantry",
+        Driver::Systemd if rootless => "user.slice",
         Driver::Systemd => "system.slice",
     }
 }
@@ -96,10 +97,10 @@ pub(super) fn device_rules(wanted: &Wanted) -> Result<Vec<DeviceRule>> {
 }
 
 /// Takes away the limits that this host cannot keep, and says so. Looks at the host only if there are any.
-pub(crate) fn discard_here(wanted: &mut Wanted, parent: &str) -> Result<Vec<String>> {
+pub(crate) fn discard_here(wanted: &mut Wanted, settings: &Settings) -> Result<Vec<String>> {
     match *wanted == Wanted::default() {
         true => Ok(Vec::new()),
-        false => discard(wanted, &Support::below(parent)?),
+        false => discard(wanted, &Support::below(settings.cgroup_driver, &settings.cgroup_parent)?),
     }
 }
 

@@ -6,14 +6,15 @@ mod holder;
 mod properties;
 mod unit;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use dbus::{Answer, Bus, Message, Question, SYSTEM_BUS, Value};
+use dbus::{Absent, Answer, Bus, Message, Question, SYSTEM_BUS, Value};
 use oci::runtime::Resources;
 use stdx::{Context, Error, Kind, Result};
 
 use super::Mode;
+use crate::userns::in_initial_user_namespace;
 pub(super) use holder::Holder;
 use properties::{Given, properties};
 pub(super) use unit::Unit;
@@ -31,10 +32,73 @@ pub fn runs() -> bool {
     Path::new("/run/systemd/system").is_dir()
 }
 
+/// Who makes our scopes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manager {
+    /// The host's first process.
+    Host,
+    /// The one that runs for a user, who has been given a part of the groups.
+    User(u32),
+}
+
+impl Manager {
+    /// The host's is root's; a user has his own, also when he is root in namespaces of his.
+    pub(super) fn ours() -> Self {
+        let user = dbus::own_uid();
+        let root = rustix::process::geteuid().is_root() && in_initial_user_namespace();
+        // Root of a container that has a systemd is a user to those outside, but has none of theirs.
+        match !root && Path::new(&format!("/run/user/{user}/systemd")).is_dir() {
+            true => Self::User(user),
+            false => Self::Host,
+        }
+    }
+
+    /// Below what its slices are, from the root of a hierarchy.
+    pub(super) fn group(self) -> PathBuf {
+        match self {
+            Self::Host => PathBuf::new(),
+            Self::User(uid) => format!("user.slice/user-{uid}.slice/user@{uid}.service").into(),
+        }
+    }
+
+    fn bus(self) -> PathBuf {
+        match self {
+            Self::Host => SYSTEM_BUS.into(),
+            Self::User(uid) => format!("/run/user/{uid}/bus").into(),
+        }
+    }
+
+    fn connect(self) -> Result<Systemd> {
+        let none = match self {
+            Self::Host => "cannot ask systemd for a scope: there is no system bus",
+            Self::User(_) => {
+                "cannot ask the user's systemd for a scope: there is no bus of the user's (its package is called \
+                 dbus-user-session)"
+            }
+        };
+        Systemd::at(&self.bus(), none)
+    }
+}
+
+/// Whether a user's systemd makes scopes for us: it has a bus, and we live in its part of the one tree, since nobody moves
+/// a process from one that is not his.
+pub fn users_runs() -> bool {
+    let manager = Manager::ours();
+    let one_tree = Mode::detect().is_ok_and(|mode| mode == Mode::V2);
+    let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+    let is_his = one_tree && lives_below(&own, &manager.group());
+    matches!(manager, Manager::User(_)) && is_his && manager.bus().exists()
+}
+
+fn lives_below(proc_self_cgroup: &str, group: &Path) -> bool {
+    let own = proc_self_cgroup.lines().find_map(|line| line.strip_prefix("0::/"));
+    own.is_some_and(|own| Path::new(own).starts_with(group))
+}
+
 /// Makes the scope. Who answers lives in it until the container does.
 pub(super) fn begin(unit: &Unit, resources: &Resources, mode: Mode) -> Result<Holder> {
     let limits = properties(resources, mode)?;
-    let mut systemd = Systemd::at(Path::new(SYSTEM_BUS))?;
+    let mut systemd = Manager::ours().connect()?;
     let holder = Holder::new()?;
     systemd.start(unit, holder.pid.as_raw_nonzero().get().unsigned_abs(), &limits, mode)?;
     Ok(holder)
@@ -42,7 +106,7 @@ pub(super) fn begin(unit: &Unit, resources: &Resources, mode: Mode) -> Result<Ho
 
 /// Ends the scope with all that is in it. One that has ended by itself is none.
 pub(super) fn end(unit: &Unit) -> Result<()> {
-    Systemd::at(Path::new(SYSTEM_BUS))?.stop(unit)
+    Manager::ours().connect()?.stop(unit)
 }
 
 /// Tells of new limits.
@@ -50,22 +114,23 @@ pub(super) fn update(unit: &Unit, resources: &Resources, mode: Mode) -> Result<(
     let limits = properties(resources, mode)?;
     match limits.is_empty() {
         true => Ok(()),
-        false => Systemd::at(Path::new(SYSTEM_BUS))?.set(unit, &limits),
+        false => Manager::ours().connect()?.set(unit, &limits),
     }
 }
 
 struct Systemd(Bus);
 
 impl Systemd {
-    fn at(bus: &Path) -> Result<Self> {
-        let none = || {
-            Error::new(Kind::Unavailable, "cannot ask systemd for a scope: there is no system bus")
-        };
-        Bus::connect(bus, PATIENCE)?.map(Self).ok_or_else(none)
+    /// `none` says that there is no bus.
+    fn at(bus: &Path, none: &'static str) -> Result<Self> {
+        Bus::connect(bus, PATIENCE)?.map(Self).ok_or_else(|| Error::new(Kind::Unavailable, none))
     }
 
     fn ask(&mut self, member: &str, arguments: &[Value<'_>]) -> Result<Answer> {
-        let question = Question { destination: SYSTEMD, path: PATH, interface: MANAGER, member };
+        // A user's bus is started by who asks it first, and his systemd comes to it then.
+        let absent = Absent::IsAwaited;
+        let question =
+            Question { destination: SYSTEMD, path: PATH, interface: MANAGER, member, absent };
         self.0.ask(&question, arguments)
     }
 
@@ -312,7 +377,7 @@ mod tests {
     }
 
     fn connect(dir: &tempfile::TempDir) -> Systemd {
-        Systemd::at(&dir.path().join("bus")).unwrap()
+        Systemd::at(&dir.path().join("bus"), "none").unwrap()
     }
 
     #[test]
@@ -376,8 +441,21 @@ mod tests {
     #[test]
     fn a_host_without_a_bus_says_so() {
         let dir = tempfile::tempdir().unwrap();
-        let refused = Systemd::at(&dir.path().join("bus")).err().unwrap();
-        assert_eq!(refused.to_string(), "cannot ask systemd for a scope: there is no system bus");
+        let refused = Systemd::at(&dir.path().join("bus"), "there is none").err().unwrap();
+        assert_eq!(refused.to_string(), "there is none");
+    }
+
+    #[test]
+    fn a_user_has_a_part_of_the_groups() {
+        let group = Manager::User(7).group();
+        for (own, expected) in [
+            ("0::/user.slice/user-7.slice/user@7.service/app.slice/a.service\n", true),
+            ("1:name=systemd:/x\n0::/user.slice/user-7.slice/session-1.scope\n", false),
+            ("1:name=systemd:/user.slice/user-7.slice/user@7.service/a\n", false),
+        ] {
+            assert_eq!(lives_below(own, &group), expected, "{own}");
+        }
+        assert_eq!(Manager::Host.group(), Path::new(""));
     }
 
     #[test]
