@@ -149,6 +149,11 @@ impl House {
         self.daemon.as_ref().expect("the daemon runs").id()
     }
 
+    /// What else the daemon is told when it is started next.
+    pub fn set_flags(&mut self, flags: &[&str]) {
+        self.flags = flags.iter().map(|&flag| flag.to_owned()).collect();
+    }
+
     /// Starts the daemon and returns when it has said that it is ready.
     pub fn start(&mut self) {
         let notify = self.path("notify");
@@ -469,8 +474,8 @@ pub fn cgroups(parent: &str) -> usize {
 
 fn cgroups_below(parent: &str) -> Vec<PathBuf> {
     let controllers = [
-        "pids", "memory", "freezer", "devices", "cpu", "cpuacct", "cpuset", "blkio", "systemd",
-        "unified", "",
+        "pids", "memory", "freezer", "devices", "cpu", "cpuacct", "cpuset", "blkio", "hugetlb",
+        "net_cls", "net_prio", "rdma", "systemd", "unified", "",
     ];
     let mut dirs = Vec::new();
     for controller in controllers {

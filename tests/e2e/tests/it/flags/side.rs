@@ -161,7 +161,7 @@ impl Side {
         let other = ok(&[
             &other[..],
             &["-v", &format!("{}/bind:/bound", shared.display())],
-            &["probe", "sleep", "86400"],
+            &["probe", "sleep", "100000"],
         ]
         .concat());
         let bridge = ok(&["network", "inspect", "-f", "{{.Id}}", "bridge"]);

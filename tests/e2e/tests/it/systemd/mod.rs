@@ -1,6 +1,11 @@
 //! On a host with one tree of control groups, whose first process is systemd: containers are scopes of its. Elsewhere
 //! there is nothing to see; `tests/guest/run systemd::` boots such a host, which has AppArmor too.
 
+mod drivers;
+mod hybrid;
+mod limits;
+mod user;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
