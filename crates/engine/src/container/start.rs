@@ -203,7 +203,7 @@ impl Container {
         }
         let endpoints = endpoints::connected(record, &attachment.endpoints, &rooms.networks);
         let ports = super::connect::published(&attachment);
-        let mut logs = self.log_config(record)?;
+        let mut logs = self.log_config(record).context(|| TASK.to_owned())?;
         logs.leave_keeping_to_plugin();
         let mut spec = spec::spec(&plan, &surroundings);
         cdi::inject(&mut spec, &plan.device_requests, &rooms.settings().cdi_spec_dirs)?;

@@ -203,10 +203,26 @@ type Options = BTreeMap<String, String>;
 const EVERYWHERE: [&str; 7] =
     ["labels", "labels-regex", "env", "env-regex", "tag", "mode", "max-buffer-size"];
 const BUFFER: [&str; 2] = ["mode", "max-buffer-size"];
+/// Of what is kept in files, and only there.
+const IN_FILES: [&str; 3] = ["max-size", "max-file", "compress"];
 /// Of what is kept here of a log that goes to a server.
 const CACHE: [&str; 4] = ["cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"];
 
 impl Config {
+    /// Whether a container may be made with these options. Of what is kept in files only the names count then: Docker looks
+    /// at their values when it starts one.
+    pub fn check(driver: &str, options: &Options) -> Result<()> {
+        match driver {
+            "" | "json-file" | "local" => {
+                mode(options)?;
+                check_cache(options)?;
+                let driver = if driver.is_empty() { "json-file" } else { driver };
+                known(options, &IN_FILES, driver)
+            }
+            _ => Self::from_options(driver, options).map(drop),
+        }
+    }
+
     /// Reads a `HostConfig.LogConfig`, in Docker's words where it is wrong. `path`, `attrs`, `tag` and `identity` are the
     /// caller's to set; a name that is no driver's is a plugin's, and whether there is one is the caller's to know.
     pub fn from_options(driver: &str, options: &Options) -> Result<Self> {
@@ -215,11 +231,7 @@ impl Config {
             return Ok(Self { driver: Driver::None, ..Self::default() });
         }
         let (mode, buffer) = mode(options)?;
-        if let Some(text) = options.get("cache-disabled") {
-            let bad =
-                |_| Error::invalid(format!("invalid value for option cache-disabled: {text}"));
-            boolean(text).map_err(bad)?;
-        }
+        check_cache(options)?;
         let remote = |driver| Self::remote(driver, options);
         let config = match driver {
             "" | "json-file" => Self::json_file(options),
@@ -280,12 +292,9 @@ impl Config {
     }
 
     fn json_file(options: &Options) -> Result<Self> {
-        known(options, &["max-size", "max-file", "compress"], "json-file")?;
+        known(options, &IN_FILES, "json-file")?;
         let mut config = Self::default();
-        config.rotation(options, "")?;
-        if config.max_file < 1 {
-            return Err(Error::invalid("max-file cannot be less than 1"));
-        }
+        config.rotation(options, "", &JSON_FILE)?;
         if config.compress && (config.max_file < 2 || config.max_size.is_none()) {
             return Err(Error::invalid(
                 "compress cannot be true when max-file is less than 2 or max-size is not set",
@@ -295,9 +304,9 @@ impl Config {
     }
 
     fn local(options: &Options) -> Result<Self> {
-        known(options, &["max-size", "max-file", "compress"], "local")?;
+        known(options, &IN_FILES, "local")?;
         let mut config = Self { driver: Driver::Local, compress: true, ..Self::default() };
-        config.rotation(options, "")?;
+        config.rotation(options, "", &LOCAL)?;
         config.check_kept()?;
         Ok(config)
     }
@@ -329,23 +338,32 @@ impl Config {
         let disabled = options.get("cache-disabled").map(|text| boolean(text)).transpose()?;
         let cache = disabled != Some(true);
         let mut config = Self { driver, compress: true, cache, ..Self::default() };
-        config.rotation(options, "cache-")?;
+        config.rotation(options, "cache-", &LOCAL)?;
         config.check_kept()?;
         Ok(config)
     }
 
-    fn rotation(&mut self, options: &Options, prefix: &str) -> Result<()> {
+    fn rotation(&mut self, options: &Options, prefix: &str, words: &Words) -> Result<()> {
         let get = |name: &str| options.get(&format!("{prefix}{name}"));
+        let bad = |prefix: fn(&str) -> String, text: &str, error: Error| match prefix(text) {
+            prefix if prefix.is_empty() => error,
+            prefix => Error::invalid(prefix).caused_by(error),
+        };
         if let Some(text) = get("max-size") {
-            self.max_size = max_size(text)?;
+            self.max_size = max_size(text).map_err(|error| bad(words.size, text, error))?;
         }
         if let Some(text) = get("max-file") {
-            self.max_file = text.parse().map_err(|_| {
-                Error::invalid(format!("strconv.Atoi: parsing {text:?}: invalid syntax"))
+            let count: i64 = text.parse().map_err(|_| {
+                let words_of_go = format!("strconv.Atoi: parsing {text:?}: invalid syntax");
+                bad(words.file, text, Error::invalid(words_of_go))
             })?;
+            if count < words.least {
+                return Err(Error::invalid(words.too_few));
+            }
+            self.max_file = u32::try_from(count).unwrap_or(u32::MAX);
         }
         if let Some(text) = get("compress") {
-            self.compress = boolean(text)?;
+            self.compress = boolean(text).map_err(|error| bad(words.compress, text, error))?;
         } else if self.max_file == 1 {
             self.compress = false;
         }
@@ -356,14 +374,42 @@ impl Config {
         if self.max_size.is_none() {
             return Err(Error::invalid("max size should be a positive number"));
         }
-        if self.max_file < 1 {
-            return Err(Error::invalid("max file count should be a positive number"));
-        }
         if self.compress && self.max_file < 2 {
             return Err(Error::invalid("compression cannot be enabled when max file count is 1"));
         }
         Ok(())
     }
+}
+
+/// What stands before the words of Go where a number is none, and how few files there may be.
+struct Words {
+    size: fn(&str) -> String,
+    file: fn(&str) -> String,
+    compress: fn(&str) -> String,
+    least: i64,
+    too_few: &'static str,
+}
+
+const JSON_FILE: Words = Words {
+    size: |_| String::new(),
+    file: |_| String::new(),
+    compress: |_| String::new(),
+    least: 1,
+    too_few: "max-file cannot be less than 1",
+};
+
+const LOCAL: Words = Words {
+    size: |text| format!("invalid value for max-size: {text}"),
+    file: |text| format!("invalid value for max-file: {text}"),
+    compress: |_| "error reading compress log option".to_owned(),
+    least: 0,
+    too_few: "max file count cannot be less than 0",
+};
+
+fn check_cache(options: &Options) -> Result<()> {
+    let Some(text) = options.get("cache-disabled") else { return Ok(()) };
+    let bad = |_| Error::invalid(format!("invalid value for option cache-disabled: {text}"));
+    boolean(text).map(drop).map_err(bad)
 }
 
 fn known(options: &Options, own: &[&str], driver: &str) -> Result<()> {
@@ -404,8 +450,7 @@ fn max_size(text: &str) -> Result<Option<u64>> {
     if text == "-1" {
         return Ok(None);
     }
-    let size =
-        units::size_in_bytes(text).context(|| format!("invalid value for max-size: {text}"))?;
+    let size = units::size_in_bytes(text)?;
     match u64::try_from(size) {
         Ok(size) if size > 0 => Ok(Some(size)),
         _ => Err(Error::invalid("max-size must be a positive number")),
@@ -444,7 +489,9 @@ mod tests {
             read("journald", &[("mode", "non-blocking"), ("max-buffer-size", "4k")]).unwrap();
         assert_eq!((mode.mode, mode.buffer), (Mode::NonBlocking, 4096));
         for (driver, option, words) in [
-            ("local", ("max-file", "0"), "max file count should be a positive number"),
+            ("local", ("max-file", "0"), "compression cannot be enabled when max file count is 1"),
+            ("local", ("max-file", "-1"), "max file count cannot be less than 0"),
+            ("local", ("max-size", "x"), "invalid value for max-size: x: invalid size: 'x'"),
             ("local", ("max-size", "-1"), "max size should be a positive number"),
             ("local", ("x", "1"), "unknown log opt 'x' for log driver local"),
             ("syslog", ("max-size", "1"), "unknown log opt 'max-size' for syslog log driver"),
@@ -484,6 +531,8 @@ mod tests {
         for (options, words) in [
             (&[("max-files", "3")][..], "unknown log opt 'max-files' for json-file log driver"),
             (&[("max-file", "0")][..], "max-file cannot be less than 1"),
+            (&[("max-file", "-1")][..], "max-file cannot be less than 1"),
+            (&[("max-size", "x")][..], "invalid size: 'x'"),
             (&[("max-size", "0")][..], "max-size must be a positive number"),
             (
                 &[("compress", "true"), ("max-file", "1")][..],

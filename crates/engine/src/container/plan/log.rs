@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use api::container::HostConfig;
 use regex::Regex;
 use shim::logs::{Config, Created, Driver, Identity};
-use stdx::{Context, Error, Result};
+use stdx::{Context, Error, Kind, Result};
 
 use super::log_tag::{self, Named};
 use crate::container::record::Record;
@@ -18,7 +18,8 @@ pub struct LogPlan {
     pub options: BTreeMap<String, String>,
 }
 
-/// The driver's options; the daemon's defaults hold where the container names the same driver or none.
+/// The driver's options; the daemon's defaults hold where the container names the same driver or none. What a driver's own
+/// options say is looked at when the container starts, as far as Docker does so.
 pub(crate) fn log(host: &HostConfig, settings: &Settings) -> Result<LogPlan> {
     let driver = match host.log_config.r#type.as_str() {
         "" => settings.log_driver.clone(),
@@ -30,9 +31,7 @@ pub(crate) fn log(host: &HostConfig, settings: &Settings) -> Result<LogPlan> {
             options.entry(name.clone()).or_insert_with(|| value.clone());
         }
     }
-    Config::from_options(&driver, &options)?;
-    log_tag::check(options.get("tag").map_or("", String::as_str))
-        .context(|| "failed to initialize logging driver".to_owned())?;
+    Config::check(&driver, &options)?;
     Ok(LogPlan { driver, options })
 }
 
@@ -50,7 +49,13 @@ fn usual_tag(driver: Driver) -> &'static str {
 impl LogPlan {
     /// All that the shim needs to know, but for where the file is.
     pub(crate) fn config(&self, record: &Record, settings: &Settings) -> Result<Config> {
-        let words = || "failed to initialize logging driver".to_owned();
+        let config = self.understood(record, settings);
+        config
+            .map_err(|error| error.with_kind(Kind::Internal))
+            .context(|| "failed to initialize logging driver".to_owned())
+    }
+
+    fn understood(&self, record: &Record, settings: &Settings) -> Result<Config> {
         let mut config = Config::from_options(&self.driver, &self.options)?;
         let given = self.options.get("tag").map(String::as_str);
         config.tag = match (given, config.driver) {
@@ -59,7 +64,7 @@ impl LogPlan {
             (Some(template), _) if !template.is_empty() => self.tag(template, record)?,
             (_, driver) => self.tag(usual_tag(driver), record)?,
         };
-        config.attrs = self.attributes(record).context(words)?;
+        config.attrs = self.attributes(record)?;
         let in_files = matches!(config.driver, Driver::JsonFile | Driver::Local);
         if in_files && !config.tag.is_empty() {
             config.attrs.insert("tag".to_owned(), config.tag.clone());
@@ -88,8 +93,7 @@ impl LogPlan {
 
     /// Whether there is such a driver, where it is somebody else's program.
     pub(crate) fn check_plugin(&self, settings: &Settings) -> Result<()> {
-        let config = Config::from_options(&self.driver, &self.options)?;
-        Config { plugins: settings.log_plugins.clone(), ..config }.check_plugin()
+        Config::check_plugin(&self.driver, &settings.log_plugins)
     }
 
     fn tag(&self, template: &str, record: &Record) -> Result<String> {

@@ -17,21 +17,6 @@ pub(crate) struct Named<'a> {
     pub(crate) labels: &'a BTreeMap<String, String>,
 }
 
-/// Whether a template can be understood.
-pub(crate) fn check(template: &str) -> Result<()> {
-    let labels = BTreeMap::new();
-    let nobody = Named {
-        id: "",
-        name: "",
-        image_id: "",
-        image_name: "",
-        command: "",
-        hostname: "",
-        labels: &labels,
-    };
-    render(template, &nobody).map(drop)
-}
-
 pub(crate) fn render(template: &str, named: &Named<'_>) -> Result<String> {
     let template = Template::with("log-tag", template, Docker).map_err(Error::invalid)?;
     template.run(&value(named), Absent::NoValue).map_err(Error::invalid)
@@ -106,7 +91,7 @@ mod tests {
             ("{{}}", "template: log-tag:1: missing value for command"),
             ("{{.ID", "template: log-tag:1: unclosed action"),
         ] {
-            assert_eq!(check(template).unwrap_err().to_string(), words, "{template}");
+            assert_eq!(render(template, &named).unwrap_err().to_string(), words, "{template}");
         }
     }
 }

@@ -19,7 +19,7 @@ pub use reader::{Reader, Stopper};
 
 use super::frame::{Message, random_id};
 use super::{Driver, Shim, wait};
-use crate::logs::{Config, Identity};
+use crate::logs::{Config, DRIVERS, Identity, PluginPlaces};
 
 const INTERFACE: &str = "LogDriver";
 const ANSWER: Duration = Duration::from_secs(30);
@@ -27,14 +27,17 @@ const ANSWER: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(500);
 
 impl Config {
-    /// Whether there is a plugin of that name, where the driver is one.
-    pub fn check_plugin(&self) -> Result<()> {
-        if self.driver != crate::logs::Driver::Plugin {
+    /// Whether there is a plugin of that name, where it is no driver's.
+    pub fn check_plugin(driver: &str, places: &PluginPlaces) -> Result<()> {
+        if driver.is_empty() || DRIVERS.contains(&driver) {
             return Ok(());
         }
-        let words = || format!("error looking up logging plugin {}", self.plugin);
+        let words = || format!("error looking up logging plugin {driver}");
         // Not the thing that was asked for is absent, but what it asks for.
-        find(self).map(drop).context(words).map_err(|error| error.with_kind(Kind::Invalid))
+        find(driver, places)
+            .map(drop)
+            .context(words)
+            .map_err(|error| error.with_kind(Kind::Invalid))
     }
 
     /// What a plugin keeps and gives back need not be kept here, too.
@@ -49,15 +52,15 @@ impl Config {
         if self.driver != crate::logs::Driver::Plugin {
             return false;
         }
-        let asked = find(self).ok().and_then(|plugin| {
+        let asked = find(&self.plugin, &self.plugins).ok().and_then(|plugin| {
             plugin.call("LogDriver.Capabilities", &(), ANSWER, Patience::None).ok()
         });
         asked.is_some_and(|Capabilities { err, cap }| err.is_empty() && cap.read_logs)
     }
 }
 
-fn find(config: &Config) -> Result<Arc<::plugin::Plugin>> {
-    Plugins::new(config.plugins.places()).get(&config.plugin, INTERFACE, Patience::None)
+fn find(name: &str, places: &PluginPlaces) -> Result<Arc<::plugin::Plugin>> {
+    Plugins::new(places.places()).get(name, INTERFACE, Patience::None)
 }
 
 #[derive(Default, Deserialize)]
@@ -148,7 +151,7 @@ struct Session {
 
 impl Session {
     fn begin(config: &Config) -> Result<Self> {
-        let plugin = find(config)?;
+        let plugin = find(&config.plugin, &config.plugins)?;
         let words = || "error creating logger".to_owned();
         std::fs::create_dir_all(&config.plugins.fifos).context(words)?;
         let path = config.plugins.fifos.join(random_id());

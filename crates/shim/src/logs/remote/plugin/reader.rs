@@ -76,7 +76,7 @@ impl Reader {
             options.follow = Follow::No;
         }
         let question = Question { info: Info::of(config), config: options.into() };
-        let asked = find(config)
+        let asked = find(&config.plugin, &config.plugins)
             .and_then(|plugin| Ok(plugin.stream("LogDriver.ReadLogs", &question, ANSWER)?))
             .context(|| "error getting log reader from plugin".to_owned());
         match asked {
