@@ -76,11 +76,15 @@ impl Storage {
         self
     }
 
-    /// Limits what a new container may write, together. Refused in Docker's words where that cannot be seen to.
+    /// Limits what a new container may write, together; 0 is no limit. Refused in Docker's words where none can be seen to.
     pub fn limit_container(&self, name: &str, bytes: u64) -> Result<()> {
         let directories = self.snapshots.writable_directories(name)?;
         let directories: Vec<_> = directories.iter().map(AsFd::as_fd).collect();
-        match self.quotas.limit(&directories, bytes)? {
+        let limited = match bytes {
+            0 => self.quotas.support(&directories)?,
+            bytes => self.quotas.limit(&directories, bytes)?,
+        };
+        match limited {
             Limited::Yes => Ok(()),
             Limited::CannotBe => Err(stdx::Error::invalid(
                 "--storage-opt is supported only for overlay over xfs with 'pquota' mount option",

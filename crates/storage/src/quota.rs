@@ -13,7 +13,7 @@ const FIRST: u32 = 0x6774_0000;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Quotas(Arc<Mutex<()>>);
 
-/// Whether a limit was set.
+/// Whether a limit was set, or could be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Limited {
     Yes,
@@ -22,6 +22,18 @@ pub(crate) enum Limited {
 }
 
 impl Quotas {
+    /// Whether there could be a limit here.
+    pub(crate) fn support(&self, directories: &[BorrowedFd]) -> Result<Limited> {
+        let Some(&first) = directories.first() else { return Ok(Limited::CannotBe) };
+        match sys::quota::space(first, FIRST) {
+            Err(error) if is_unsupported(&error) => Ok(Limited::CannotBe),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(error).context(|| "cannot look at quotas".to_owned())
+            }
+            _ => Ok(Limited::Yes),
+        }
+    }
+
     /// Limits what all of these, which are new and neighbours, hold together.
     pub(crate) fn limit(&self, directories: &[BorrowedFd], bytes: u64) -> Result<Limited> {
         let Some(&first) = directories.first() else { return Ok(Limited::CannotBe) };

@@ -25,7 +25,9 @@ impl RestartPolicy {
             Error::invalid("invalid restart policy: maximum retry count cannot be negative")
         })?;
         let policy = match name {
-            "" | "no" => Self::No,
+            // Docker before version 25 called none so, whatever the count.
+            "" => return Ok(Self::No),
+            "no" => Self::No,
             "always" => Self::Always,
             "unless-stopped" => Self::UnlessStopped,
             "on-failure" => return Ok(Self::OnFailure(retries)),
@@ -80,6 +82,8 @@ mod tests {
     fn policies() {
         assert!(RestartPolicy::parse("sometimes", 0).is_err());
         assert!(RestartPolicy::parse("always", 3).is_err());
+        assert!(RestartPolicy::parse("no", 3).is_err());
+        assert_eq!(RestartPolicy::parse("", 3).unwrap(), RestartPolicy::No);
         let five = RestartPolicy::parse("on-failure", 5).unwrap();
         assert!(five.wants_restart(1, 4));
         assert!(!five.wants_restart(1, 5));

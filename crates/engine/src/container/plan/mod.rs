@@ -346,13 +346,13 @@ impl Plan {
     }
 }
 
-/// Docker knows these and we do not, yet.
-/// `--storage-opt size=`.
+/// `--storage-opt size=`. None at all is not the same as 0: who asks for no limit asks a disk that counts.
 fn writable_size(host: &HostConfig) -> Result<Option<u64>> {
     let Some(size) = host.storage_opt.values().next() else { return Ok(None) };
-    Ok(u64::try_from(stdx::units::ram_in_bytes(size)?).ok().filter(|size| *size > 0))
+    Ok(u64::try_from(stdx::units::ram_in_bytes(size)?).ok())
 }
 
+/// Docker knows these and we do not, yet.
 fn refuse_unbuilt(host: &HostConfig) -> Result<()> {
     if host.mounts.iter().any(|mount| mount.r#type == "cluster") {
         let words = "HostConfig.Mounts of type cluster is not supported yet";
@@ -520,7 +520,6 @@ pub(crate) fn fill_in(host: &mut HostConfig, settings: &Settings, mode: Mode) {
     }
     or(&mut host.ipc_mode, &settings.ipc_mode);
     or(&mut host.ipc_mode, "private");
-    or(&mut host.restart_policy.name, "no");
     // Also of a privileged one.
     or(&mut host.cgroupns_mode, &settings.cgroupns_mode);
     or(&mut host.cgroupns_mode, cgroupns_in(mode));
@@ -528,6 +527,11 @@ pub(crate) fn fill_in(host: &mut HostConfig, settings: &Settings, mode: Mode) {
     or(&mut host.log_config.r#type, &settings.log_driver);
     if host.log_config.config.is_none() {
         host.log_config.config = Some(BTreeMap::new());
+    }
+    // Without a name its count means nothing.
+    if host.restart_policy.name.is_empty() {
+        host.restart_policy.name = "no".to_owned();
+        host.restart_policy.maximum_retry_count = 0;
     }
     if host.shm_size == 0 {
         host.shm_size = settings.shm_size as i64;

@@ -31,14 +31,15 @@ pub(super) fn all_mounts(
     for bind in host.binds.iter().flatten() {
         mounts::add(&mut all, driven(mounts::parse_bind(bind)?))?;
     }
+    let binds = all.len();
     for mount in &host.mounts {
         mounts::add(&mut all, typed_mount(mount)?)?;
     }
-    for (target, options) in &host.tmpfs {
+    for (written, options) in &host.tmpfs {
         let bad = || {
-            Error::invalid(format!("invalid mount path: '{target}' mount path must be absolute"))
+            Error::invalid(format!("invalid mount path: '{written}' mount path must be absolute"))
         };
-        let target = mounts::absolute(target).ok_or_else(bad)?;
+        let target = mounts::absolute(written).ok_or_else(bad)?;
         if target == "/" {
             return Err(Error::invalid("invalid specification: destination can't be '/'"));
         }
@@ -48,17 +49,19 @@ pub(super) fn all_mounts(
             check_tmpfs_option(option)?;
         }
         let read_only = options.iter().any(|option| option == "ro");
-        mounts::add(
-            &mut all,
-            MountPlan {
-                target,
-                read_only,
-                source: Source::Tmpfs { options, by: By::Tmpfs },
-                mode: String::new(),
-                owner: None,
-                origin: Origin::Request,
-            },
-        )?;
+        let plan = MountPlan {
+            target,
+            read_only,
+            source: Source::Tmpfs { options, by: By::Tmpfs },
+            mode: String::new(),
+            owner: None,
+            origin: Origin::Request,
+        };
+        // Docker compares what was written with the places of `-v`. Whatever else is there is covered.
+        if all[..binds].iter().any(|bind| bind.target == *written) {
+            return Err(Error::invalid(format!("Duplicate mount point: {written}")));
+        }
+        all.push(plan);
     }
     // The image's and `-v /path` volumes, where nothing else was asked for.
     for path in config.volumes.iter().flat_map(BTreeMap::keys) {
