@@ -288,7 +288,22 @@ impl Request {
 
     /// Sends; any status from 400 on is an error in the daemon's words.
     pub async fn send(self) -> Result<Response> {
+        self.check_name()?;
         self.exchange(None).await
+    }
+
+    /// Without a name a request would be about all there are.
+    fn check_name(&self) -> Result<()> {
+        for (place, what) in
+            [("/containers/", "container"), ("/networks/", "network"), ("/volumes/", "volume")]
+        {
+            let name = self.path.strip_prefix(place);
+            if name.is_some_and(|name| name.is_empty() || name.starts_with('/')) {
+                let words = format!("invalid {what} name or ID: value is empty");
+                return Err(Error::invalid(words));
+            }
+        }
+        Ok(())
     }
 
     /// Sends and reads a whole document.

@@ -302,6 +302,9 @@ impl Evaluator<'_> {
             });
         }
         match value {
+            Value::Row(_) if name == "Label" => {
+                Err(self.wrong(at, "wrong number of args for Label: want 1 got 0"))
+            }
             Value::Row(row) => {
                 Err(self
                     .wrong(at, &format!("can't evaluate field {name} in type {}", row.type_name)))
@@ -312,7 +315,7 @@ impl Evaluator<'_> {
             {
                 Ok(Value::Missing)
             }
-            Value::Map(_) | Value::Struct(_) => {
+            Value::Map(_) | Value::Struct("", _) => {
                 Err(self.wrong(at, &format!("map has no entry for key {name:?}")))
             }
             Value::Missing | Value::Nil | Value::NilMap => {

@@ -33,7 +33,7 @@ fn plain(value: &Value) -> String {
                 joined(entries.into_iter().map(|(key, value)| format!("{key}:{}", plain(value))))
             )
         }
-        Value::Struct(entries) => {
+        Value::Struct(_, entries) => {
             format!("{{{}}}", joined(entries.iter().map(|(_, value)| plain(value))))
         }
         Value::Row(row) => {
@@ -184,7 +184,10 @@ mod tests {
         let map =
             Value::map([("b", Value::list([Value::Int(1), Value::Nil])), ("a", Value::text("x"))]);
         assert_eq!(show(&map), "map[a:x b:[1 <nil>]]");
-        assert_eq!(show(&Value::fields([("A", Value::text("")), ("B", Value::Int(2))])), "{ 2}");
+        assert_eq!(
+            show(&Value::fields("", [("A", Value::text("")), ("B", Value::Int(2))])),
+            "{ 2}"
+        );
         assert_eq!(
             sprint(&[Value::text("a"), Value::text("b"), Value::Int(1), Value::Int(2)]),
             "ab1 2"

@@ -26,8 +26,9 @@ pub enum Value {
     /// Keys are data: any may be asked for, and they print sorted.
     Map(Rc<[(Rc<str>, Value)]>),
     /// Keys are fields: asking for another is an error, and only the values print. A field is asked for by its name in
-    /// Go, which may differ from that in JSON.
-    Struct(Rc<[(Rc<str>, Value)]>),
+    /// Go, which may differ from that in JSON. First Go's name for the type, in error messages; none of what is a map to
+    /// whoever reads them.
+    Struct(&'static str, Rc<[(Rc<str>, Value)]>),
     /// A field with its zero value, which JSON leaves out.
     Omitted(Rc<Value>),
     /// A row of a listing: its columns, and labels to ask for by name.
@@ -56,8 +57,33 @@ impl Value {
         Self::Map(entries.into_iter().map(|(key, value)| (key.as_ref().into(), value)).collect())
     }
 
-    pub fn fields<K: AsRef<str>>(entries: impl IntoIterator<Item = (K, Value)>) -> Self {
-        Self::Struct(entries.into_iter().map(|(key, value)| (key.as_ref().into(), value)).collect())
+    pub fn fields<K: AsRef<str>>(
+        type_name: &'static str,
+        entries: impl IntoIterator<Item = (K, Value)>,
+    ) -> Self {
+        let entries = entries.into_iter().map(|(key, value)| (key.as_ref().into(), value));
+        Self::Struct(type_name, entries.collect())
+    }
+
+    /// Gives structs inside their types' names, by the way to them: `A.B.C`. Lists are passed through.
+    pub fn with_types(&self, types: &[(&str, &'static str)]) -> Self {
+        self.typed("", types)
+    }
+
+    fn typed(&self, path: &str, types: &[(&str, &'static str)]) -> Self {
+        match self {
+            Self::Struct(name, entries) => {
+                let found = types.iter().find(|(known, _)| *known == path).map(|(_, name)| *name);
+                let entries = entries.iter().map(|(key, value)| {
+                    let dot = if path.is_empty() { "" } else { "." };
+                    let below = value.typed(&format!("{path}{dot}{}", go_name(key)), types);
+                    (Rc::clone(key), below)
+                });
+                Self::Struct(found.unwrap_or(name), entries.collect())
+            }
+            Self::List(items) => Self::list(items.iter().map(|item| item.typed(path, types))),
+            other => other.clone(),
+        }
     }
 
     /// Looks a key up in what has keys.
@@ -66,7 +92,7 @@ impl Value {
             Self::Map(entries) => {
                 entries.iter().find(|(name, _)| &**name == key).map(|(_, value)| value)
             }
-            Self::Struct(entries) => entries
+            Self::Struct(_, entries) => entries
                 .iter()
                 .find(|(name, _)| go_name(name) == key)
                 .map(|(_, value)| value.shown()),
@@ -127,7 +153,7 @@ impl Value {
 
     pub fn entries(&self) -> &[(Rc<str>, Value)] {
         match self {
-            Self::Map(entries) | Self::Struct(entries) => entries,
+            Self::Map(entries) | Self::Struct(_, entries) => entries,
             _ => &[],
         }
     }
@@ -148,7 +174,7 @@ impl Value {
             Self::Text(text) => !text.is_empty(),
             Self::List(items) => !items.is_empty(),
             Self::Map(entries) => !entries.is_empty(),
-            Self::Struct(_) | Self::Row(_) => true,
+            Self::Struct(..) | Self::Row(_) => true,
         }
     }
 
@@ -163,7 +189,8 @@ impl Value {
             Self::Large(_) => "uint64",
             Self::Float(_) => "float64",
             Self::Text(_) => "string",
-            Self::Struct(_) => "struct",
+            Self::Struct("", _) => "struct",
+            Self::Struct(name, _) => name,
             Self::Row(row) => row.type_name,
             Self::Omitted(value) => value.type_name(),
         }
@@ -196,7 +223,7 @@ impl Value {
                 }
                 out.push(']');
             }
-            Self::Map(entries) | Self::Struct(entries) => {
+            Self::Map(entries) | Self::Struct(_, entries) => {
                 let mut entries: Vec<_> =
                     entries.iter().map(|(key, value)| (&**key, value)).collect();
                 match self {

@@ -217,7 +217,7 @@ fn confirmed(cli: &Cli, question: &str) -> Result<bool> {
     cli.printer.flush()?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    Ok(matches!(answer.trim(), "y" | "Y"))
 }
 
 /// Runs `docker-<name>` of the plugin folders, if there is one: compose and buildx live there. Its exit status.

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use super::{Absent, Template, Value, json};
+use super::{Absent, GoType, Template, Value, json};
 
 /// What `--format` asked for.
 #[derive(Debug)]
@@ -26,8 +26,9 @@ impl Format {
             .map_err(|err| format!("template parsing error: {err}"))
     }
 
-    /// The documents shown. A template's failure comes with what was shown before it.
-    pub(crate) fn show(&self, raws: &[String]) -> (String, Result<(), String>) {
+    /// The documents shown. A template's failure comes with what was shown before it. Some documents Docker has only as its
+    /// client's types: `types` has their names.
+    pub(crate) fn show(&self, raws: &[String], types: &[GoType]) -> (String, Result<(), String>) {
         match self {
             Self::Indented => (indented(raws), Ok(())),
             Self::Compact => (format!("[{}]\n", raws.join(",")), Ok(())),
@@ -36,8 +37,15 @@ impl Format {
                 for raw in raws {
                     let value: Value = serde_json::from_str(raw).unwrap_or(Value::Nil);
                     // As Docker does: first over the client's types, then over the document as it is.
-                    let typed = template.run(&shape(&value, "", ""), Absent::Error);
-                    match typed.or_else(|_| template.run(&value, Absent::Error)) {
+                    let shaped = shape(&value, "", "").with_types(types);
+                    let typed = template.run(&shaped, Absent::Error);
+                    let shown = match types {
+                        [] => typed.or_else(|_| {
+                            template.run(&value, Absent::Error).map_err(|err| untyped(&err))
+                        }),
+                        _ => typed,
+                    };
+                    match shown {
                         Ok(text) => out.push_str(&text),
                         Err(err) => {
                             out.push('\n');
@@ -53,6 +61,16 @@ impl Format {
                 (out, Ok(()))
             }
         }
+    }
+}
+
+/// Whatever a document has is an `interface {}` to who reads it as it is.
+fn untyped(err: &str) -> String {
+    match err.rsplit_once(" in type ") {
+        Some((words, _)) if words.contains("can't evaluate field") => {
+            format!("{words} in type interface {{}}")
+        }
+        _ => err.to_owned(),
     }
 }
 
@@ -265,7 +283,7 @@ pub(crate) fn shape(value: &Value, parent: &str, key: &str) -> Value {
             }
             let is_image = key.is_empty() && shaped.iter().any(|(name, _)| &**name == "RootFS");
             let optional = if is_image { OF_AN_IMAGE } else { optional(parent, key) };
-            Value::Struct(ordered(shaped, schema(parent, key), optional).into())
+            Value::Struct("", ordered(shaped, schema(parent, key), optional).into())
         }
         other => other.clone(),
     }
@@ -304,7 +322,7 @@ mod tests {
 
     fn check(template: &str, expected: &str) {
         let (out, result) = match Format::parse(template) {
-            Ok(format) => format.show(&[CONTAINER.to_owned()]),
+            Ok(format) => format.show(&[CONTAINER.to_owned()], &[]),
             Err(err) => (String::new(), Err(err)),
         };
         let shown = result.map_or_else(|err| err, |()| out.trim_end_matches('\n').to_owned());
@@ -330,7 +348,7 @@ mod tests {
         let image =
             r#"{"Id":"abc","Os":"linux","Config":{"Cmd":["sh"]},"RootFS":{"Type":"layers"}}"#;
         let shown = |template: &str| {
-            let (out, result) = Format::parse(template).unwrap().show(&[image.to_owned()]);
+            let (out, result) = Format::parse(template).unwrap().show(&[image.to_owned()], &[]);
             result.map(|()| out.trim_end_matches('\n').to_owned()).unwrap_or_else(|err| err)
         };
         assert_eq!(

@@ -9,6 +9,7 @@ use oci::Reference;
 use stdx::Error;
 
 use super::body::{Attachment, body};
+use super::run::with_help_of;
 use crate::command::{Args, Call, Command};
 use crate::failure::{Failure, Result};
 use crate::flags::{Order, Parsed};
@@ -25,7 +26,8 @@ pub(crate) static COMMAND: Command = Command {
 };
 
 async fn run(call: &Call<'_>) -> Result {
-    let body = body(&call.flags, Attachment::Foreground)?;
+    let body = body(&call.flags, Attachment::Foreground)
+        .map_err(|err| with_help_of(call, "create", &err.chain(), 125))?;
     let created = create(call, &body).await?;
     call.cli.printer.line(&created.id)
 }

@@ -156,7 +156,7 @@ pub(super) static RUN: [Flag; 112] = [
     Flag::new("memory-reservation", Kind::Bytes, "Memory soft limit"),
     Flag::new(
         "memory-swap",
-        Kind::Bytes,
+        Kind::SwapBytes,
         "Swap limit equal to memory plus swap: '-1' to enable unlimited swap",
     ),
     Flag::new(
@@ -378,7 +378,7 @@ pub(super) static CREATE: [Flag; 109] = [
     Flag::new("memory-reservation", Kind::Bytes, "Memory soft limit"),
     Flag::new(
         "memory-swap",
-        Kind::Bytes,
+        Kind::SwapBytes,
         "Swap limit equal to memory plus swap: '-1' to enable unlimited swap",
     ),
     Flag::new(

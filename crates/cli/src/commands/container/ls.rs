@@ -78,6 +78,7 @@ async fn run(call: &Call<'_>) -> Result {
         );
     }
     let format = match format {
+        "raw" if flags.on("quiet") => "container_id: {{.ID}}".to_owned(),
         _ if flags.on("quiet") => "{{.ID}}".to_owned(),
         "" | "table" => format!("{TABLE}{}", if flags.on("size") { "\t{{.Size}}" } else { "" }),
         "raw" => format!("{RAW}{}", if flags.on("size") { RAW_SIZE } else { "" }),

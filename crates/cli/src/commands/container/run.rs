@@ -205,9 +205,13 @@ pub(super) fn status_of(words: &str) -> u8 {
 }
 
 fn with_help(call: &Call<'_>, words: &str, status: u8) -> Failure {
+    with_help_of(call, "run", words, status)
+}
+
+pub(super) fn with_help_of(call: &Call<'_>, command: &str, words: &str, status: u8) -> Failure {
     let program = call.cli.program;
     Failure::new(
         status,
-        format!("{program}: {words}\n\nRun '{program} run --help' for more information"),
+        format!("{program}: {words}\n\nRun '{program} {command} --help' for more information"),
     )
 }

@@ -36,11 +36,12 @@ pub(crate) static COMMAND: Command = Command {
             "What may be reached outside of the networks (none, any, or allow=HOST[:PORT][,...])",
         )
         .beyond(),
+        Flag::new("kernel-memory", Kind::Bytes, "Kernel memory limit (deprecated)").hidden(),
         Flag::new("memory", Kind::Bytes, "Memory limit").short('m'),
         Flag::new("memory-reservation", Kind::Bytes, "Memory soft limit"),
         Flag::new(
             "memory-swap",
-            Kind::Bytes,
+            Kind::SwapBytes,
             "Swap limit equal to memory plus swap: -1 to enable unlimited swap",
         ),
         Flag::new(
@@ -96,7 +97,7 @@ async fn run(call: &Call<'_>) -> Result {
         }
     }
     for warning in warnings {
-        call.cli.printer.complain(&warning);
+        call.cli.printer.line(&warning)?;
     }
     joined(failures)
 }

@@ -19,7 +19,8 @@ pub(crate) static COMMAND: Command = Command {
 };
 
 async fn run(call: &Call<'_>) -> Result {
-    let mut documents = Documents::new(call.flags.text("format"))?;
+    let mut documents =
+        Documents::of_types(call.flags.text("format"), &[("", "context.contextWithTLSListing")])?;
     let current = [call.cli.context_name()];
     let names = if call.args().is_empty() { &current[..] } else { call.args() };
     for name in names {

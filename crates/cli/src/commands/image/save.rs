@@ -1,7 +1,8 @@
 //! `save`: images as one archive.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
 use client::Request;
@@ -72,7 +73,10 @@ pub(crate) async fn write_out(call: &Call<'_>, request: Request, words: &str) ->
     let mut response = request.send().await?;
     let staged = format!("{output}.{}.tmp", std::process::id());
     let written = async {
-        let mut file = File::create(&staged).map_err(failed)?;
+        // For nobody else: it is all that somebody has put into a container.
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        let mut file = options.open(&staged).map_err(failed)?;
         while let Some(chunk) = response.chunk().await? {
             file.write_all(&chunk).map_err(failed)?;
         }

@@ -10,7 +10,7 @@ use crate::commands::volume::ls as volumes;
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 use crate::format::listing::{self, Heading};
-use crate::format::{Absent, Row, Template, Value};
+use crate::format::{Absent, Row, Template, Value, with_go_types};
 use crate::times;
 
 pub(crate) static COMMAND: Command = Command {
@@ -208,13 +208,17 @@ fn everything(format: &str, usage: &Usage<'_>) -> Result<String> {
     let template = Template::parse(&format)
         .map_err(|err| Failure::words(format!("template parsing error: {err}")))?;
     let list = |rows: Vec<Row>| Value::list(rows.into_iter().map(|row| Value::Row(row.into())));
-    let all = Value::fields([
-        ("Images", list(usage.image_rows(Width::Whole))),
-        ("Containers", list(usage.container_rows(Width::Whole))),
-        ("Volumes", list(usage.volume_rows())),
-        ("BuildCache", list(usage.cache_rows(Width::Whole))),
-    ]);
-    template.run(&all, Absent::Error).map_err(Failure::words)
+    let all = Value::fields(
+        "*formatter.diskUsageContext",
+        [
+            ("Images", list(usage.image_rows(Width::Whole))),
+            ("Containers", list(usage.container_rows(Width::Whole))),
+            ("Volumes", list(usage.volume_rows())),
+            ("BuildCache", list(usage.cache_rows(Width::Whole))),
+        ],
+    );
+    let types = [("Images", "[]*formatter.imageContext")];
+    template.run(&all, Absent::NoValue).map_err(|err| Failure::words(with_go_types(err, &types)))
 }
 
 /// `--verbose --format raw`.

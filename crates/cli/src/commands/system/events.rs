@@ -5,7 +5,7 @@ use stdx::time::Timestamp;
 use crate::command::{Call, Command, about};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
-use crate::format::{Absent, Template, Value};
+use crate::format::{Absent, GoType, Template, Value, with_go_types};
 use crate::times;
 
 pub(crate) static COMMAND: Command = Command {
@@ -21,6 +21,14 @@ pub(crate) static COMMAND: Command = Command {
     run: |call| Box::pin(run(call)),
     ..Command::NONE
 };
+
+/// What Docker calls the parts of an event.
+const TYPES: [GoType; 4] = [
+    ("Action", "events.Action"),
+    ("Time", "int64"),
+    ("TimeNano", "int64"),
+    ("Type", "events.Type"),
+];
 
 /// How one event is shown.
 enum Shown {
@@ -68,7 +76,7 @@ async fn run(call: &Call<'_>) -> Result {
                 Shown::Line => plain(&serde_json::from_str(&line).unwrap_or(Value::Nil)),
                 Shown::Template(template) => {
                     let event: Value = serde_json::from_str(&line).unwrap_or(Value::Nil);
-                    template.run(&typed(&event), Absent::Error).map_err(Failure::words)?
+                    template.run(&typed(&event), Absent::NoValue).map_err(Failure::words)?
                 }
             };
             call.cli.printer.line(&text)?;
@@ -81,7 +89,8 @@ async fn run(call: &Call<'_>) -> Result {
 /// A format that means something for an event, which is known before any comes.
 fn parsed(format: &str) -> Result<Template, String> {
     let template = Template::parse(format)?;
-    template.run(&typed(&Value::Nil), Absent::Error)?;
+    let tried = template.run(&typed(&Value::Nil), Absent::NoValue);
+    tried.map_err(|err| with_go_types(err, &TYPES))?;
     Ok(template)
 }
 
@@ -114,20 +123,26 @@ fn typed(event: &Value) -> Value {
         .entries_at("Actor.Attributes")
         .iter()
         .map(|(key, value)| (key.to_string(), value.clone()));
-    Value::fields([
-        ("Status", text("status")),
-        ("ID", text("id")),
-        ("From", text("from")),
-        ("Type", text("Type")),
-        ("Action", text("Action")),
-        (
-            "Actor",
-            Value::fields([("ID", text("Actor.ID")), ("Attributes", Value::map(attributes))]),
-        ),
-        ("Scope", text("scope")),
-        ("Time", Value::Int(event.int_at("time"))),
-        ("TimeNano", Value::Int(event.int_at("timeNano"))),
-    ])
+    Value::fields(
+        "*events.Message",
+        [
+            ("Status", text("status")),
+            ("ID", text("id")),
+            ("From", text("from")),
+            ("Type", text("Type")),
+            ("Action", text("Action")),
+            (
+                "Actor",
+                Value::fields(
+                    "events.Actor",
+                    [("ID", text("Actor.ID")), ("Attributes", Value::map(attributes))],
+                ),
+            ),
+            ("Scope", text("scope")),
+            ("Time", Value::Int(event.int_at("time"))),
+            ("TimeNano", Value::Int(event.int_at("timeNano"))),
+        ],
+    )
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use stdx::units::bytes_size;
 use crate::command::{Call, Command, about};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
-use crate::format::{Absent, Template, Value};
+use crate::format::{Absent, GoType, Template, Value, with_go_types};
 
 pub(crate) static COMMAND: Command = Command {
     names: &["system info", "info"],
@@ -36,20 +36,19 @@ async fn run(call: &Call<'_>) -> Result {
     };
     match template {
         Some(template) => {
-            let mut members: Vec<(String, Value)> =
-                match crate::format::inspect::shape(&info, "", "") {
-                    Value::Struct(members) => members
-                        .iter()
-                        .map(|(key, value)| (key.to_string(), value.clone()))
-                        .collect(),
-                    _ => Vec::new(),
-                };
-            members.push(("ClientInfo".to_owned(), client_info(call)));
-            let text = template.run(&Value::fields(members), Absent::Error);
+            let shaped = crate::format::inspect::shape(&info, "", "").with_types(&TYPES);
+            let members =
+                shaped.entries().iter().map(|(key, value)| (key.to_string(), value.clone()));
+            let all = members.chain([("ClientInfo".to_owned(), client_info(call))]);
+            let text = template.run(&Value::fields("system.dockerInfo", all), Absent::NoValue);
             match (text, &failure) {
                 (Ok(text), _) => call.cli.printer.line(&text)?,
                 (Err(_), Some(_)) => {}
-                (Err(err), None) => return Err(Failure::words(err)),
+                (Err(err), None) => {
+                    // As Docker's client ends the line that it has begun.
+                    call.cli.printer.line("")?;
+                    return Err(Failure::words(with_go_types(err, &TYPES)));
+                }
             }
         }
         None => {
@@ -67,16 +66,35 @@ async fn run(call: &Call<'_>) -> Result {
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
+/// What Docker calls the parts of an engine's description.
+const TYPES: [GoType; 12] = [
+    ("ContainerdCommit", "system.Commit"),
+    ("DriverStatus", "[][2]string"),
+    ("GenericResources", "[]swarm.GenericResource"),
+    ("InitCommit", "system.Commit"),
+    ("MemTotal", "int64"),
+    ("Plugins", "system.PluginsInfo"),
+    ("Plugins.Log", "[]string"),
+    ("RegistryConfig", "*registry.ServiceConfig"),
+    ("RuncCommit", "system.Commit"),
+    ("SecurityOptions", "[]string"),
+    ("Swarm", "swarm.Info"),
+    ("Swarm.RemoteManagers", "[]swarm.Peer"),
+];
+
 fn client_info(call: &Call<'_>) -> Value {
-    Value::fields([
-        ("Debug", Value::Bool(call.cli.globals.debug)),
-        ("Version", Value::text(VERSION)),
-        ("Os", Value::text("linux")),
-        ("Arch", Value::text(super::version::architecture())),
-        ("Context", Value::text(call.cli.context_name())),
-        ("Plugins", Value::NilList),
-        ("Warnings", Value::NilList),
-    ])
+    Value::fields(
+        "*system.clientInfo",
+        [
+            ("Debug", Value::Bool(call.cli.globals.debug)),
+            ("Version", Value::text(VERSION)),
+            ("Os", Value::text("linux")),
+            ("Arch", Value::text(super::version::architecture())),
+            ("Context", Value::text(call.cli.context_name())),
+            ("Plugins", Value::NilList),
+            ("Warnings", Value::NilList),
+        ],
+    )
 }
 
 fn client_text(call: &Call<'_>) -> String {

@@ -8,6 +8,7 @@ use stdx::Kind as ErrorKind;
 use crate::command::{Args, Call, Command, about};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
+use crate::format::GoType;
 use crate::format::inspect::Format;
 
 pub(crate) static COMMAND: Command = Command {
@@ -113,6 +114,7 @@ fn not_here(err: &stdx::Error) -> bool {
 /// Documents on their way to being shown.
 pub(crate) struct Documents {
     format: Format,
+    types: &'static [GoType],
     raws: Vec<String>,
     failures: Vec<Failure>,
 }
@@ -120,7 +122,12 @@ pub(crate) struct Documents {
 impl Documents {
     pub(crate) fn new(format: &str) -> Result<Self> {
         let format = Format::parse(format).map_err(|err| Failure::new(64, err))?;
-        Ok(Self { format, raws: Vec::new(), failures: Vec::new() })
+        Ok(Self { format, types: &[], raws: Vec::new(), failures: Vec::new() })
+    }
+
+    /// Documents that Docker's client has as its own types only.
+    pub(crate) fn of_types(format: &str, types: &'static [GoType]) -> Result<Self> {
+        Ok(Self { types, ..Self::new(format)? })
     }
 
     pub(crate) fn add(&mut self, document: Result<String>) {
@@ -132,7 +139,7 @@ impl Documents {
 
     /// What was found is shown, then what was not is reported.
     pub(crate) fn show(self, call: &Call<'_>) -> Result {
-        let (text, result) = self.format.show(&self.raws);
+        let (text, result) = self.format.show(&self.raws, self.types);
         call.cli.printer.text(&text)?;
         result.map_err(Failure::words)?;
         crate::failure::joined(self.failures)

@@ -23,6 +23,8 @@ pub(crate) static COMMAND: Command = Command {
     ..Command::NONE
 };
 
+const BUILD_CACHE: &str = "/build/prune";
+
 /// How one kind of thing is pruned and reported.
 pub(crate) struct Report {
     pub(crate) path: &'static str,
@@ -64,7 +66,9 @@ fn user_filters(call: &Call<'_>, filters: &mut Filters) {
 }
 
 async fn pruned(call: &Call<'_>, report: &Report, filters: &Filters) -> Result<(String, i64)> {
-    let request = call.cli.client()?.post(report.path).query_opt("filters", filters.query());
+    let all = (report.path == BUILD_CACHE && call.flags.on("all")).then(|| "1".to_owned());
+    let request = call.cli.client()?.post(report.path);
+    let request = request.query_opt("all", all).query_opt("filters", filters.query());
     let answer: Value = request.fetch().await?;
     let gone = answer.items_at(report.list);
     let mut text = String::new();
@@ -108,6 +112,9 @@ async fn run(call: &Call<'_>) -> Result {
     let mut images = filters.clone();
     images.add("dangling", if all { "false" } else { "true" });
     steps.push((step("/images/prune", "Deleted Images:", "ImagesDeleted"), images));
+    // What we answer to ourselves is that there is none; other engines have some.
+    let heading = "Deleted build cache objects:";
+    steps.push((step(BUILD_CACHE, heading, "CachesDeleted"), filters.clone()));
     let mut reclaimed = 0;
     for (report, mut filters) in steps {
         user_filters(call, &mut filters);
@@ -128,6 +135,7 @@ fn warning(all: bool, volumes: bool, filters: &Filters) -> String {
         true => "all images without at least one container associated to them",
         false => "all dangling images",
     });
+    lines.push(if all { "all build cache" } else { "unused build cache" });
     let lines: String = lines.iter().map(|line| format!("  - {line}\n")).collect();
     let mut text = format!("WARNING! This will remove:\n{lines}");
     if !filters.is_empty() {

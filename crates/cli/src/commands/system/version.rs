@@ -5,7 +5,7 @@ use crate::command::{Call, Command, about};
 use crate::failure::{Failure, Result};
 use crate::flags::{Flag, Kind};
 use crate::format::listing::align_with;
-use crate::format::{Absent, Template, Value};
+use crate::format::{Absent, Docker, GoType, Template, Value, with_go_types};
 
 pub(crate) static COMMAND: Command = Command {
     names: &["version"],
@@ -17,6 +17,13 @@ pub(crate) static COMMAND: Command = Command {
 };
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What Docker calls the parts of a server's version.
+const TYPES: [GoType; 3] = [
+    ("", "*types.Version"),
+    ("Components", "types.ComponentVersion"),
+    ("Platform", "struct { Name string }"),
+];
 
 /// `docker --version`.
 pub(crate) fn print_short(cli: &Cli) -> Result {
@@ -44,7 +51,7 @@ async fn run(call: &Call<'_>) -> Result {
         given => Some(given),
     };
     let template = template
-        .map(Template::parse)
+        .map(|text| Template::with("version", text, Docker))
         .transpose()
         .map_err(|err| Failure::new(64, format!("template parsing error: {err}")))?;
     let server: Result<Value> = match call.cli.client() {
@@ -62,25 +69,38 @@ async fn run(call: &Call<'_>) -> Result {
     let context = call.cli.context_name();
     let text = match template {
         Some(template) => {
-            let ours = Value::fields([
-                ("Version", Value::text(VERSION)),
-                ("ApiVersion", Value::text(used.to_string())),
-                ("DefaultAPIVersion", Value::text(newest.to_string())),
-                ("GitCommit", Value::text("")),
-                ("GoVersion", Value::text("")),
-                ("Os", Value::text("linux")),
-                ("Arch", Value::text(architecture())),
-                ("BuildTime", Value::text("")),
-                ("Context", Value::text(&context)),
-            ]);
+            let ours = Value::fields(
+                "system.clientVersion",
+                [
+                    ("Version", Value::text(VERSION)),
+                    ("ApiVersion", Value::text(used.to_string())),
+                    ("DefaultAPIVersion", Value::text(newest.to_string())),
+                    ("GitCommit", Value::text("")),
+                    ("GoVersion", Value::text("")),
+                    ("Os", Value::text("linux")),
+                    ("Arch", Value::text(architecture())),
+                    ("BuildTime", Value::text("")),
+                    ("Context", Value::text(&context)),
+                ],
+            );
             let server = crate::format::inspect::shape(&server, "", "");
             let server = if failure.is_some() { Value::Nil } else { server };
-            let all = Value::fields([("Client", ours), ("Server", server)]);
-            let text = template.run(&all, Absent::Error).map_err(Failure::words);
+            let server = server.with_types(&TYPES);
+            let all = Value::fields("system.versionInfo", [("Client", ours), ("Server", server)]);
+            let text = template.run(&all, Absent::NoValue).map_err(|err| {
+                Failure::words(with_go_types(
+                    err,
+                    &[("Server.Components", "[]types.ComponentVersion")],
+                ))
+            });
             match (text, &failure) {
                 (Ok(text), _) => format!("{text}\n"),
                 (Err(_), Some(_)) => String::new(),
-                (Err(err), None) => return Err(err),
+                (Err(err), None) => {
+                    // As Docker's client ends the line that it has begun.
+                    call.cli.printer.line("")?;
+                    return Err(err);
+                }
             }
         }
         None => {

@@ -17,7 +17,7 @@ pub(crate) static COMMAND: Command = Command {
 };
 
 async fn run(call: &Call<'_>) -> Result {
-    let mut documents = Documents::new(call.flags.text("format"))?;
+    let mut documents = Documents::of_types(call.flags.text("format"), &[("", "volume.Volume")])?;
     let client = call.cli.client()?;
     for name in call.args() {
         documents.add(raw(client.get(path(name))).await);
