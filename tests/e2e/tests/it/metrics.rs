@@ -85,16 +85,10 @@ fn figures_are_served_where_they_are_wanted() {
     let deleted = "engine_daemon_container_actions_seconds_count{action=\"delete\"}";
     assert_eq!(figures(&address)[deleted], 1.0);
 
-    let probed = ["run", "--name", "probed", "--network", "none", "--health-cmd", "kill 1"];
-    let at_once = [
-        "--health-interval",
-        "1ms",
-        "busybox",
-        "sh",
-        "-c",
-        "trap exit TERM; read nothing <> /dev/zero",
-    ];
-    house.ok(&[&probed[..], &at_once].concat());
+    let probed = ["run", "--name", "probed", "--network", "none", "--health-cmd", "touch /probed"];
+    let until = "until test -e /probed; do sleep 0.02; done";
+    let soon = ["--health-interval", "50ms", "busybox", "sh", "-c", until];
+    house.ok(&[&probed[..], &soon].concat());
     house.ok(&["history", "busybox"]);
     house.ok(&["rm", "probed"]);
     house.ok(&["rmi", "busybox"]);
