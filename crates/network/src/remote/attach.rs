@@ -20,6 +20,8 @@ impl Core {
             return Ok(wish);
         }
         self.replay(&network.ipam.driver)?;
+        // Its pools may be called otherwise since.
+        let network = self.model().network(&network.id)?;
         let (leases, mac) = self.ipam.addresses(&network, &wish)?;
         (wish.leases, wish.mac) = (leases, mac.or(wish.mac));
         for lease in &wish.leases {
