@@ -297,7 +297,8 @@ impl Sessions {
     fn carry(self: &Arc<Self>, client: Client, bytes: &[u8]) {
         if let Ok(session) = self.session(client) {
             session.heard.store(self.now(), Ordering::Relaxed);
-            drop(session.socket.try_send(bytes));
+            // Of a socket that was just made the runtime does not know yet that it can be written to.
+            let _lost = send(&session.socket, bytes, SendFlags::NOSIGNAL);
         }
     }
 

@@ -1,12 +1,16 @@
 //! Published ports carried by netd alone, without rules: how conversations end, who is in the way, and what is left.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::time::Duration;
 
 use network::{AttachRequest, Attachment, NetworkConfig, PortRequest, Protocol};
 use stdx::Id;
 
 use crate::lab::{Daemon, config, on_a_host, request, within};
+
+/// Long enough for a busy machine.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 fn publish(daemon: &Daemon, host: &str, container_port: u16) -> (AttachRequest, Attachment) {
     let host: SocketAddr = host.parse().unwrap();
@@ -74,6 +78,35 @@ fn a_break_is_passed_on() {
         drop(server);
         let broken = client.read(&mut [0; 1]).unwrap_err();
         assert_eq!(broken.kind(), std::io::ErrorKind::ConnectionReset);
+    });
+}
+
+/// Who asks once, as of a name server, waits for long before he asks again.
+#[test]
+fn the_first_datagram_of_a_client_arrives() {
+    on_a_host(|| {
+        let daemon = Daemon::start(NetworkConfig { iptables: false, ..config("gt-first") });
+        let mut request = request(&Id::random(), "bridge");
+        request.ports.push(PortRequest {
+            protocol: Protocol::Udp,
+            container_port: 53,
+            host_ip: Some([127, 0, 0, 1].into()),
+            host_ports: None,
+        });
+        let web = daemon.networks.attach(&request).unwrap();
+        let udp = || UdpSocket::bind("0.0.0.0:53").unwrap();
+        let server = within(web.netns.as_ref().unwrap(), udp);
+        server.set_read_timeout(Some(PATIENCE)).unwrap();
+        for number in 0..5_u8 {
+            let client = UdpSocket::bind("127.0.0.1:0").unwrap();
+            client.set_read_timeout(Some(PATIENCE)).unwrap();
+            client.send_to(&[number], place(&web)).unwrap();
+            let mut heard = [9];
+            let (_, from) = server.recv_from(&mut heard).expect("it is sent once");
+            server.send_to(&heard, from).unwrap();
+            client.recv_from(&mut heard).expect("so is the answer");
+            assert_eq!(heard, [number]);
+        }
     });
 }
 
