@@ -154,7 +154,7 @@ fn is_reserved(pool: &IpamPool, address: IpAddr) -> bool {
 }
 
 /// A subnet's name for itself, and IPv4's for everybody in it. In pairs (RFC 3021) both are hosts.
-fn borders(subnet: &IpNet) -> impl Iterator<Item = IpAddr> + use<> {
+pub(crate) fn borders(subnet: &IpNet) -> impl Iterator<Item = IpAddr> + use<> {
     let (first, last) = match subnet {
         IpNet::V4(subnet) if subnet.prefix_len() >= 31 => (None, None),
         IpNet::V4(subnet) => (Some(subnet.network().into()), Some(subnet.broadcast().into())),

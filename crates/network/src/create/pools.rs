@@ -1,5 +1,6 @@
 //! `IPAM.Config`, understood and completed: a subnet where none was chosen, a gateway where one is needed.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -56,6 +57,9 @@ pub(super) fn complete(
                 let word = if family == Family::V4 { "ipv4" } else { "ipv6" };
                 return Err(Error::invalid(format!("{word} pool is empty")));
             }
+            if !network.ipam.is_remote() {
+                check_reserved(pool)?;
+            }
             taken.push(pool.subnet);
         }
         if chosen.is_empty() {
@@ -73,6 +77,25 @@ pub(super) fn complete(
         pools.append(&mut chosen);
     }
     Ok(pools)
+}
+
+/// What is set aside is nobody else's, each of it.
+fn check_reserved(pool: &IpamPool) -> Result<()> {
+    let border = |ip: &IpAddr| ipam::borders(&pool.subnet).any(|border| border == *ip);
+    if let Some(gateway) = pool.gateway.filter(border) {
+        return Err(Error::internal(format!(
+            "failed to allocate gateway ({gateway}): Address already in use"
+        )));
+    }
+    let mut others = BTreeSet::new();
+    for (name, ip) in &pool.auxiliary {
+        if border(ip) || pool.gateway == Some(*ip) || !others.insert(*ip) {
+            return Err(Error::internal(format!(
+                "failed to allocate secondary ip address ({name}:{ip}): Address already in use"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The pools of a network whose addresses nobody gives out: all there are. Our own drivers do not know what to do with them.
@@ -101,7 +124,7 @@ fn nobodys(network: &Network, asked: &[IpamPool]) -> Result<Vec<IpamPool>> {
 }
 
 fn pool(request: &PoolRequest, enable_ipv6: bool, problems: &mut Vec<String>) -> Option<IpamPool> {
-    let Ok(subnet) = request.subnet.parse::<IpNet>() else {
+    let Some(subnet) = cidr(&request.subnet) else {
         problems.push(format!("invalid subnet {}: invalid CIDR block notation", request.subnet));
         return None;
     };
@@ -129,11 +152,20 @@ fn pool(request: &PoolRequest, enable_ipv6: bool, problems: &mut Vec<String>) ->
     Some(IpamPool { ip_range, gateway, auxiliary, chosen: true, ..IpamPool::new(subnet) })
 }
 
+/// As Go reads it: numbers without zeros before them, which some read as octal, and without a sign.
+fn cidr(text: &str) -> Option<IpNet> {
+    let (address, length) = text.split_once('/')?;
+    if length.is_empty() || !length.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    IpNet::new(address.parse().ok()?, length.parse().ok()?).ok()
+}
+
 fn range(text: &str, subnet: &IpNet, problems: &mut Vec<String>) -> Option<IpNet> {
     if text.is_empty() {
         return None;
     }
-    let Ok(range) = text.parse::<IpNet>() else {
+    let Some(range) = cidr(text) else {
         problems.push(format!("invalid ip-range {text}: invalid CIDR block notation"));
         return None;
     };

@@ -407,6 +407,41 @@ fn pools_that_cannot_be() {
     );
 }
 
+/// Nobody else can have these.
+#[test]
+fn addresses_that_cannot_be_set_aside() {
+    for gateway in ["10.5.0.0", "10.5.0.255"] {
+        refused(
+            |request| request.pools = vec![subnet("10.5.0.0/24", "", gateway)],
+            Kind::Internal,
+            &format!("failed to allocate gateway ({gateway}): Address already in use"),
+        );
+    }
+    for other in ["10.5.0.0", "10.5.0.1", "10.5.0.255"] {
+        let auxiliary = BTreeMap::from([("a".to_owned(), other.to_owned())]);
+        let pool = PoolRequest { auxiliary, ..subnet("10.5.0.0/24", "", "10.5.0.1") };
+        refused(
+            |request| request.pools = vec![pool],
+            Kind::Internal,
+            &format!("failed to allocate secondary ip address (a:{other}): Address already in use"),
+        );
+    }
+}
+
+/// Some read a number with a zero before it as octal.
+#[test]
+fn blocks_are_written_in_one_way() {
+    for block in ["010.5.0.0/24", "10.05.0.0/24", "10.5.0.0/+24", "10.5.0.0/", "fe80::%eth0/64"] {
+        refused(
+            |request| request.pools = vec![subnet(block, "", "")],
+            Kind::Invalid,
+            &format!(
+                "invalid network config:\ninvalid subnet {block}: invalid CIDR block notation"
+            ),
+        );
+    }
+}
+
 #[test]
 fn options_that_cannot_be() {
     let refuse = |name: &'static str, value: &'static str, words: &str| {
