@@ -221,7 +221,12 @@ pub(crate) fn check_address(network: &Network, wanted: IpAddr) -> Result<(), Str
     if chosen.peek().is_none() {
         return Err("user specified IP address is supported only when connecting to networks with user configured subnets".to_owned());
     }
-    if !chosen.any(|pool| pool.subnet.contains(&wanted)) {
+    // What is outside of this host's part of an overlay network is another host's.
+    let ours = |pool: &IpamPool| match pool.ip_range {
+        Some(range) if network.driver == DriverKind::Overlay => range.contains(&wanted),
+        _ => pool.subnet.contains(&wanted),
+    };
+    if !chosen.any(ours) {
         return Err(format!("no configured subnet or ip-range contain the IP address {wanted}"));
     }
     Ok(())

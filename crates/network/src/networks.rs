@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::os::fd::BorrowedFd;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -172,6 +173,14 @@ impl Networks {
         let Some(bridge) = bridge else { return Vec::new() };
         let v4 = bridge.address.map(|address| address.addr().into());
         v4.into_iter().chain(bridge.address6.map(|address| address.addr().into())).collect()
+    }
+
+    /// What is mounted on the host: the names of overlay networks' namespaces.
+    pub fn mounts(&self) -> Vec<PathBuf> {
+        let Some(directory) = &self.core.config.namespaces else { return Vec::new() };
+        let model = self.core.model();
+        let overlays = model.networks.values().filter(|network| network.overlay.is_some());
+        overlays.map(|network| directory.join(network.id.short())).collect()
     }
 
     /// The host's `resolv.conf`, with name servers that can be reached from here.

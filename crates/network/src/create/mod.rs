@@ -153,7 +153,10 @@ pub(crate) fn plan(request: &CreateRequest, around: &Surroundings) -> Result<Net
         }
         DriverKind::Overlay => {
             network.ipam.config = pools::complete(&network, asked, Gateways::NONE, around)?;
-            network.overlay = Some(overlay::device(&network, around)?);
+            let device = overlay::device(&network, around)?;
+            // As Docker: who has to say the same elsewhere can read it.
+            network.options.entry(overlay::VNI.to_owned()).or_insert(device.vni.to_string());
+            network.overlay = Some(device);
         }
         DriverKind::Plugin => {
             network.plugin.clone_from(&request.driver);

@@ -16,7 +16,7 @@ use crate::records::{Network, OverlayDevice, Peer};
 pub(super) const PEERS: &str = "gantry.overlay.peers";
 /// The address of this host that the others send to.
 const LOCAL: &str = "gantry.overlay.local";
-const VNI: &str = "com.docker.network.driver.overlay.vxlanid_list";
+pub(super) const VNI: &str = "com.docker.network.driver.overlay.vxlanid_list";
 const MTU: &str = "com.docker.network.driver.mtu";
 const ENCRYPTED: &str = "encrypted";
 

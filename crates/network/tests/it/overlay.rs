@@ -412,6 +412,31 @@ fn it_lives_on_without_its_daemon_and_leaves_nothing() {
     });
 }
 
+/// Its address says where a container is.
+#[test]
+fn n11_what_is_another_hosts_is_not_given_out() {
+    on_an_underlay(|| {
+        let dir = Place::new();
+        let machine = Machine::new(1, 1500);
+        let daemon = machine.daemon(dir.path());
+        let network = machine.create(&daemon, &blue(1, &[1, 2], None)).unwrap();
+        // Who makes it elsewhere reads the number that was chosen here.
+        let number = &network.options["com.docker.network.driver.overlay.vxlanid_list"];
+        assert_eq!(number, "4096");
+        let wish = |last: u8| {
+            let mut request = request(&Id::random(), "blue");
+            request.networks[0].ip = Some(Ipv4Addr::new(10, 9, 0, last));
+            within(&machine.host, || daemon.networks.attach(&request))
+        };
+        assert_eq!(ip(&wish(63).unwrap()), Ipv4Addr::new(10, 9, 0, 63));
+        for other in [64, 200] {
+            let words =
+                format!("no configured subnet or ip-range contain the IP address 10.9.0.{other}");
+            assert_eq!(wish(other).unwrap_err().chain(), words);
+        }
+    });
+}
+
 #[test]
 fn what_cannot_be() {
     on_an_underlay(|| {
