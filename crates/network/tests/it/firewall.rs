@@ -88,19 +88,21 @@ fn a_policy_that_comes_later() {
         assert!(rules.ends_with("-j REJECT --reject-with icmp-port-unreachable\n"), "{rules}");
         // As `ufw default reject routed` has it: a chain that it asks in passing.
         run(&["iptables-nft", "-D", "FORWARD", "-j", "REJECT"]);
-        run(&["iptables-nft", "-P", "FORWARD", "DROP"]);
         run(&["iptables-nft", "-N", "reject-forward"]);
-        run(&["iptables-nft", "-N", "track-forward"]);
+        run(&["iptables-nft", "-F", "FORWARD"]);
         run(&["iptables-nft", "-A", "FORWARD", "-j", "reject-forward"]);
-        run(&["iptables-nft", "-A", "FORWARD", "-j", "track-forward"]);
-        assert_eq!(out(), Some(UPLINK.into()));
+        run(&["iptables-nft", "-P", "FORWARD", "DROP"]);
+        let order = |ours_first: bool| {
+            soon(|| {
+                let rules = run(&["iptables-nft", "-S", "FORWARD"]);
+                let ours = rules.find("gantry-gt-later:")?;
+                let theirs = rules.find("reject-forward")?;
+                ((ours < theirs) == ours_first).then_some(rules)
+            })
+        };
+        order(false).expect("ours come last");
         run(&["iptables-nft", "-A", "reject-forward", "-j", "REJECT"]);
-        let below = |rules: &str| rules.find("gt-later").unwrap() > rules.find("reject").unwrap();
-        let moved = soon(|| {
-            let rules = run(&["iptables-nft", "-S", "FORWARD"]);
-            (rules.contains("gt-later") && !below(&rules)).then_some(rules)
-        });
-        let rules = moved.expect("ours are asked before it");
+        let rules = order(true).expect("ours are asked before it");
         assert_eq!(rules.matches("gantry-gt-later:").count(), 2, "{rules}");
         assert_eq!(out(), Some(UPLINK.into()));
         // What its owner refuses in the chain that is his stays refused.
