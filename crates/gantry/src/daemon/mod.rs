@@ -29,6 +29,8 @@ use crate::reload;
 
 /// How often events go to disk and the trash is emptied.
 const CHORES: Duration = Duration::from_secs(5);
+/// After how many of these one that never rests gives memory back, too: what holes its busiest moment has left.
+const TRIM: u64 = 12;
 
 /// A client that does not take its archive holds a thread: there are more than there may be clients, so that those who do
 /// their work are never kept waiting by those who do not. A thread is made when it is needed, and ends when it is not.
@@ -324,13 +326,16 @@ fn listen_outside(
 async fn chores(store: Store, journal: Journal, storage: Arc<Storage>) {
     let mut known = journal.last();
     let mut said = String::new();
-    loop {
+    for round in 1u64.. {
         let last = journal.last();
         let quiet = std::mem::replace(&mut known, last) == last;
+        let due = round % TRIM == 0;
         let (store, journal, storage) = (store.clone(), journal.clone(), Arc::clone(&storage));
         let outcome = tokiox::blocking(move || {
             if quiet {
                 rest(&store);
+            } else if due {
+                sys::memory::trim();
             }
             let (saved, reaped) = (journal.save(), storage.reap());
             store.keep_room();
