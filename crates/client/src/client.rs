@@ -297,8 +297,10 @@ impl Request {
         for (place, what) in
             [("/containers/", "container"), ("/networks/", "network"), ("/volumes/", "volume")]
         {
-            let name = self.path.strip_prefix(place);
-            if name.is_some_and(|name| name.is_empty() || name.starts_with('/')) {
+            let Some(rest) = self.path.strip_prefix(place) else { continue };
+            // A name may begin with a slash; what is done with it is one more word, but for its removal.
+            let verb = rest.strip_prefix('/').filter(|_| self.method != Method::DELETE);
+            if rest.is_empty() || verb.is_some_and(|verb| !verb.contains('/')) {
                 let words = format!("invalid {what} name or ID: value is empty");
                 return Err(Error::invalid(words));
             }
