@@ -396,6 +396,19 @@ impl Container {
         row
     }
 
+    /// Ends it as a fault of its own does: what its restart policy says of that holds.
+    async fn kill_all(&self) -> Result<()> {
+        let this = self.clone();
+        let kill = move |shim: &shim::Client| {
+            // The end that it brings is told after it.
+            let _telling = this.cell.telling();
+            shim.kill(9, shim::Whom::All)?;
+            this.event("kill", &[("signal", "9".to_owned())]);
+            Ok(())
+        };
+        self.with_shim(kill).await
+    }
+
     async fn react(&self, on_failure: OnFailure) {
         if self.record().stopped_by_hand || self.cell.live().restarting_by_hand {
             return;
@@ -404,7 +417,7 @@ impl Container {
             OnFailure::Nothing => return,
             OnFailure::Restart => self.restart(None, None).await,
             OnFailure::Stop => self.stop(None, None).await,
-            OnFailure::Kill => self.with_shim(|shim| shim.kill(9, shim::Whom::All)).await,
+            OnFailure::Kill => self.kill_all().await,
         };
         match outcome {
             Ok(()) => {

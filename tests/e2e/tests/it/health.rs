@@ -270,6 +270,7 @@ fn what_becomes_of_the_ill() {
     events.until("stop");
     assert_eq!(house.ok(&["inspect", "-f", "{{.State.Status}}", "stopped"]), "exited\n");
     let mut events = ill("killed", "kill", "always");
+    events.until("kill");
     events.until("die");
     events.until("start");
     events.until("health_status: healthy");
