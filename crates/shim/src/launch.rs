@@ -47,10 +47,8 @@ pub struct Launch {
     pub stdin_once: bool,
     pub tty: bool,
     pub size: Option<Size>,
-    /// Clients that get every byte from the first.
+    /// Clients that get every byte from the first, as long as they take something every half minute.
     pub attach: Vec<(AttachOptions, UnixStream)>,
-    /// It has others to serve than these clients: it waits for none that takes nothing for half a minute.
-    pub service: bool,
     /// A reaper of ours stays as pid 1.
     pub init: bool,
     pub cgroup_driver: runtime::cgroup::Driver,
@@ -271,7 +269,6 @@ fn encode(launch: &Launch) -> Result<Vec<u8>> {
         tty: launch.tty,
         size: launch.size,
         attach: launch.attach.iter().map(|(options, _)| *options).collect(),
-        service: launch.service,
         init: launch.init,
         cgroup_driver: launch.cgroup_driver,
         filter: launch.filter.clone(),

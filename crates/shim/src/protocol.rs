@@ -104,8 +104,6 @@ pub(crate) struct LaunchCall {
     pub(crate) size: Option<Size>,
     pub(crate) attach: Vec<AttachOptions>,
     #[serde(default)]
-    pub(crate) service: bool,
-    #[serde(default)]
     pub(crate) init: bool,
     #[serde(default)]
     pub(crate) cgroup_driver: runtime::cgroup::Driver,

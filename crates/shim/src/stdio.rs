@@ -28,7 +28,7 @@ use crate::tty;
 pub(crate) const SCRATCH: usize = 64 * 1024;
 /// Reads of one stream before the others have their turn.
 const TURN: usize = 4;
-/// A client that a service waits for may be slow, but must move.
+/// A client that a container waits for may be slow, but must move.
 const STALL: Duration = Duration::from_secs(30);
 /// So must one that looked on at something that has ended. Whoever is owed all of it has time: nobody waits for him.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -122,7 +122,7 @@ impl Stdio {
         Ok(())
     }
 
-    /// Nobody holds it up for longer than those whom it serves can bear.
+    /// Nobody holds it up for longer than those whom it serves can bear: a container, and what writes its log.
     pub(crate) fn wait_not_for_ever(&mut self) {
         self.stall = Some(STALL);
     }

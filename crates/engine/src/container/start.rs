@@ -223,8 +223,6 @@ impl Container {
             tty: record.config.tty,
             size: size(record.host().console_size),
             attach: std::mem::take(&mut self.cell.live().waiting_attaches),
-            // Who has it restarted whenever it ends wants it to serve; else it is a word in somebody's pipe.
-            service: !matches!(record.host().restart_policy.name.as_str(), "" | "no"),
             init: plan.init,
             filter: filter.map(|filter| filter.program.clone()),
             cgroup_driver: rooms.settings().cgroup_driver,

@@ -126,9 +126,7 @@ impl Container {
             let stream = UnixStream::from(stream);
             stdio.attach(*options, stream, Owed::All).map_err(at(Stage::Create))?;
         }
-        if call.service {
-            stdio.wait_not_for_ever();
-        }
+        stdio.wait_not_for_ever();
 
         let around = task::location(&call).ok().and_then(|group| group.oom_kills_around());
         let mut created = Created::new(&call, Borrowed { userns, netns, trees }, ends)?;

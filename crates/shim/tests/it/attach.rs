@@ -67,7 +67,6 @@ fn a_client_that_stands_still_harms_nobody() {
     // 64 MiB, with a client that reads nothing and one that reads everything.
     let mut launch = house.shell("dd if=/dev/zero bs=65536 count=1024 2>/dev/null; echo; echo end");
     launch.logs.driver = shim::logs::Driver::None;
-    launch.service = true;
     let (mut still, theirs) = stream();
     let (mut busy, others) = stream();
     launch.attach.push((OUTPUT, theirs));

@@ -76,7 +76,6 @@ impl House {
             tty: false,
             size: None,
             attach: Vec::new(),
-            service: false,
             init: false,
             filter: None,
             cgroup_driver: runtime::cgroup::Driver::Cgroupfs,

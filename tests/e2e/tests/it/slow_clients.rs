@@ -170,20 +170,20 @@ fn who_has_it_run_gets_all_of_it() {
     house.ok(&["rm", "-f", "ca"]);
 }
 
-/// A service goes on without one who takes nothing for half a minute: he has lost his stream, and hears of it. Who comes late
+/// A container goes on without one who takes nothing for half a minute: he has lost his stream, and hears of it. Who comes late
 /// to what has ended finds all of it.
 #[test]
 fn who_stands_still_for_too_long_is_told() {
     let house = house();
     let docker: fn(&House, &[&str]) -> Command = |house, args| house.docker(args);
     let ours: fn(&House, &[&str]) -> Command = |house, args| house.gantry(args);
-    let run = |client: fn(&House, &[&str]) -> Command, restart: &str, bytes: &str| {
-        let words = ["run", "--restart", restart, "--network", "none", "busybox", "head", "-c"];
+    let run = |client: fn(&House, &[&str]) -> Command, bytes: &str| {
+        let words = ["run", "--network", "none", "busybox", "head", "-c"];
         let mut command = client(&house, &[&words[..], &[bytes, "/dev/zero"]].concat());
         command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it is installed")
     };
-    let late = [docker, ours].map(|client| run(client, "no", "1500k"));
-    let still = [docker, ours].map(|client| run(client, "on-failure", "8m"));
+    let late = [docker, ours].map(|client| run(client, "1500k"));
+    let still = [docker, ours].map(|client| run(client, "8m"));
     let told = ["events", "--since", "0", "--filter", "event=die", "--format", "{{.Action}}"];
     let mut events = house.docker(&told).stdout(Stdio::piped()).spawn().expect("docker");
     events.stdout.take().expect("a pipe").read_exact(&mut [0; 4 * 4]).expect("four ends");
