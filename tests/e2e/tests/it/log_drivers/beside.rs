@@ -230,13 +230,10 @@ fn fluentd_gelf_splunk_and_awslogs() {
     same("awslogs, dates", &options, lines, &|| requests(2));
 }
 
-/// What is refused here already when it is created, and by dockerd only when it starts (or, the third, in other words since
+/// What is refused here already when it is created, and by dockerd only when it starts (or, the second, in other words since
 /// its version).
-const EARLIER: [&str; 3] = [
-    "local [\"max-file=0\"]",
-    "syslog [\"cache-max-file=x\"]",
-    "syslog [\"syslog-address=sctp://x\"]",
-];
+const EARLIER: [&str; 2] =
+    ["syslog [\"cache-max-file=x\"]", "syslog [\"syslog-address=sctp://x\"]"];
 
 /// Drivers, their options, and what is said of them.
 #[test]
