@@ -1073,13 +1073,14 @@ fn nft_reads_what_we_ask_of_frames() {
 
 /// The elements of what answers have opened, as nft(8) lists them, without their times.
 fn opened() -> String {
+    let digit = |character: char| character.is_ascii_digit();
     let text = listed(TableFamily::Inet);
     let mut words: Vec<String> = text
         .lines()
         .filter(|line| line.contains("timeout") && line.contains(" . "))
         .map(|line| {
             line.split([' ', '\t', ','])
-                .filter(|word| !word.ends_with("ms") && !word.ends_with('m'))
+                .filter(|word| !(word.starts_with(digit) && word.ends_with(['h', 'm', 's'])))
         })
         .map(|words| words.collect::<Vec<_>>().join(" "))
         .collect();

@@ -159,6 +159,12 @@ fn comparable(mut attributes: Value) -> Value {
     ] {
         all.remove(key);
     }
+    // dockerd's order of them is that of a hash.
+    if let Some(Value::String(labels)) = all.get_mut("labels") {
+        let mut sorted: Vec<String> = serde_json::from_str(labels).expect("a list");
+        sorted.sort();
+        *labels = Value::from(sorted).to_string();
+    }
     attributes
 }
 
