@@ -123,6 +123,8 @@ impl Device {
     /// `--device /dev/snd`: every node below it that is still there when it is looked at. What is no place for devices is
     /// left out, as by Docker: whatever is in the host's shared memory comes and goes.
     fn tree(plan: &DevicePlan) -> Result<Vec<Self>> {
+        use rustix::io::Errno;
+        use std::os::unix::fs::FileTypeExt;
         const ELSEWHERE: [&str; 7] = ["pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev"];
         let mut found = Vec::new();
         let mut entries: Vec<_> = std::fs::read_dir(&plan.host)?.collect::<std::io::Result<_>>()?;
@@ -137,7 +139,6 @@ impl Device {
                 container: format!("{}/{name}", plan.container),
                 access: plan.access.clone(),
             };
-            use std::os::unix::fs::FileTypeExt;
             let kind = entry.file_type();
             let devices = match kind {
                 Ok(kind) if kind.is_dir() => Self::tree(&below),
@@ -145,9 +146,11 @@ impl Device {
                 Ok(_) => continue,
                 Err(err) => Err(err.into()),
             };
+            // Whether it is there now says nothing: it may have come again.
+            let gone = [Errno::NOENT, Errno::NOTDIR].map(Errno::raw_os_error);
             match devices {
                 Ok(devices) => found.extend(devices),
-                Err(_) if !Path::new(&below.host).exists() => {}
+                Err(err) if err.errno().is_some_and(|errno| gone.contains(&errno)) => {}
                 Err(err) => return Err(err),
             }
         }
