@@ -1,7 +1,6 @@
 //! `GET /events`: what happened, in order, and what happens from now on.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use api::ApiVersion;
@@ -177,7 +176,7 @@ impl Teller {
         }
     }
 
-    fn queue(&mut self, missed: Option<Missed>, events: &[Arc<Event>]) {
+    fn queue(&mut self, missed: Option<Missed>, events: &[Event]) {
         let mut bytes = Vec::new();
         if let Some(missed) = missed {
             self.wire.put(overrun(missed), &mut bytes);

@@ -29,6 +29,9 @@ pub(crate) static COMMAND: Command = Command {
 
 async fn run(call: &Call<'_>) -> Result {
     let flags = &call.flags;
+    if call.arg(0).is_empty() {
+        return Err(Failure::words("invalid container name or ID: value is empty"));
+    }
     let mut request = call.cli.client()?.post("/commit").query("container", call.arg(0));
     if let Some(name) = call.args().get(1).filter(|name| !name.is_empty()) {
         let reference = oci::Reference::parse_normalized(name)?;

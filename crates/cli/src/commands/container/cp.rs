@@ -63,9 +63,10 @@ enum Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    /// `name:path` is in a container, unless it begins as a path of ours does.
+    /// `name:path` is in a container, unless it begins as a path of ours does; without a name it is here.
     fn of(text: &'a str) -> Self {
         match text.split_once(':') {
+            Some(("", path)) => Self::Here(path),
             Some((name, path)) if !text.starts_with(['/', '.']) => Self::Inside(name, path),
             _ => Self::Here(text),
         }
@@ -374,6 +375,7 @@ mod tests {
     fn places() {
         assert_eq!(Place::of("c:/x"), Place::Inside("c", "/x"));
         assert_eq!(Place::of("./c:/x"), Place::Here("./c:/x"));
+        assert_eq!(Place::of(":/x"), Place::Here("/x"));
         assert_eq!(Place::of("-"), Place::Here("-"));
     }
 

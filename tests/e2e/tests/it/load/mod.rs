@@ -128,9 +128,14 @@ fn settle(house: &House, before: &BTreeMap<&'static str, usize>) {
     }
 }
 
-/// A field of `/proc/PID/status`, in KiB.
+/// What the daemon has in memory, in KiB.
 fn resident(house: &House) -> u64 {
+    status(house, "VmRSS")
+}
+
+/// A field of `/proc/PID/status`, in KiB.
+fn status(house: &House, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{}/status", house.pid())).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).expect("a line");
+    let line = status.lines().find(|line| line.starts_with(field)).expect("a line");
     line.split_whitespace().nth(1).expect("a number").parse().expect("a number")
 }

@@ -3,7 +3,9 @@
 //! Rooms append; `docker events`, the UI and the cluster agent read. A listener that is too slow is told which events it
 //! missed; nothing is dropped in silence.
 
-use std::collections::{BTreeMap, VecDeque};
+mod ring;
+
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -12,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use stdx::Result;
 use stdx::time::Timestamp;
 
+use self::ring::{Ring, Written};
 use crate::Store;
 use crate::store::failed;
 
@@ -86,14 +89,13 @@ pub struct Journal {
 struct Shared {
     /// Who listens on behalf of somebody else.
     listeners: AtomicUsize,
-    ring: Mutex<Ring>,
+    kept: Mutex<Kept>,
     /// Called after each append; wakes listeners that do not block (see [`Journal::on_append`]).
     wakers: Mutex<Vec<Box<dyn Fn() + Send + Sync>>>,
 }
 
-struct Ring {
-    events: VecDeque<Arc<Event>>,
-    next: u64,
+struct Kept {
+    ring: Ring,
     /// The last that is on disk.
     saved: u64,
 }
@@ -106,44 +108,35 @@ impl Journal {
             .query_row("SELECT coalesce(max(sequence), 0) FROM events", [], |row| row.get(0))
             .map_err(failed)?;
         let last = last as u64;
-        let ring = Ring { events: VecDeque::new(), next: last + 1, saved: last };
+        let kept = Kept { ring: Ring::new(last + 1), saved: last };
         let shared = Shared {
             listeners: AtomicUsize::new(0),
-            ring: Mutex::new(ring),
+            kept: Mutex::new(kept),
             wakers: Mutex::default(),
         };
         Ok(Self { store: store.clone(), shared: Arc::new(shared) })
     }
 
-    fn ring(&self) -> MutexGuard<'_, Ring> {
-        self.shared.ring.lock().unwrap_or_else(PoisonError::into_inner)
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.shared.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Appends what happened now. Never fails: an event that cannot be kept on disk is still told to listeners.
     pub fn append(&self, kind: EventKind, action: impl Into<String>, actor: Actor) {
         let event = {
-            let mut ring = self.ring();
-            let event = Arc::new(Event {
-                sequence: ring.next,
+            let Kept { ring, saved } = &mut *self.kept();
+            let event = Event {
+                sequence: ring.next(),
                 at: Timestamp::now(),
                 kind,
                 action: action.into(),
                 actor: actor.bounded(),
-            });
-            ring.next += 1;
+            };
+            ring.push(&event);
             // What is not on disk yet waits for that, on a disk that answers.
-            let oldest = ring.events.front().map_or(0, |oldest| oldest.sequence);
-            let waits = oldest > ring.saved && ring.events.len() < UNSAVED;
-            if ring.events.len() >= RING && !waits {
-                let spare = ring.events.len() + 1 - RING;
-                let spare = if oldest > ring.saved {
-                    1
-                } else {
-                    spare.min((ring.saved + 1 - oldest) as usize)
-                };
-                ring.events.drain(..spare);
-            }
-            ring.events.push_back(Arc::clone(&event));
+            let last = event.sequence + 1;
+            let bound = |most: usize| last.saturating_sub(most as u64);
+            ring.forget(bound(RING).min(*saved + 1).max(bound(UNSAVED)));
             event
         };
         for wake in self.shared.wakers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
@@ -162,15 +155,19 @@ impl Journal {
     /// Writes what was appended since the last call to disk, in one transaction. The daemon calls it once in a while
     /// and when it ends: events are a convenience, not a promise worth an fsync each.
     pub fn save(&self) -> Result<()> {
-        if self.last() == self.ring().saved {
+        if self.last() == self.kept().saved {
             return Ok(());
         }
         let saved = self.store.transaction(|transaction| {
             // With the store held: of two who save, the second finds nothing.
-            let ring = self.ring();
-            let pending = ring.events.iter().filter(|event| event.sequence > ring.saved);
-            let pending: Vec<Arc<Event>> = pending.cloned().collect();
-            drop(ring);
+            let (pending, last) = {
+                let Kept { ring, saved } = &*self.kept();
+                let pending = ring.iter(saved + 1..ring.next());
+                let pending: Vec<_> = pending
+                    .map(|event| (event.sequence as i64, event.at, event.text.to_vec()))
+                    .collect();
+                (pending, ring.next() - 1)
+            };
             let mut insert = transaction
                 .inner
                 .prepare_cached(
@@ -178,10 +175,8 @@ impl Journal {
                 )
                 .map_err(failed)?;
             transaction.adds.set(true);
-            for event in &pending {
-                let value = serde_json::to_vec(&**event).unwrap_or_default();
-                let at = event.at.unix_nanos() as i64;
-                insert.execute(params![event.sequence as i64, at, value]).map_err(failed)?;
+            for (sequence, at, text) in &pending {
+                insert.execute(params![sequence, at, text]).map_err(failed)?;
             }
             transaction
                 .inner
@@ -190,25 +185,26 @@ impl Journal {
                     params![KEPT],
                 )
                 .map_err(failed)?;
-            Ok(pending.last().map(|event| event.sequence))
+            Ok(last)
         })?;
-        if let Some(last) = saved {
-            let mut ring = self.ring();
-            ring.saved = ring.saved.max(last);
+        let Kept { ring, saved: known } = &mut *self.kept();
+        *known = saved.max(*known);
+        // Who comes later reads it from there.
+        if self.listeners() == 0 {
+            ring.forget(*known + 1);
         }
         Ok(())
     }
 
     /// All kept events at or after `since`, and a subscription that continues right behind them.
-    pub fn replay(&self, since: Timestamp) -> Result<(Vec<Arc<Event>>, Subscription)> {
+    pub fn replay(&self, since: Timestamp) -> Result<(Vec<Event>, Subscription)> {
         let subscription = self.subscribe();
         // What is not on disk yet is in memory; nobody who asks waits until it is written.
-        let (saved, recent): (u64, Vec<Arc<Event>>) = {
-            let ring = self.ring();
-            let recent = |event: &&Arc<Event>| {
-                (ring.saved + 1..subscription.next).contains(&event.sequence) && event.at >= since
-            };
-            (ring.saved, ring.events.iter().filter(recent).cloned().collect())
+        let nanos = i64::try_from(since.unix_nanos()).unwrap_or(i64::MIN);
+        let (saved, recent) = {
+            let Kept { ring, saved } = &*self.kept();
+            let recent = ring.iter(saved + 1..subscription.next);
+            (*saved, text_of(recent.filter(|event| event.at >= nanos)))
         };
         let connection = self.store.reader();
         let mut statement = connection
@@ -216,18 +212,17 @@ impl Journal {
                 "SELECT value FROM events WHERE nanos >= ?1 AND sequence <= ?2 ORDER BY sequence",
             )
             .map_err(failed)?;
-        let since = i64::try_from(since.unix_nanos()).unwrap_or(i64::MIN);
         let last = saved.min(subscription.next - 1) as i64;
         let rows = statement
-            .query_map(params![since, last], |row| row.get::<_, Vec<u8>>(0))
+            .query_map(params![nanos, last], |row| row.get::<_, Vec<u8>>(0))
             .map_err(failed)?;
         let mut events = Vec::new();
         for row in rows {
             if let Ok(event) = serde_json::from_slice(&row.map_err(failed)?) {
-                events.push(Arc::new(event));
+                events.push(event);
             }
         }
-        events.extend(recent);
+        events.extend(read(&recent));
         drop(statement);
         drop(connection);
         Ok((events, subscription))
@@ -236,7 +231,7 @@ impl Journal {
     /// Everything from now on.
     pub fn subscribe(&self) -> Subscription {
         self.shared.listeners.fetch_add(1, Ordering::Relaxed);
-        Subscription { journal: self.clone(), next: self.ring().next }
+        Subscription { journal: self.clone(), next: self.kept().ring.next() }
     }
 
     /// How many subscriptions there are.
@@ -246,7 +241,7 @@ impl Journal {
 
     /// The place in the total order that the last event has; 0 before the first.
     pub fn last(&self) -> u64 {
-        self.ring().next - 1
+        self.kept().ring.next() - 1
     }
 }
 
@@ -271,15 +266,27 @@ pub struct Missed {
 
 impl Subscription {
     /// What there is now, without waiting; a gap is reported before what follows it.
-    pub fn take(&mut self) -> (Option<Missed>, Vec<Arc<Event>>) {
-        let ring = self.journal.ring();
-        let oldest = ring.events.front().map_or(ring.next, |event| event.sequence);
+    pub fn take(&mut self) -> (Option<Missed>, Vec<Event>) {
+        let (oldest, next, text) = {
+            let ring = &self.journal.kept().ring;
+            (ring.oldest(), ring.next(), text_of(ring.iter(self.next..ring.next())))
+        };
         let missed = (self.next < oldest).then(|| Missed { first: self.next, last: oldest - 1 });
-        let from = self.next.max(oldest);
-        let events = ring.events.iter().skip((from - oldest) as usize).cloned().collect();
-        self.next = ring.next;
-        (missed, events)
+        self.next = next;
+        (missed, read(&text))
     }
+}
+
+/// What is read later, by who does not keep others from appending.
+fn text_of<'a>(events: impl Iterator<Item = Written<'a>>) -> Vec<u8> {
+    events.fold(Vec::new(), |mut text, event| {
+        text.extend_from_slice(event.text);
+        text
+    })
+}
+
+fn read(text: &[u8]) -> Vec<Event> {
+    serde_json::Deserializer::from_slice(text).into_iter().filter_map(Result::ok).collect()
 }
 
 #[cfg(test)]
@@ -349,11 +356,21 @@ mod tests {
         for _ in 0..2 * RING {
             journal.append(EventKind::Container, "create", actor());
         }
-        assert_eq!(journal.replay(Timestamp::NEVER).unwrap().0.len(), 2 * RING);
+        let (kept, listener) = journal.replay(Timestamp::NEVER).unwrap();
+        assert_eq!(kept.len(), 2 * RING);
         journal.save().unwrap();
         journal.append(EventKind::Container, "start", actor());
-        assert_eq!(journal.ring().events.len(), RING);
+        assert_eq!(journal.kept().ring.len(), RING);
         assert_eq!(journal.replay(Timestamp::NEVER).unwrap().0.len(), 2 * RING + 1);
+        // Nobody listens any more, and who begins to finds it on disk.
+        drop(listener);
+        journal.save().unwrap();
+        assert_eq!(journal.kept().ring.len(), 0);
+        assert_eq!(journal.replay(Timestamp::NEVER).unwrap().0.len(), 2 * RING + 1);
+        for _ in 0..UNSAVED + 1 {
+            journal.append(EventKind::Container, "create", actor());
+        }
+        assert_eq!(journal.kept().ring.len(), UNSAVED);
     }
 
     #[test]
