@@ -1,14 +1,20 @@
 //! `macvlan` and `ipvlan`: containers share a device of the host, and its wire.
 
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use stdx::{Context, Error, Result};
 
 use super::{Driver, Inside, Namespace};
 use crate::host::Host;
 use crate::netlink::Batch;
-use crate::netlink::route::{EEXIST, EOPNOTSUPP, Link, Share};
+use crate::netlink::route::{EADDRINUSE, EBUSY, EEXIST, EOPNOTSUPP, Link, Share};
 use crate::records::{Endpoint, Network, ParentDevice, ParentOrigin, ShareMode};
+
+/// How long a device may be there after its container: the kernel takes the namespaces of the dead apart when it finds the
+/// time, and until then nobody else on the same parent has the address.
+const DEPARTURE: Duration = Duration::from_secs(5);
 
 pub(crate) struct ShareDriver {
     host: Arc<Host>,
@@ -95,24 +101,43 @@ impl Driver for ShareDriver {
     fn connect(&self, network: &Network, endpoint: &Endpoint, inside: &mut Inside) -> Result<()> {
         let mode = parent(network)?.mode;
         let link = self.parent(network)?;
-        let mut batch = Batch::new();
-        batch.add_share(&Share {
-            parent: link.index,
-            namespace: inside.namespace,
-            container: &endpoint.ifname,
-            mac: endpoint.mac.filter(|_| matches!(mode, ShareMode::Macvlan(_))),
-            mode,
-        });
-        self.host
-            .route()
-            .execute(batch)
-            .context(|| format!("failed to create the {} port", network.driver.as_str()))?;
-        inside.furnish(endpoint)
+        let deadline = Instant::now() + DEPARTURE;
+        loop {
+            let mut batch = Batch::new();
+            batch.add_share(&Share {
+                parent: link.index,
+                namespace: inside.namespace,
+                container: &endpoint.ifname,
+                mac: endpoint.mac.filter(|_| matches!(mode, ShareMode::Macvlan(_))),
+                mode,
+            });
+            self.host
+                .route()
+                .execute(batch)
+                .context(|| format!("failed to create the {} port", network.driver.as_str()))?;
+            match inside.furnish(endpoint) {
+                Err(err) if is_taken(&err) && Instant::now() < deadline => {
+                    inside.drop_device(&endpoint.ifname)?;
+                    pause();
+                }
+                furnished => return furnished,
+            }
+        }
     }
 
     fn disconnect(&self, _: &[Arc<Endpoint>]) -> Result<()> {
         Ok(())
     }
+}
+
+/// Whether another device on the parent has the address (ipvlan), or the hardware address (macvlan).
+fn is_taken(err: &Error) -> bool {
+    err.errno().is_some_and(|errno| [EADDRINUSE, EBUSY].contains(&errno))
+}
+
+#[expect(clippy::disallowed_methods, reason = "the kernel tells nobody when a namespace has gone")]
+fn pause() {
+    thread::sleep(Duration::from_millis(5));
 }
 
 fn parent(network: &Network) -> Result<&ParentDevice> {

@@ -92,10 +92,12 @@ const IFF_UP: u32 = 1;
 const DOOMED: u32 = 0x6761_6e74;
 
 pub(crate) const ENODEV: i32 = 19;
+pub(crate) const EBUSY: i32 = 16;
 pub(crate) const EEXIST: i32 = 17;
 pub(crate) const EOPNOTSUPP: i32 = 95;
 const ENOENT: i32 = 2;
 const ESRCH: i32 = 3;
+pub(crate) const EADDRINUSE: i32 = 98;
 const EADDRNOTAVAIL: i32 = 99;
 
 /// The loopback device is the first of every namespace.

@@ -21,14 +21,14 @@ impl Wire {
         wire
     }
 
-    fn daemon(&self) -> House {
+    pub(super) fn daemon(&self) -> House {
         let house = House::within(&self.host);
         house.load(&TestImage::busybox().docker_archive(&["busybox:latest"]));
         house
     }
 
     /// Whether the neighbour is answered.
-    fn hears(&self, address: &str) -> bool {
+    pub(super) fn hears(&self, address: &str) -> bool {
         let mut ping = self.neighbour.command("busybox");
         ping.args(["ping", "-c", "1", "-W", "2", address]);
         ping.output().expect("busybox can be executed").status.success()

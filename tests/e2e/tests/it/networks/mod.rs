@@ -9,6 +9,7 @@ mod ipvlan;
 mod lasting;
 mod liars;
 mod links;
+mod macvlan;
 mod many;
 mod objects;
 mod reach;

@@ -1,6 +1,7 @@
 //! A user to whom systemd has given a part of the groups: his daemon's containers are scopes of his own systemd. He is one
 //! that the guest has (`tests/guest/make`).
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -10,6 +11,7 @@ use testkit::{House, TestImage};
 use super::limits::{group_of, is_controllable, kills_are_told_apart, run};
 
 const NAME: &str = "somebody";
+const TAKEN: &str = "/run/gantry-test-user";
 
 /// Executes a daemon's command line by the user's systemd: `$1` is his name, the rest is what the house says.
 const AS_USER: &str = r#"
@@ -24,9 +26,10 @@ exec setpriv --reuid "$uid" --regid "$uid" --init-groups -- \
     env HOME="$dir/home" XDG_RUNTIME_DIR="/run/user/$uid" $WHERE "$@"
 "#;
 
-/// The user, for as long as a test lives.
+/// The user, for as long as a test lives. He is one test's at a time: his systemd ends with it.
 struct User {
     uid: String,
+    _alone: File,
 }
 
 impl User {
@@ -36,7 +39,11 @@ impl User {
         let users = std::fs::read_to_string("/etc/passwd").unwrap_or_default();
         let his = users.lines().find(|line| line.starts_with(&format!("{NAME}:")));
         let uid = his.and_then(|line| line.split(':').nth(2))?;
-        (systemd && one_tree).then(|| Self { uid: uid.to_owned() })
+        (systemd && one_tree).then(|| {
+            let alone = File::create(TAKEN).expect("root may write there");
+            alone.lock().expect("the kernel locks files");
+            Self { uid: uid.to_owned(), _alone: alone }
+        })
     }
 
     fn house(&self, by: &str) -> House {
