@@ -579,7 +579,10 @@ fn subpath_of(volume: &Path, below: &str) -> Result<OwnedFd> {
                 "path concatenation escapes the base directory, base: {:?}, subpath: {below:?}",
                 volume.display().to_string()
             ),
-            other => format!("cannot access path {}: {other}", volume.join(below).display()),
+            other => {
+                let (path, words) = (volume.join(below), Error::from(other));
+                format!("cannot access path {}: {words}", path.display())
+            }
         })
     })
 }

@@ -370,4 +370,7 @@ fn a_part_of_a_volume_is_filled_too() {
     assert_eq!(shown("plain", "", "/etc/passwd", &["cat", "/etc/passwd"]), "file\n");
     let look = ["run", "--rm", "--network", "none", "-v", "data:/v", "busybox", "ls", "/v"];
     assert_eq!(house.ok(&look), "bare\nbin\nown\nplain\n");
+    let nothing = ["run", "--mount", "type=volume,src=data,dst=/x,volume-subpath=no", "busybox"];
+    let refused = testkit::house::shown(&house.docker(&nothing).output().expect("docker"));
+    assert!(refused.contains("/data/_data/no: no such file or directory\n"), "{refused}");
 }
