@@ -320,6 +320,9 @@ pub struct Mount {
     pub tmpfs_options: Option<TmpfsOptions>,
     #[serde(skip_serializing_if = "is_default")]
     pub cluster_options: Option<crate::Empty>,
+    /// Ours: whose the files are inside, in the words of `-v` (`uid=7,gid=7`, or `idmap=uids=1000-0-1`).
+    #[serde(skip_serializing_if = "is_default")]
+    pub ids: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

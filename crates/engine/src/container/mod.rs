@@ -6,6 +6,7 @@
 pub mod capabilities;
 pub mod ids;
 pub mod mounts;
+pub mod owners;
 pub mod plan;
 mod propagation;
 pub mod record;

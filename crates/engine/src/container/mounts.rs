@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use stdx::{Context, Error, Result};
 
+use super::owners::Owners;
+
 /// One thing to be mounted, and where.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MountPlan {
@@ -14,8 +16,9 @@ pub struct MountPlan {
     pub source: Source,
     /// Docker's mode column in `inspect`: what stood behind the second colon of `-v`.
     pub mode: String,
-    /// Whoever owns the source appears as this user and group inside (`uid=`, `gid=`).
-    pub owner: Option<(u32, u32)>,
+    /// Whose its files are inside.
+    #[serde(default)]
+    pub owners: Owners,
     pub origin: Origin,
 }
 
@@ -161,7 +164,7 @@ pub fn parse_bind(text: &str) -> Result<MountPlan> {
     if clean == "/" {
         return Err(wrong("invalid specification: destination can't be '/'".to_owned()));
     }
-    let Mode { read_only, no_copy, propagation, owner } = understood;
+    let Mode { read_only, no_copy, propagation, owners } = understood;
     let source = if let Some(path) = absolute(source) {
         if no_copy {
             return Err(wrong("field VolumeOptions must not be specified".to_owned()));
@@ -178,7 +181,7 @@ pub fn parse_bind(text: &str) -> Result<MountPlan> {
         Source::Volume { name, copy_up: !no_copy, subpath: None, making: Making::default() }
     };
     let mode = mode.to_owned();
-    Ok(MountPlan { target: clean, read_only, source, mode, owner, origin: Origin::Request })
+    Ok(MountPlan { target: clean, read_only, source, mode, owners, origin: Origin::Request })
 }
 
 /// The words behind the last colon of `-v`.
@@ -187,7 +190,7 @@ struct Mode {
     read_only: bool,
     no_copy: bool,
     propagation: String,
-    owner: Option<(u32, u32)>,
+    owners: Owners,
 }
 
 impl Mode {
@@ -196,7 +199,7 @@ impl Mode {
             return None;
         }
         let mut mode = Self::default();
-        let mut owner = (None, None);
+        let mut owners = Vec::new();
         for word in text.split(',').filter(|word| !word.is_empty()) {
             match word {
                 "ro" | "readonly" => mode.read_only = true,
@@ -207,15 +210,10 @@ impl Mode {
                 "shared" | "rshared" | "slave" | "rslave" | "private" | "rprivate" => {
                     mode.propagation = word.to_owned();
                 }
-                other => match parse_owner(other)? {
-                    ("uid", id) => owner.0 = Some(id),
-                    (_, id) => owner.1 = Some(id),
-                },
+                other => owners.push(other),
             }
         }
-        if owner != (None, None) {
-            mode.owner = Some((owner.0.unwrap_or(0), owner.1.unwrap_or(0)));
-        }
+        mode.owners = Owners::parse(owners)?;
         Some(mode)
     }
 }
@@ -230,13 +228,6 @@ fn contradicts(mode: &str) -> bool {
         &["default", "consistent", "cached", "delegated"],
     ];
     KINDS.iter().any(|kind| mode.split(',').filter(|word| kind.contains(word)).count() > 1)
-}
-
-/// `uid=1000` or `gid=1000`.
-fn parse_owner(word: &str) -> Option<(&'static str, u32)> {
-    let (key, id) = word.split_once('=')?;
-    let key = ["uid", "gid"].into_iter().find(|known| *known == key)?;
-    Some((key, id.parse().ok()?))
 }
 
 /// Docker's rule and words for volume names.

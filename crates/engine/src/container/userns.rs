@@ -116,14 +116,31 @@ impl Container {
     ) -> Result<MountIds> {
         let What::Bind { source, .. } = what else { return Ok(MountIds::Host) };
         let image = matches!(plan.source, Source::Image { .. });
-        if image || mapped.is_none() && plan.owner.is_none() {
+        if image || mapped.is_none() && !plan.owners.is_said() {
             return Ok(MountIds::Host);
         }
+        let refused =
+            || Error::invalid(format!("the file system of {} cannot map ids", source.display()));
+        if let Some(map) = &plan.owners.map {
+            let host = Ids { uids: everybody(), gids: everybody() };
+            let all = mapped.map_or(&host, |mapped| &mapped.ids);
+            let (uids, gids) = map.within(&all.uids, &all.gids).ok_or_else(|| {
+                Error::invalid(format!(
+                    "idmap of {} is about nobody whom the container has",
+                    plan.target
+                ))
+            })?;
+            return match maps_ids(source, mapped)? {
+                true => Ok(MountIds::Given(Ids { uids, gids })),
+                false => Err(refused()),
+            };
+        }
+        let owner = plan.owners.owner;
         let words = || format!("cannot map the owners of {}", source.display());
         let found = rustix::fs::stat(source).context(words)?;
-        let inside = plan.owner.unwrap_or((0, 0));
+        let inside = owner.unwrap_or((0, 0));
         // A volume's files have the container's numbers; a directory of a person's is to be root's inside.
-        let on_disk = match (&plan.source, plan.owner) {
+        let on_disk = match (&plan.source, owner) {
             (Source::Volume { .. }, None) => inside,
             _ => (found.st_uid, found.st_gid),
         };
@@ -133,7 +150,7 @@ impl Container {
             None => (everybody(), everybody()),
         };
         // With `keep-id` a person is himself inside, and so are his files.
-        let keeps = plan.owner.is_none()
+        let keeps = owner.is_none()
             && whole
                 .is_some_and(|ids| ids.uids.iter().any(|line| line.container_id == line.host_id));
         if keeps && matches!(plan.source, Source::Bind { .. }) {
@@ -147,10 +164,7 @@ impl Container {
             true if Some(&ids) == whole => Ok(MountIds::Container),
             true if on_disk == inside && whole.is_none() => Ok(MountIds::Host),
             true => Ok(MountIds::Given(ids)),
-            false if plan.owner.is_some() => Err(Error::invalid(format!(
-                "the file system of {} cannot map ids",
-                source.display()
-            ))),
+            false if owner.is_some() => Err(refused()),
             // Nobody's then: what everybody may read can be read, and nothing more.
             false => Ok(MountIds::Host),
         }

@@ -159,6 +159,32 @@ fn files_of_binds_and_volumes_keep_their_owners() {
         ]);
         assert_eq!((seen.as_str(), owner(&name)), ("33:34\n", (1234, 1235)), "{userns:?}");
     }
+    // Or each who is named is somebody else, and all others are nobody.
+    let map = "idmap=uids=1234-33-1;gids=1235-34-1";
+    let mount = format!("type=bind,src={},dst=/p,{map}", dir.display());
+    for (userns, by, flag) in [("", "v", "-v"), ("host", "m", "--mount")] {
+        let volume = bind(&format!(":{map}"));
+        let volume = if by == "v" { &volume } else { &mount };
+        let script = format!("stat -c %u:%g /p/file; stat -c %u /p/own; echo >/p/to-{by}");
+        let args = ["run", "--rm", "--userns", userns, "--user", "33:34", flag, volume, "busybox"];
+        std::fs::write(dir.join("own"), "").unwrap();
+        let args = [&args[..], &["sh", "-c", &script]].concat();
+        let seen = succeed(if by == "v" { house.docker(&args) } else { house.gantry(&args) });
+        assert_eq!(seen, "33:34\n65534\n", "{userns:?}");
+        assert_eq!(owner(&format!("to-{by}")), (1234, 1235), "{userns:?}");
+    }
+    for (mount, words) in [
+        ("type=bind,src=/tmp,dst=/p,idmap=uids=1-2", "invalid Ids: \"idmap=uids=1-2\""),
+        ("type=bind,src=/tmp,dst=/p,uid=1,idmap=uids=1-2-3", "invalid Ids"),
+        ("type=tmpfs,dst=/p,uid=1", "field Ids must not be specified"),
+        (
+            "type=bind,src=/tmp,dst=/p,idmap=uids=0-200000-1",
+            "is about nobody whom the container has",
+        ),
+    ] {
+        let output = house.gantry(&["run", "--mount", mount, "busybox"]).output().unwrap();
+        assert!(shown(&output).contains(words), "{mount}: {output:?}");
+    }
     // A volume has the numbers of those who use it, whoever they are on the host.
     run("data:/v", "echo >/v/a; chown 33:34 /v/a");
     assert_eq!(run("data:/v", "stat -c %u:%g /v /v/a"), "0:0\n33:34\n");

@@ -41,6 +41,7 @@ pub(super) fn mount(text: &str) -> Result<Mount> {
     let mut volume: Option<VolumeOptions> = None;
     let mut image: Option<ImageOptions> = None;
     let mut tmpfs: Option<TmpfsOptions> = None;
+    let mut ids: Vec<String> = Vec::new();
     for field in fields(text)? {
         let (key, value) =
             field.split_once('=').map_or((field.as_str(), None), |(key, value)| (key, Some(value)));
@@ -51,6 +52,7 @@ pub(super) fn mount(text: &str) -> Result<Mount> {
                 None,
                 "readonly" | "ro" | "volume-nocopy" | "bind-nonrecursive" | "bind-create-src",
             ) => "true",
+            (None, "idmap") => "",
             (None, _) => {
                 return Err(Error::invalid(format!(
                     "invalid field '{field}' must be a key=value pair"
@@ -96,6 +98,7 @@ pub(super) fn mount(text: &str) -> Result<Mount> {
                 let (name, value) = value.split_once('=').unwrap_or((value, ""));
                 driver(&mut volume).options.insert(name.to_owned(), value.to_owned());
             }
+            "uid" | "gid" | "idmap" => ids.push(field.clone()),
             "image-subpath" => image.get_or_insert_default().subpath = value.to_owned(),
             "tmpfs-size" => {
                 let size = units::ram_in_bytes(value)
@@ -127,6 +130,7 @@ pub(super) fn mount(text: &str) -> Result<Mount> {
     mixed("bind", "bind", bind.is_some())?;
     mixed("image", "image", image.is_some())?;
     mixed("tmpfs", "tmpfs", tmpfs.is_some())?;
+    mount.ids = ids.join(",");
     if kind == "bind" {
         mount.source = absolute(&mount.source);
     }

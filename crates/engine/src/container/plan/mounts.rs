@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use api::container::{Config, HostConfig, Mount};
 use stdx::{Error, Result};
 
+use crate::container::owners::Owners;
+
 use crate::container::mounts::{
     self, By, Making, Missing, MountPlan, Origin, ReadOnlyBinds, Recursive, Source,
 };
@@ -54,7 +56,7 @@ pub(super) fn all_mounts(
             read_only,
             source: Source::Tmpfs { options, by: By::Tmpfs },
             mode: String::new(),
-            owner: None,
+            owners: Owners::default(),
             origin: Origin::Request,
         };
         // Docker compares what was written with the places of `-v`. Whatever else is there is covered.
@@ -74,7 +76,7 @@ pub(super) fn all_mounts(
                 read_only: false,
                 source: Source::volume(),
                 mode: String::new(),
-                owner: None,
+                owners: Owners::default(),
                 origin: Origin::Image,
             }));
         }
@@ -196,9 +198,21 @@ fn typed_mount(mount: &Mount) -> Result<MountPlan> {
         read_only: mount.read_only,
         source,
         mode: String::new(),
-        owner: None,
+        owners: owners(mount).map_err(bad)?,
         origin: Origin::Request,
     })
+}
+
+/// Whose the files are inside; those of other kinds have no other owners.
+fn owners(mount: &Mount) -> Result<Owners, String> {
+    let words = mount.ids.split(',').filter(|word| !word.is_empty());
+    match mount.r#type.as_str() {
+        "bind" | "volume" => {
+            Owners::parse(words).ok_or_else(|| format!("invalid Ids: {:?}", mount.ids))
+        }
+        _ if mount.ids.is_empty() => Ok(Owners::default()),
+        _ => Err("field Ids must not be specified".to_owned()),
+    }
 }
 
 /// A path that stays where it begins, as it is written.
