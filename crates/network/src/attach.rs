@@ -1,7 +1,7 @@
 //! A container's place in its networks: taken before its first process is there, given back after its last.
 
 use std::collections::BTreeMap;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -104,6 +104,33 @@ impl Networks {
         endpoints.iter().for_each(|endpoint| self.core.tell("disconnect", endpoint));
         self.hand_over(&endpoints);
         !endpoints.is_empty()
+    }
+
+    /// Whether it has devices on a wire of the host's: these live as long as their namespace, with their addresses, where
+    /// others go with their ends on the host.
+    pub fn is_on_a_wire(&self, container: &Id) -> bool {
+        !self.on_wires(container).is_empty()
+    }
+
+    /// Takes these devices out of `namespace`, which others live in still, and which does not end with the container.
+    pub fn unplug(&self, container: &Id, namespace: BorrowedFd<'_>) -> Result<()> {
+        let endpoints = self.on_wires(container);
+        netns::enter(namespace, |socket| {
+            let mut inside = Inside { namespace, socket, untouched: false };
+            endpoints.iter().try_for_each(|(kind, endpoint)| {
+                inside.drop_device_of(kind.as_str(), &endpoint.ifname)
+            })
+        })
+    }
+
+    fn on_wires(&self, container: &Id) -> Vec<(DriverKind, Arc<Endpoint>)> {
+        let model = self.core.model();
+        let on_wire = |endpoint: Arc<Endpoint>| {
+            let kind = model.networks.get(&endpoint.network_id)?.driver;
+            let shared = matches!(kind, DriverKind::Macvlan | DriverKind::Ipvlan);
+            (shared && !endpoint.ifname.is_empty()).then_some((kind, endpoint))
+        };
+        model.of(container).into_iter().filter_map(on_wire).collect()
     }
 
     /// Has endpoints taken out. Whoever detaches them waits for plugins himself, so that nobody else has to.

@@ -3,6 +3,7 @@
 //! A running container has one task here that listens to its shim. Recovery starts the same task for every shim it
 //! finds, so that what ended while the daemon was away goes through the same door.
 
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -180,9 +181,30 @@ impl Container {
     /// Takes it out of its networks, if it is in any.
     fn disconnect(&self) {
         let start = Instant::now();
+        if let Err(error) = self.unplug() {
+            let id = &self.cell.id;
+            tracing::warn!(container = %id, error = %error.chain(), "cannot take devices away from who lives on with them");
+        }
         if self.rooms.networks.detach(&self.cell.id) {
             self.rooms.metrics.release.since(start);
         }
+    }
+
+    /// Whoever has joined its network keeps the namespace, but not devices with addresses that are free now.
+    fn unplug(&self) -> Result<()> {
+        let networks = &self.rooms.networks;
+        if !networks.is_on_a_wire(&self.cell.id) {
+            return Ok(());
+        }
+        let mode = format!("container:{}", self.cell.id);
+        let all = self.rooms.registry.all();
+        let mut joined = all
+            .iter()
+            .map(|cell| cell.record())
+            .filter(|record| record.host_config.network_mode == mode && record.state.phase.is_up());
+        let Some(record) = joined.next() else { return Ok(()) };
+        let namespace = network::namespace_of(record.state.pid)?;
+        networks.unplug(&self.cell.id, namespace.as_fd())
     }
 
     /// Tells plugins that this container uses their volumes no more. Those that were told are not told again.

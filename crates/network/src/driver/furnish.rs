@@ -83,6 +83,14 @@ impl Inside<'_> {
         self.socket.execute(batch).context(|| format!("cannot give {name} back"))
     }
 
+    /// As [`drop_device`](Self::drop_device), if it is of this kind.
+    pub(crate) fn drop_device_of(&mut self, kind: &str, name: &str) -> Result<()> {
+        match self.socket.link(name)? {
+            Some(link) if link.kind == kind => self.drop_device(name),
+            _ => Ok(()),
+        }
+    }
+
     /// Removes a device by its name in here; one that is gone already is fine.
     pub(crate) fn drop_device(&mut self, name: &str) -> Result<()> {
         let mut batch = Batch::new();

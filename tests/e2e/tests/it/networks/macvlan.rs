@@ -31,5 +31,13 @@ fn its_address_is_its_own_when_it_comes_back() {
         again.join().expect("it comes back");
     });
     assert!(wire.hears("10.66.0.21"));
+
+    // Who has joined its network keeps the namespace, and nothing in it.
+    let devices = ["exec", "two", "ls", "/sys/class/net"];
+    sleeper(&house, "two", &["--network", "container:one"]);
+    assert_eq!(house.ok(&devices), "eth0\nlo\n");
+    house.ok(&["restart", "-t", "0", "one"]);
+    assert!(wire.hears("10.66.0.21"));
+    assert_eq!(house.ok(&devices), "lo\n");
     house.check();
 }
