@@ -47,10 +47,29 @@ impl Local {
     pub fn create(&self, name: &str) -> Result<PathBuf> {
         validate(name)?;
         let doing = || format!("cannot create volume {name}");
-        make(&self.directory, name, 0o701).context(doing)?;
+        if beneath::stat(self.directory.as_fd(), name.as_bytes()).on_disk()?.is_none() {
+            self.create_whole(name).context(doing)?;
+        }
+        // It may have lost its data.
         let volume = durable::open_directory(self.directory.as_fd(), name).context(doing)?;
         make(&volume, DATA, 0o755).context(doing)?;
         Ok(self.data(name))
+    }
+
+    /// It has its name when it has its data: whoever finds it at that moment wants both. Another may have been faster.
+    fn create_whole(&self, name: &str) -> Result<()> {
+        let staged = format!("{STAGED}{}", stdx::Id::random().short());
+        make(&self.directory, &staged, 0o701)?;
+        let volume = durable::open_directory(self.directory.as_fd(), &staged)?;
+        make(&volume, DATA, 0o755)?;
+        let at = &self.directory;
+        match rustix::fs::renameat_with(at, &staged, at, name, RenameFlags::NOREPLACE) {
+            Ok(()) => Ok(()),
+            failed => {
+                self.trash.take(at.as_fd(), &staged)?;
+                if failed == Err(Errno::EXIST) { Ok(()) } else { failed.on_disk() }
+            }
+        }
     }
 
     /// The same, of a new volume that may hold so many bytes. Refused in Docker's words where that cannot be seen to.
@@ -268,6 +287,29 @@ pub fn validate(name: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_has_its_name_has_its_data() {
+        let root = tempfile::tempdir().unwrap();
+        let trash = Trash::open(root.path()).unwrap();
+        let volumes = Local::open(root.path(), &trash, &Quotas::default()).unwrap();
+        for number in 0..300 {
+            let name = format!("data{number}");
+            std::thread::scope(|scope| {
+                for _ in 0..2 {
+                    scope.spawn(|| volumes.create(&name).unwrap());
+                }
+                let found = std::iter::repeat_with(|| volumes.path(&name)).find_map(Result::ok);
+                assert!(found.unwrap().is_dir(), "{name}");
+            });
+        }
+        assert_eq!(volumes.list().unwrap().len(), 300);
+        let all = beneath::names(volumes.directory.as_fd()).unwrap();
+        assert_eq!(all.len(), 300, "{all:?}");
+        // What has lost its data is given it again.
+        std::fs::remove_dir(volumes.data("data7")).unwrap();
+        assert!(volumes.create("data7").unwrap().is_dir());
+    }
 
     #[test]
     fn names_become_directories() {
